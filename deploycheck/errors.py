@@ -1,0 +1,21 @@
+"""The one exception family: every message says where, what, and what to do next."""
+
+from __future__ import annotations
+
+
+class DeploycheckError(Exception):
+    """Something a user can act on.
+
+    ``what`` is what was expected and what was found, ``where`` a file, a place in a spec or a stage,
+    ``hint`` the next thing to do.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}\n  hint: {self.hint}" if self.hint else head
