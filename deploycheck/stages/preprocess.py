@@ -1,0 +1,105 @@
+"""Preprocessing: fitted on the training split, applied wherever the model runs.
+
+A step is a pair of functions: ``fit(inputs, **options)`` sees the training inputs as NumPy arrays and returns
+what it learned as a dict of arrays; ``apply(fitted, inputs)`` works on JAX arrays, so that the same step stands
+in front of the model in training, in the exported program and so in the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deploycheck.errors import DeploycheckError
+
+Arrays = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One preprocessing step, see the module's docstring for the two functions."""
+
+    fit: Callable[..., dict[str, np.ndarray]]
+    apply: Callable[[Arrays, Arrays], dict[str, jax.Array]]
+
+
+def _fit_scale(inputs: Arrays, *, by: float = 1.0, offset: float = 0.0) -> dict[str, np.ndarray]:
+    del inputs
+    return {"by": np.float32(by), "offset": np.float32(offset)}
+
+
+def _apply_scale(fitted: Arrays, inputs: Arrays) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(array) * fitted["by"] + fitted["offset"] for name, array in inputs.items()}
+
+
+def _fit_standardize(inputs: Arrays, *, epsilon: float = 1e-6) -> dict[str, np.ndarray]:
+    fitted: dict[str, np.ndarray] = {}
+    for name, array in inputs.items():
+        fitted[f"{name}.mean"] = np.nanmean(array, axis=0, dtype=np.float64).astype(np.float32)
+        fitted[f"{name}.deviation"] = np.nanstd(array, axis=0, dtype=np.float64).astype(np.float32) + np.float32(
+            epsilon
+        )
+    return fitted
+
+
+def _apply_standardize(fitted: Arrays, inputs: Arrays) -> dict[str, jax.Array]:
+    return {
+        name: (jnp.asarray(array) - fitted[f"{name}.mean"]) / fitted[f"{name}.deviation"]
+        for name, array in inputs.items()
+    }
+
+
+def _fit_fill_missing(inputs: Arrays) -> dict[str, np.ndarray]:
+    return {name: np.nanmedian(array, axis=0).astype(np.float32) for name, array in inputs.items()}
+
+
+def _apply_fill_missing(fitted: Arrays, inputs: Arrays) -> dict[str, jax.Array]:
+    return {name: jnp.where(jnp.isnan(array), fitted[name], array) for name, array in inputs.items()}
+
+
+scale = Step(_fit_scale, _apply_scale)
+"""Multiply by ``by``, then add ``offset``."""
+standardize = Step(_fit_standardize, _apply_standardize)
+"""Subtract each feature's mean over the training split and divide by its standard deviation."""
+fill_missing = Step(_fit_fill_missing, _apply_fill_missing)
+"""Put each feature's median over the training split where a value is missing (NaN)."""
+
+
+def fit_all(
+    steps: Sequence[tuple[str, Step, Mapping[str, Any]]], inputs: Mapping[str, np.ndarray], where: str
+) -> dict[str, np.ndarray]:
+    """Fit each step on the training inputs as the steps before it leave them.
+
+    Returns what they learned as ``preprocess/INDEX.STEP/NAME`` to array.
+    """
+    fitted: dict[str, np.ndarray] = {}
+    for index, (name, step, options) in enumerate(steps):
+        try:
+            learned = step.fit(inputs, **options)
+        except (TypeError, ValueError) as error:
+            raise DeploycheckError(
+                f"preprocessing step {name!r} can't be fitted with {dict(options)}: {error}", where=where
+            ) from error
+        fitted |= {f"preprocess/{index}.{name}/{key}": np.asarray(array) for key, array in learned.items()}
+        inputs = {key: np.asarray(array) for key, array in step.apply(learned, inputs).items()}
+    return fitted
+
+
+def apply_all(
+    steps: Sequence[tuple[str, Step, Mapping[str, Any]]],
+) -> Callable[[Arrays, Arrays], dict[str, jax.Array]]:
+    """Return the function ``(fitted, inputs) -> inputs`` that runs the steps in order."""
+
+    def preprocess(fitted: Arrays, inputs: Arrays) -> dict[str, jax.Array]:
+        for index, (name, step, _) in enumerate(steps):
+            prefix = f"preprocess/{index}.{name}/"
+            learned = {key.removeprefix(prefix): array for key, array in fitted.items() if key.startswith(prefix)}
+            inputs = step.apply(learned, inputs)
+        return dict(inputs)
+
+    return preprocess

@@ -1,0 +1,117 @@
+"""A measurement held against a threshold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from deploycheck.language.threshold import Threshold
+from deploycheck.verdict.bounds import bounds, examples_to_decide
+from deploycheck.verdict.samples import Exact, Measurement, Quantile, sample_size, value_of
+
+
+class Outcome(StrEnum):
+    """What a check ends as.
+
+    ``fail`` says that the model is bad, ``error`` that machinery broke before that could be known.
+    """
+
+    PASS = "pass"  # noqa: S105 - an outcome, not a password
+    WARN = "warn"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+    WAIVED = "waived"
+    ERROR = "error"
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a check that ended so keeps its spec from being promoted."""
+        return self in (Outcome.FAIL, Outcome.UNDECIDED, Outcome.ERROR)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome with what it rests on.
+
+    ``low`` and ``high`` are one-sided bounds at ``confidence``, in the metric's base unit; ``confidence`` is
+    None where the bare value was compared. ``reason`` is one sentence for a person.
+    """
+
+    outcome: Outcome
+    value: float
+    low: float
+    high: float
+    confidence: float | None
+    samples: int
+    reason: str
+
+
+def decide(measurement: Measurement, threshold: Threshold, confidence: float) -> Verdict:
+    """Return pass, fail or undecided.
+
+    ``confidence`` (a fraction) is the spec's; the threshold's own ``@`` overrides it. A value that is not a
+    number, and a sample that its measurement calls invalid, never pass.
+    """
+    sample = measurement.sample
+    value = value_of(sample)
+    exact = isinstance(sample, Exact) or threshold.point
+    level = threshold.confidence if threshold.confidence is not None else confidence
+    low, high = (value, value) if exact else bounds(sample, level)
+    verdict = Verdict(
+        Outcome.UNDECIDED, value, low, high, None if exact else level, sample_size(sample), measurement.note
+    )
+    if measurement.invalid:
+        return replace(verdict, reason=measurement.invalid)
+    if math.isnan(value):
+        return replace(verdict, outcome=Outcome.ERROR, reason="the measured value is not a number")
+    if _holds(threshold, low, high):
+        return replace(verdict, outcome=Outcome.PASS)
+    if _broken(threshold, low, high):
+        return replace(verdict, outcome=Outcome.FAIL)
+    return replace(verdict, reason=_what_would_decide(measurement, threshold, level))
+
+
+def _holds(threshold: Threshold, low: float, high: float) -> bool:
+    """Whether every value between the bounds meets the threshold."""
+    limit = threshold.value
+    match threshold.comparator:
+        case ">=":
+            return low >= limit
+        case ">":
+            return low > limit
+        case "<=":
+            return high <= limit
+        case "<":
+            return high < limit
+        case _:
+            return low == high == limit
+
+
+def _broken(threshold: Threshold, low: float, high: float) -> bool:
+    """Whether no value between the bounds meets the threshold."""
+    limit = threshold.value
+    match threshold.comparator:
+        case ">=":
+            return high < limit
+        case ">":
+            return high <= limit
+        case "<=":
+            return low > limit
+        case "<":
+            return low >= limit
+        case _:
+            return high < limit or low > limit
+
+
+def _what_would_decide(measurement: Measurement, threshold: Threshold, confidence: float) -> str:
+    sample = measurement.sample
+    if isinstance(sample, Quantile):
+        fewest = math.ceil(math.log(1 - confidence) / math.log(sample.probability) - 1e-9)
+        if len(sample.values) < fewest:
+            return f"{len(sample.values)} requests can't decide it: at least {fewest} are needed"
+        return "the limit lies within the interval: more requests would decide it"
+    more = examples_to_decide(sample, threshold.value, confidence)
+    if more is None:
+        return "the limit lies within the interval"
+    return f"about {more:,} more examples like these would decide it"
