@@ -61,7 +61,8 @@ def build_model(
     ``seed`` (as an int). ``example`` holds one batch of inputs, for models that find their shapes from it.
     """
     given = {"rngs": lambda: nnx.Rngs(seed), "key": lambda: jax.random.key(seed), "seed": lambda: seed}
-    accepted = inspect.signature(build).parameters
+    # A module class hides its arguments behind a metaclass.
+    accepted = inspect.signature(build.__init__ if inspect.isclass(build) else build).parameters
     seeded = {name: make() for name, make in given.items() if name in accepted and name not in options}
     built = build(**options, **seeded)
     match built:

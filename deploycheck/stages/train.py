@@ -20,6 +20,7 @@ from jax import lax
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.model import Model, PyTree, predictor
+from deploycheck.stages.training import Epoch, SeedReport, TrainingReport
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints are spaced so that writing them takes about this share of the training time."""
@@ -50,28 +51,12 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to: mean losses (nats) and the validation accuracy (0..1) after it."""
-
-    loss: float
-    validation_loss: float
-    validation_accuracy: float
-
-
-@dataclass(frozen=True)
 class Run:
-    """One finished training run: its weights, and its epochs in order."""
+    """One finished training run: what to report of it, and the weights of its kept epoch."""
 
-    seed: int
+    report: SeedReport
     params: PyTree
     state: PyTree
-    epochs: tuple[Epoch, ...]
-    kept: int
-
-    @property
-    def validation(self) -> Epoch:
-        """The epoch whose weights were kept."""
-        return self.epochs[self.kept]
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,17 @@ class _Progress:
 
 def best_run(runs: tuple[Run, ...]) -> Run:
     """Return the run to deploy: the highest validation accuracy, then the lowest validation loss."""
-    return max(runs, key=lambda run: (run.validation.validation_accuracy, -run.validation.validation_loss))
+
+    def merit(run: Run) -> tuple[float, float]:
+        reached = run.report.validation
+        return reached.validation_accuracy, -reached.validation_loss
+
+    return max(runs, key=merit)
+
+
+def report_of(runs: tuple[Run, ...]) -> TrainingReport:
+    """Return what all runs have to report."""
+    return TrainingReport(tuple(run.report for run in runs), best_run(runs).report.seed)
 
 
 def optimizer(recipe: Recipe, steps: int, where: str) -> optax.GradientTransformation:
@@ -217,7 +212,7 @@ def _run(
             _save(manager, progress)
             saved_at = time.monotonic()
             saving = saved_at - now
-    return Run(seed, *progress.best, progress.epochs, progress.kept)
+    return Run(SeedReport(seed, progress.epochs, progress.kept), *progress.best)
 
 
 def _advance(progress: _Progress, carry: tuple[PyTree, PyTree, PyTree], epoch: Epoch, recipe: Recipe) -> _Progress:

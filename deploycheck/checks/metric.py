@@ -1,0 +1,58 @@
+"""How a metric is declared: one decorated function.
+
+The function's parameters say what it looks at, by these names; the plan runs what makes them, and nothing else:
+
+================== ==============================================================================
+labels             the test split's class numbers, ``[n]``
+outputs            the variant's logits on the test split, as its exported artifact gives them, ``[n, classes]``
+trained_outputs    the same of the trained model, before any compression
+artifact           the variant's exported artifact
+trained_artifact   the trained model's exported artifact
+training           ``TrainingReport``: every seed's epochs, and which seed is deployed
+dataset            ``Dataset``: the three splits
+load               ``LoadReport``: what serving the variant under load was like
+percentile         for a family such as ``latency``: the one that the spec names, 0..1
+================== ==============================================================================
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from deploycheck.language.vocabulary import Dimension, Metric
+from deploycheck.verdict import Measurement
+
+SUBJECTS = frozenset(
+    {"labels", "outputs", "trained_outputs", "artifact", "trained_artifact", "training", "dataset", "load"}
+)
+
+
+@dataclass(frozen=True)
+class MetricFunction:
+    """A metric: its word in the language, what it looks at, and the function that measures it."""
+
+    word: Metric
+    subjects: frozenset[str]
+    measure: Callable[..., Measurement]
+
+
+def metric(
+    name: str, *, dimension: Dimension, direction: str, stages: Iterable[str], **word: object
+) -> Callable[[Callable[..., Measurement]], MetricFunction]:
+    """Declare a metric.
+
+    ``dimension`` decides its units, ``direction`` is ``higher`` or ``lower`` (which is better), ``stages`` are
+    the sections under whose ``expect`` it may stand.
+    """
+
+    def declare(function: Callable[..., Measurement]) -> MetricFunction:
+        parameters = set(inspect.signature(function).parameters)
+        unknown = parameters - SUBJECTS - {"percentile"}
+        if unknown:
+            raise TypeError(f"metric {name!r} asks for {sorted(unknown)}; there are {sorted(SUBJECTS)}")
+        meaning = Metric(name, dimension, direction, frozenset(stages), **word)
+        return MetricFunction(meaning, frozenset(parameters & SUBJECTS), function)
+
+    return declare

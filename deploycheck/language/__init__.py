@@ -1,0 +1,28 @@
+"""The spec language: text to ``Spec``, or every mistake at once, each at its file, line and column.
+
+Pure: it reads the files a spec names, imports none of them, and knows no JAX.
+"""
+
+from deploycheck.language.errors import Place, SpecError, SpecErrors
+from deploycheck.language.expect import Expectation
+from deploycheck.language.load import Spec, is_spec, load, near_miss
+from deploycheck.language.spec import json_schema
+from deploycheck.language.threshold import Threshold, parse_threshold
+from deploycheck.language.vocabulary import Dimension, Metric, Vocabulary
+
+__all__ = [
+    "Dimension",
+    "Expectation",
+    "Metric",
+    "Place",
+    "Spec",
+    "SpecError",
+    "SpecErrors",
+    "Threshold",
+    "Vocabulary",
+    "is_spec",
+    "json_schema",
+    "load",
+    "near_miss",
+    "parse_threshold",
+]

@@ -1,0 +1,57 @@
+"""Errors in a spec: each says where, what and what to do, and all of them come at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from deploycheck.errors import DeploycheckError
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A place in a file: ``line`` and ``column`` count from 1, ``text`` is the whole line."""
+
+    file: str
+    line: int
+    column: int
+    text: str = ""
+
+
+class SpecError(DeploycheckError):
+    """One mistake in a spec."""
+
+    def __init__(self, what: str, place: Place, hint: str = "") -> None:
+        super().__init__(what, where=f"{place.file}:{place.line}:{place.column}", hint=hint)
+        self.place = place
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}"]
+        if self.place.text.strip():
+            lines += [f"    {self.place.text}", f"    {' ' * (self.place.column - 1)}^"]
+        if self.hint:
+            lines.append(f"  {self.hint}")
+        return "\n".join(lines)
+
+
+class SpecErrors(DeploycheckError):
+    """Every mistake found in a spec and the standards it extends, in the order they stand."""
+
+    def __init__(self, errors: Iterable[SpecError]) -> None:
+        unique = {(error.place, error.what): error for error in errors}
+        self.errors = tuple(sorted(unique.values(), key=lambda error: (error.place, error.what)))
+        count = len(self.errors)
+        super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the spec")
+
+    def __str__(self) -> str:
+        return "\n".join([*(str(error) for error in self.errors), self.what])
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint naming what ``name`` was probably meant to be, or else what there is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there are: {', '.join(names)}" if names else ""

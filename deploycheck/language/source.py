@@ -1,0 +1,194 @@
+"""Text to plain data with places: YAML 1.2 core, and nothing that builds objects.
+
+PyYAML parses; what a scalar means is decided here, by the YAML 1.2 core schema: ``1e-3`` is a number, ``no`` a
+string. Duplicate keys, tags, anchors and aliases, numbers that are not finite, and keys that are no strings
+are refused, each where it stands.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploycheck.language.errors import Place, SpecError, SpecErrors
+
+MOST_BYTES = 1_000_000
+DEEPEST = 50
+
+_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_FIRST_OF_NUMBER = frozenset("+-.0123456789")
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One parsed file: its plain data, and the node tree that says where each part stands.
+
+    ``file`` is the name that errors show.
+    """
+
+    path: Path
+    file: str
+    lines: tuple[str, ...]
+    data: dict[str, Any]
+    root: yaml.MappingNode = field(repr=False)
+
+    def place(self, path: Path_, *, key: bool = False) -> Place:
+        """Return where the value at ``path`` stands, or its key; the nearest enclosing part if it's not here."""
+        return self._place(self._find(path, key=key)[0])
+
+    def depth(self, path: Path_) -> int:
+        """Return how many parts of ``path`` lead to something in this file."""
+        return self._find(path, key=False)[1]
+
+    def _find(self, path: Path_, *, key: bool) -> tuple[yaml.Node, int]:
+        node: yaml.Node = self.root
+        for depth, part in enumerate(path):
+            at = _child(node, part)
+            if at is None:
+                return node, depth
+            key_node, node = at
+            if key and depth == len(path) - 1 and key_node is not None:
+                return key_node, depth + 1
+        return node, len(path)
+
+    def _place(self, node: yaml.Node) -> Place:
+        return _at(node.start_mark, self.file, self.lines)
+
+
+def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return key, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return None, node.value[part]
+    return None
+
+
+def _at(mark: Any, file: str, lines: tuple[str, ...]) -> Place:
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    return Place(file, mark.line + 1, mark.column + 1, line)
+
+
+def read(path: Path, file: str) -> Document:
+    """Read and parse one file; raise ``SpecErrors`` with every mistake that parsing can find."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SpecErrors([SpecError(f"can't be read: {error.strerror}", Place(file, 1, 1))]) from error
+    if len(raw) > MOST_BYTES:
+        raise SpecErrors([SpecError(f"is larger than {MOST_BYTES:,} bytes", Place(file, 1, 1))])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SpecErrors([SpecError("is not UTF-8", Place(file, line, 1))]) from error
+    return parse(text, path, file)
+
+
+def parse(text: str, path: Path, file: str) -> Document:
+    """Parse a spec's text; raise ``SpecErrors`` with every mistake that parsing can find."""
+    lines = tuple(text.splitlines())
+    try:
+        errors = list(_refused_syntax(text, file, lines))
+        root = None if errors else _Loader(text).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = _at(mark, file, lines) if mark else Place(file, 1, 1)
+        what = error.problem or str(error)
+        hint = "quote a text that holds ': ' or starts with a special character"
+        raise SpecErrors([SpecError(f"not YAML: {what}", place, hint)]) from error
+    except yaml.YAMLError as error:
+        first = str(error).splitlines()[0]
+        raise SpecErrors([SpecError(f"not YAML: {first}", Place(file, 1, 1))]) from error
+    except RecursionError as error:
+        raise SpecErrors([SpecError("is nested too deeply", Place(file, 1, 1))]) from error
+    if errors:
+        raise SpecErrors(errors)
+    if not isinstance(root, yaml.MappingNode):
+        raise SpecErrors([SpecError("a spec is a mapping of sections", Place(file, 1, 1, lines[0] if lines else ""))])
+    data = _plain(root, 0, errors, file, lines)
+    if errors:
+        raise SpecErrors(errors)
+    return Document(path, file, lines, data, root)
+
+
+def _refused_syntax(text: str, file: str, lines: tuple[str, ...]) -> Iterator[SpecError]:
+    """Yield an error for each alias, anchor and tag, and for nesting that is too deep for the composer.
+
+    Looked for event by event, before any alias is expanded, and only where their characters stand at all.
+    """
+    deep = max((len(line) - len(line.lstrip(" ")) for line in lines), default=0) > DEEPEST
+    if not (deep or any(sign in text for sign in "&*!") or text.count("[") + text.count("{") > DEEPEST):
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        place = _at(event.start_mark, file, lines)
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            yield SpecError("anchors and aliases are not part of the language", place, "use `extends` or `matrix`")
+        elif getattr(event, "tag", None) and event.tag != "!":
+            yield SpecError(f"the tag {event.tag} is not part of the language", place, "write the plain value")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                yield SpecError(f"nested more than {DEEPEST} deep", place)
+                return
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _plain(node: yaml.Node, depth: int, errors: list[SpecError], file: str, lines: tuple[str, ...]) -> Any:
+    """Return a node as plain data, adding what is refused to ``errors``."""
+    if isinstance(node, yaml.ScalarNode):
+        if node.style:
+            return node.value
+        value = _scalar(node.value)
+        if isinstance(value, float) and not math.isfinite(value):
+            errors.append(SpecError(f"{node.value} is not a finite number", _at(node.start_mark, file, lines)))
+        return value
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, depth + 1, errors, file, lines) for item in node.value]
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+        if key is None or (not key_node.style and not isinstance(_scalar(key), str)):
+            place = _at(key_node.start_mark, file, lines)
+            errors.append(SpecError("a key must be a string", place, "put it in quotes if it is meant as one"))
+        elif key in mapping:
+            errors.append(SpecError(f"the key {key!r} stands here twice", _at(key_node.start_mark, file, lines)))
+        else:
+            mapping[key] = _plain(value_node, depth + 1, errors, file, lines)
+    return mapping
+
+
+def _scalar(text: str) -> Any:
+    """Return what an unquoted scalar means in the YAML 1.2 core schema."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _FIRST_OF_NUMBER:
+        return text
+    if _INT.fullmatch(text):
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        digits = text[2:] if base != 10 else text
+        return int(digits, base) if len(digits) <= 400 else math.inf
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _NOT_FINITE.fullmatch(text):
+        return math.nan
+    return text

@@ -1,0 +1,118 @@
+"""The promotion rule: what a run must have shown before a registry is touched.
+
+Pure. It is given every check that a spec has and what became of each; it answers with a decision and the
+reasons. It fails closed: what was not run, did not finish or can't be told counts against promotion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from deploycheck.verdict import Outcome
+
+
+class Decision(StrEnum):
+    """What a run came to for one spec."""
+
+    WITHHELD = "withheld"
+    PROMOTABLE = "promotable"
+    PROMOTED = "promoted"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one check: its outcome, and the digest of the exported artifact that it speaks of.
+
+    ``artifact`` is empty for a check that speaks of no variant (of the data, say).
+    """
+
+    check: str
+    outcome: Outcome
+    variant: str | None = None
+    artifact: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant that could be promoted, with what the policies compare. Sizes in bytes, latency in seconds."""
+
+    variant: str
+    artifact: str
+    size: int
+    accuracy: float | None = None
+    latency: float | None = None
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The decision, why it was withheld (one sentence each), and which variant would be promoted."""
+
+    decision: Decision
+    reasons: tuple[str, ...]
+    chosen: Candidate | None = None
+
+
+def rule(
+    expected: Sequence[str],
+    results: Mapping[str, Sequence[Result]],
+    candidates: Sequence[Candidate],
+    choose: str,
+) -> Ruling:
+    """Decide one spec.
+
+    ``expected`` are the ids of all its checks, ``results`` what each attempt at a check gave (a retried check
+    has several, and each counts), ``candidates`` the variants in the order the spec names them, ``choose`` the
+    spec's policy: ``smallest``, ``fastest``, ``most_accurate`` or a variant's name.
+    """
+    reasons = [*_unfinished(expected, results), *_mixed_artifacts(results)]
+    if not expected:
+        reasons.append("the spec has no checks: nothing was shown")
+    if reasons:
+        return Ruling(Decision.WITHHELD, tuple(reasons))
+    chosen = _choose(candidates, choose)
+    if isinstance(chosen, str):
+        return Ruling(Decision.WITHHELD, (chosen,))
+    return Ruling(Decision.PROMOTABLE, (), chosen)
+
+
+def _unfinished(expected: Sequence[str], results: Mapping[str, Sequence[Result]]) -> list[str]:
+    missing = [check for check in expected if not results.get(check)]
+    reasons = [f"{check}: did not run" for check in missing]
+    for check in expected:
+        blocking = [result.outcome for result in results.get(check, ()) if result.outcome.blocks]
+        if blocking:
+            reasons.append(f"{check}: {blocking[0]}")
+    return reasons
+
+
+def _mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Name variants whose checks did not all speak of the same bytes."""
+    seen: dict[str, set[str]] = {}
+    for attempts in results.values():
+        for result in attempts:
+            if result.variant and result.artifact:
+                seen.setdefault(result.variant, set()).add(result.artifact)
+    return [
+        f"{variant}: its checks were run on {len(digests)} different artifacts"
+        for variant, digests in seen.items()
+        if len(digests) > 1
+    ]
+
+
+def _choose(candidates: Sequence[Candidate], policy: str) -> Candidate | str:
+    """Return the variant the policy names, or why there is none. Ties go to the one the spec names first."""
+    keys = {
+        "smallest": lambda candidate: candidate.size,
+        "fastest": lambda candidate: candidate.latency,
+        "most_accurate": lambda candidate: None if candidate.accuracy is None else -candidate.accuracy,
+    }
+    if policy not in keys:
+        named = [candidate for candidate in candidates if candidate.variant == policy]
+        return named[0] if named else f"no artifact of the variant {policy!r}, which `choose` names"
+    measured = [candidate for candidate in candidates if keys[policy](candidate) is not None]
+    if not measured or len(measured) < len(candidates):
+        unknown = [candidate.variant for candidate in candidates if candidate not in measured]
+        return f"`choose: {policy}` can't compare: nothing measured for {', '.join(unknown) or 'any variant'}"
+    return min(measured, key=keys[policy])

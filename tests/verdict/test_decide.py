@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from deploycheck.language.threshold import Threshold, parse_threshold
+from deploycheck.language.vocabulary import Dimension, Metric
+from deploycheck.verdict import Exact, Measurement, Outcome, Proportion, Quantile, Sample, decide
+
+ACCURACY = Metric("accuracy", Dimension.PROPORTION, "higher", frozenset({"train"}))
+SIZE = Metric("size", Dimension.SIZE, "lower", frozenset({"train"}))
+LATENCY = Metric("latency", Dimension.TIME, "lower", frozenset({"serve"}), percentiles=True)
+COUNT = Metric("errors", Dimension.COUNT, "lower", frozenset({"serve"}))
+
+
+def judged(sample: Sample, threshold: Threshold, **measurement: Any) -> Any:
+    return decide(Measurement(sample, **measurement), threshold, confidence=0.95)
+
+
+@pytest.mark.parametrize(
+    ("right", "outcome"),
+    [(719, Outcome.PASS), (708, Outcome.PASS), (698, Outcome.UNDECIDED), (660, Outcome.FAIL)],
+)
+def test_accuracy_is_held_against_its_interval_not_its_value(right: int, outcome: Outcome) -> None:
+    assert judged(Proportion(right, 719), parse_threshold(">= 97 %", ACCURACY)).outcome is outcome
+
+
+def test_a_higher_confidence_on_the_threshold_overrides_the_specs() -> None:
+    sample = Proportion(707, 719)
+    assert judged(sample, parse_threshold(">= 97 %", ACCURACY)).outcome is Outcome.PASS
+    assert judged(sample, parse_threshold(">= 97 % @ 99 %", ACCURACY)).outcome is Outcome.UNDECIDED
+
+
+def test_at_point_the_bare_value_is_compared_and_said_so() -> None:
+    verdict = judged(Proportion(98, 100), parse_threshold(">= 97 % @ point", ACCURACY))
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.confidence is None
+
+
+def test_undecided_says_how_many_more_examples_would_do() -> None:
+    verdict = judged(Proportion(98, 100), parse_threshold(">= 97 %", ACCURACY))
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "more examples like these would decide it" in verdict.reason
+
+
+def test_too_few_requests_for_a_percentile_say_the_number_needed() -> None:
+    verdict = judged(Quantile(0.99, (0.001,) * 200), parse_threshold("<= 20 ms", LATENCY))
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "at least 299" in verdict.reason
+
+
+def test_a_size_on_its_limit_passes_and_one_byte_more_fails() -> None:
+    threshold = parse_threshold("<= 60 kB", SIZE)
+    assert judged(Exact(60_000), threshold).outcome is Outcome.PASS
+    assert judged(Exact(60_001), threshold).outcome is Outcome.FAIL
+
+
+def test_equality_is_exact() -> None:
+    threshold = parse_threshold("== 0", COUNT)
+    assert judged(Exact(0), threshold).outcome is Outcome.PASS
+    assert judged(Exact(1), threshold).outcome is Outcome.FAIL
+
+
+def test_what_is_no_number_never_passes() -> None:
+    assert judged(Exact(math.nan), parse_threshold("<= 60 kB", SIZE)).outcome is Outcome.ERROR
+    assert judged(Proportion(0, 0), parse_threshold(">= 0 %", ACCURACY)).outcome is Outcome.ERROR
+
+
+def test_an_invalid_sample_decides_nothing() -> None:
+    verdict = judged(
+        Quantile(0.99, (0.001,) * 1000), parse_threshold("<= 20 ms", LATENCY), invalid="the client fell behind"
+    )
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert verdict.reason == "the client fell behind"
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_only_pass_warn_and_waived_let_a_promotion_through(outcome: Outcome) -> None:
+    assert outcome.blocks is (outcome not in {Outcome.PASS, Outcome.WARN, Outcome.WAIVED})
