@@ -32,10 +32,7 @@ def pytest_deploycheck_steps() -> Mapping[str, str]:  # type: ignore[empty-body]
 
 @pytest.hookspec
 def pytest_deploycheck_compressors() -> Mapping[str, str]:  # type: ignore[empty-body]
-    """Return compression methods by name: the import path of a module with ``compress`` and ``rewrite``.
-
-    See ``deploycheck.stages.quantize`` for the two.
-    """
+    """Return compression methods by name: the import path of a ``deploycheck.stages.model.Method``."""
 
 
 @pytest.hookspec

@@ -104,7 +104,7 @@ def _steps(spec: Spec, variants: tuple[str, ...], served: tuple[str, ...]) -> It
     yield Step("training", None, ("data",))
     for variant in variants:
         source = "training" if variant == TRAINED else f"model[{_source(spec, variant)}]"
-        yield Step("model", variant, ("data", source))
+        yield Step("model", variant, (source,))
         yield Step("outputs", variant, ("data", f"model[{variant}]"))
     for variant in served:
         yield Step("load", variant, ("data", f"model[{variant}]", f"outputs[{variant}]"))

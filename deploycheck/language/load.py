@@ -37,9 +37,9 @@ class Spec:
     description: str
     owner: str
     confidence: float
-    model: Model | None
-    data: Data | None
-    train: Train | None
+    model: Model
+    data: Data
+    train: Train
     optimize: Optimize | None
     compress: Compress | None
     serve: Serve | None
@@ -47,11 +47,6 @@ class Spec:
     waive: dict[str, Waiver]
     expectations: tuple[Expectation, ...]
     cell: Cell
-
-    @property
-    def is_standard(self) -> bool:
-        """Whether it is made to be extended: it names no model."""
-        return self.model is None
 
     def place(self, *path: str | int, key: bool = False) -> Place:
         """Return where a part is written."""
@@ -71,15 +66,17 @@ def near_miss(text: str) -> str | None:
 
 
 def load(path: Path, root: Path, vocabulary: Vocabulary) -> tuple[Spec, ...]:
-    """Read a spec file and return its specs, one a cell of its matrix.
+    """Read a spec file and return its specs, one a cell of its matrix; none for a standard, which has no model.
 
     ``root`` is the project: what the spec extends and the code it names lie in it or on the import path.
     Raises ``SpecErrors`` with every mistake. Nothing is imported and nothing is run.
     """
-    specs, errors = [], []
+    specs: list[Spec] = []
+    errors: list[SpecError] = []
     for cell in resolve(path, root):
         try:
-            specs.append(_validate(path, cell, root, vocabulary))
+            spec = _validate(path, cell, root, vocabulary)
+            specs += [spec] if spec else []
         except SpecErrors as found:
             errors += found.errors
     if errors:
@@ -87,7 +84,7 @@ def load(path: Path, root: Path, vocabulary: Vocabulary) -> tuple[Spec, ...]:
     return tuple(specs)
 
 
-def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spec:
+def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spec | None:
     errors = [SpecError("has no value", cell.place(where), "give it one, or leave it out") for where in _empty(cell.data)]
     try:
         tree = Tree.model_validate(cell.data)
@@ -103,6 +100,8 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
     errors += loosened(cell, expected, tree, vocabulary)
     if errors:
         raise SpecErrors(errors)
+    if tree.model is None:
+        return None
     content = json.dumps(cell.data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     sections = {name: getattr(tree, name) for name in Spec.__dataclass_fields__ if name in Tree.model_fields}
     return Spec(

@@ -6,7 +6,6 @@ import ast
 import functools
 import hashlib
 import importlib
-import importlib.machinery
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.language.names import source_file
 
 
 def load_object(path: str, root: Path, where: str) -> Any:
@@ -48,7 +48,7 @@ def code_fingerprint(path: str, root: Path) -> dict[str, str]:
         if name in seen:
             continue
         seen.add(name)
-        file = _source_file(name, root)
+        file = source_file(name, root)
         if file is None:
             continue
         if not file.resolve().is_relative_to(root.resolve()):
@@ -88,21 +88,6 @@ def _packages() -> dict[str, list[str]]:
 def _distribution_version(module: str) -> dict[str, str]:
     owners = _packages().get(module.partition(".")[0], [])
     return {f"{owner} (package)": _version(owner) for owner in owners}
-
-
-def _source_file(module: str, root: Path) -> Path | None:
-    """Find a module's file without importing it; None for what has no source (built-in, namespace, missing)."""
-    search: list[str] | None = [str(root), *sys.path]
-    spec = None
-    for depth in range(1, len(module.split(".")) + 1):
-        name = ".".join(module.split(".")[:depth])
-        spec = importlib.machinery.PathFinder.find_spec(name, search)
-        if spec is None:
-            return None
-        search = list(spec.submodule_search_locations or [])
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    return Path(spec.origin)
 
 
 def _imports(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:

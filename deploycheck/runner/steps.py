@@ -1,31 +1,39 @@
-"""What each kind of step does: from the spec and the artifacts it needs to the files of its own."""
+"""What each kind of step does, and what it is decided by.
+
+``make_KIND`` writes a step's files from the spec and the artifacts it needs; ``decided_by_KIND`` returns
+everything else that its result depends on, which becomes its address in the store.
+"""
 
 from __future__ import annotations
 
-import json
+import functools
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from deploycheck.plan import TRAINED, Plan, Step, method_chain, named
-from deploycheck.runner.code import load_object
+from deploycheck.errors import DeploycheckError
+from deploycheck.plan import Plan, Step, method_chain
+from deploycheck.runner.code import code_fingerprint, load_object, own_fingerprint, versions
 from deploycheck.runner.extensions import Extensions
 from deploycheck.store import Artifact, Building
 
 if TYPE_CHECKING:
-    from deploycheck.stages.model import Model, Network
+    from deploycheck.stages.model import Method, Model
+    from deploycheck.stages.preprocess import Step as Preprocessing
 
 PREDICT_BATCH = 64
 """Examples a batch when the model in memory answers a split."""
 
+PREDICT_TIMEOUT_S = 1800
+
 
 @dataclass(frozen=True)
 class Work:
-    """One step about to be done: what it is, what it is made from, and where it may write."""
+    """One step to be done: what it is, what it is made from, and what it may use."""
 
     plan: Plan
     step: Step
@@ -39,18 +47,281 @@ class Work:
         """The step as an error names it."""
         return f"{self.plan.id}: {self.step.name}"
 
+    def input(self, kind: str) -> Artifact:
+        """Return the artifact of the one step of this kind that this step needs."""
+        return next(artifact for name, artifact in self.inputs.items() if name.partition("[")[0] == kind)
 
-def make_data(work: Work, building: Building) -> dict[str, Any]:
-    """Load, split, fit the preprocessing."""
+
+Made = Mapping[str, Any]
+
+
+def make_data(work: Work, building: Building) -> Made:
+    """Load the examples, split them, fit the preprocessing."""
     from deploycheck.stages import data, examples, preprocess
 
-    section, model = work.plan.spec.data, work.plan.spec.model
-    load = load_object(work.extensions.loader(section.load), work.root, work.where)
-    options = work.extensions.loader_options(section, work.root)
-    loaded = examples.as_examples(load(**options), tuple(model.input), work.where)
-    _check_shapes(loaded, model, work.where)
+    section, inputs = work.plan.spec.data, work.plan.spec.model.input
+    work.report("data: loading")
+    load = load_object(_loader_path(work), work.root, work.where)
+    loaded = examples.as_examples(load(**_loader_arguments(work)), tuple(inputs), work.where)
+    for name, declared in inputs.items():
+        array = loaded.inputs[name]
+        if (array.shape[1:], array.dtype.name) != (declared.shape, declared.dtype):
+            raise DeploycheckError(
+                f"the loader gives {name!r} as {array.dtype.name} {list(array.shape[1:])}, the model declares "
+                f"{declared.dtype} {list(declared.shape)}",
+                where=work.where,
+            )
     fractions = {name: getattr(section.split, name) for name in examples.SPLITS}
     splits = examples.split(loaded, fractions, seed=section.split.seed, stratify=section.split.stratify)
-    fitted = preprocess.fit_all(_steps(work), splits["train"].inputs, work.where)
+    empty = [name for name, part in splits.items() if not len(part)]
+    if empty:
+        raise DeploycheckError(f"no examples are left for {', '.join(empty)}, of {len(loaded)}", where=work.where)
+    fitted = preprocess.fit_all(_preprocessing(work), splits["train"].inputs, work.where)
     data.write(data.Dataset(splits, fitted), building.out)
     return {"examples": {name: len(part) for name, part in splits.items()}}
+
+
+def decided_by_data(work: Work) -> Made:
+    """The data section, the loader's and the steps' code, and the file that is read."""
+    section = work.plan.spec.data
+    path = _loader_path(work)
+    file = _loader_arguments(work).get("path") if section.load in work.extensions.loaders else None
+    return {
+        "data": section.model_dump(exclude={"expect"}),
+        "input": {name: declared.model_dump() for name, declared in work.plan.spec.model.input.items()},
+        "code": code_fingerprint(path, work.root) | _preprocessing_code(work),
+        "file": _file_digest(file, work.where) if file else None,
+        "own": own_fingerprint("stages.data", "stages.examples"),
+        "versions": versions("numpy", "safetensors"),
+    }
+
+
+def make_training(work: Work, building: Building) -> Made:
+    """Train every seed; keep the weights of the one that is best on validation."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from deploycheck.stages import data, preprocess, train, training
+    from deploycheck.stages.examples import Examples
+    from deploycheck.stages.model import Model, to_network
+
+    dataset = data.read(work.input("data").path)
+    prepare = preprocess.apply_all(_preprocessing(work))
+    prepared = {
+        name: Examples({key: np.asarray(a) for key, a in prepare(dataset.fitted, part.inputs).items()}, part.labels)
+        for name, part in dataset.splits.items()
+        if name != "test"
+    }
+    example = {name: array[:1] for name, array in prepared["train"].inputs.items()}
+    build = functools.partial(_build, work, example)
+    section = work.plan.spec.train
+    runs = train.train(build, prepared, _recipe(section), section.seeds, building.scratch, work.report, work.where)
+    best, shape = train.best_run(runs), build(section.seeds[0])
+    trained = Model(best.params, best.state, shape.apply, shape.train)
+    weights = to_network(trained, prepare, dict(dataset.fitted)).weights
+    save_file({name: np.asarray(array) for name, array in weights.items()}, building.out / "weights.safetensors")
+    report = train.report_of(runs)
+    training.write(report, building.out)
+    return {"deployed": report.spread}
+
+
+def decided_by_training(work: Work) -> Made:
+    """The train and model sections, the model's code, the libraries and the device."""
+    return {
+        "train": work.plan.spec.train.model_dump(exclude={"expect"}),
+        "model": work.plan.spec.model.model_dump(),
+        "code": code_fingerprint(work.plan.spec.model.build, work.root) | _preprocessing_code(work),
+        "own": own_fingerprint("stages.train", "stages.model"),
+        **_platform(),
+    }
+
+
+def make_model(work: Work, building: Building) -> Made:
+    """Compress the variant it is made from, if it is, and export it."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    from deploycheck.stages import export
+    from deploycheck.stages.model import Network
+
+    (source,) = work.inputs.values()
+    chain = method_chain(work.plan.spec, work.step.variant or "")
+    network = Network(load_file(source.file("weights.safetensors")), _apply(work, chain[:-1]))
+    inputs = {name: (part.shape, part.dtype) for name, part in work.plan.spec.model.input.items()}
+    if chain:
+        name, options = chain[-1]
+        example = {key: np.zeros((2, *shape), dtype) for key, (shape, dtype) in inputs.items()}
+        work.report(f"compress: {work.step.variant} by {name}")
+        network = _method(work, name).compress(network, options, example, work.where)
+    export.write(network, inputs, work.plan.spec.name, building.out, work.where)
+    today = datetime.now(UTC).date()
+    return {"exported": today.isoformat(), "loadable_until": export.loadable_until(today).isoformat()}
+
+
+def decided_by_model(work: Work) -> Made:
+    """The methods, the model's code, the libraries and the device; the weights are what it is made from."""
+    chain = method_chain(work.plan.spec, work.step.variant or "")
+    methods = [work.extensions.compressors.get(name, name) for name, _ in chain]
+    code = code_fingerprint(work.plan.spec.model.build, work.root) | _preprocessing_code(work)
+    for method in methods:
+        code |= code_fingerprint(method, work.root)
+    return {
+        "name": work.plan.spec.name,
+        "model": work.plan.spec.model.model_dump(),
+        "methods": [[name, dict(options)] for name, options in chain],
+        "preprocess": work.plan.spec.data.model_dump(include={"preprocess"}),
+        "code": code,
+        "own": own_fingerprint("stages.model", "stages.export", "stages.quantize", "stages.preprocess"),
+        **_platform(),
+    }
+
+
+def make_outputs(work: Work, building: Building) -> Made:
+    """Have the test split answered twice: by the exported artifact, in a process of its own, and in memory."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    from deploycheck.stages import data
+    from deploycheck.stages.model import predictor
+
+    artifact, examples = work.input("model"), work.input("data").file("test.safetensors")
+    work.report(f"evaluate: {work.step.variant}")
+    answers = building.scratch / "answers.safetensors"
+    command = [sys.executable, "-m", "deploycheck.serving.predict", str(artifact.path), str(examples), str(answers)]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=PREDICT_TIMEOUT_S, check=False)
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
+        raise DeploycheckError(f"the exported artifact can't answer the test split: {last}", where=work.where)
+    network = _apply(work, method_chain(work.plan.spec, work.step.variant or ""))
+    inputs = data.read(work.input("data").path).splits["test"].inputs
+    in_memory = predictor(network, PREDICT_BATCH)(load_file(artifact.file("weights.safetensors")), inputs)
+    outputs = load_file(answers)["logits"]
+    save_file({"exported": outputs, "in_memory": np.asarray(in_memory)}, building.out / "logits.safetensors")
+    return {"model": artifact.digest}
+
+
+def decided_by_outputs(work: Work) -> Made:
+    """The loader of artifacts and the in-memory model; what they answer on is what it is made from."""
+    return {
+        "own": own_fingerprint("serving.predict", "serving.runtime", "stages.model"),
+        "code": code_fingerprint(work.plan.spec.model.build, work.root),
+        **_platform(),
+    }
+
+
+def make_load(work: Work, building: Building) -> Made:
+    """Serve the artifact in a process of its own, and measure it under load."""
+    from deploycheck.runner.measure import measure
+
+    serve = work.plan.spec.serve
+    runtime = load_object(work.extensions.runtimes[serve.runtime], work.root, work.where)
+    measure(work.input("model"), work.input("outputs"), work.input("data"), serve, runtime, building, work.report)
+    return {"model": work.input("model").digest}
+
+
+def decided_by_load(work: Work) -> Made:
+    """The serve section. Its address lies in the run's own folder: it is measured anew in each."""
+    return {"serve": work.plan.spec.serve.model_dump(exclude={"expect"})}
+
+
+MAKERS: Mapping[str, tuple[Callable[[Work, Building], Made], Callable[[Work], Made]]] = {
+    "data": (make_data, decided_by_data),
+    "training": (make_training, decided_by_training),
+    "model": (make_model, decided_by_model),
+    "outputs": (make_outputs, decided_by_outputs),
+    "load": (make_load, decided_by_load),
+}
+
+
+def _loader_path(work: Work) -> str:
+    load = work.plan.spec.data.load
+    return work.extensions.loaders.get(load, load)
+
+
+def _loader_arguments(work: Work) -> dict[str, Any]:
+    """Return the loader's arguments; a built-in loader's ``path`` is looked up under the root and stays in it."""
+    section = work.plan.spec.data
+    arguments = dict(section.arguments)
+    if section.load in work.extensions.loaders and isinstance(arguments.get("path"), str):
+        path = (work.root / arguments["path"]).resolve()
+        if not path.is_relative_to(work.root.resolve()):
+            raise DeploycheckError(
+                f"{arguments['path']} lies outside of the project", where=work.where, hint="move the file into it"
+            )
+        arguments["path"] = path
+    return arguments
+
+
+def _file_digest(path: Path, where: str) -> str:
+    import hashlib
+
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DeploycheckError(f"{path} can't be read: {error.strerror}", where=where) from error
+
+
+def _preprocessing(work: Work) -> list[tuple[str, Preprocessing, Mapping[str, Any]]]:
+    steps = []
+    for entry in work.plan.spec.data.preprocess:
+        ((name, options),) = entry.items()
+        step = load_object(work.extensions.steps.get(name, name), work.root, work.where)
+        steps.append((name.replace("/", "."), step, options))
+    return steps
+
+
+def _preprocessing_code(work: Work) -> dict[str, str]:
+    code: dict[str, str] = {}
+    for entry in work.plan.spec.data.preprocess:
+        (name,) = entry
+        code |= code_fingerprint(work.extensions.steps.get(name, name), work.root)
+    return code
+
+
+def _build(work: Work, example: Mapping[str, Any], seed: int) -> Model:
+    from deploycheck.stages.model import build_model
+
+    section = work.plan.spec.model
+    build = load_object(section.build, work.root, work.where)
+    return build_model(build, section.arguments, example, seed, where=f"{work.where}: {section.build}")
+
+
+def _apply(work: Work, chain: tuple[tuple[str, Mapping[str, Any]], ...]) -> Any:
+    """Return the function that goes with a variant's stored weights: the model's, rewritten by each method."""
+    import numpy as np
+
+    from deploycheck.stages.model import to_network
+    from deploycheck.stages.preprocess import apply_all
+
+    inputs = work.plan.spec.model.input
+    example = {name: np.zeros((1, *part.shape), part.dtype) for name, part in inputs.items()}
+    apply = to_network(_build(work, example, work.plan.spec.train.seeds[0]), apply_all(_preprocessing(work)), {}).apply
+    for name, options in chain:
+        apply = _method(work, name).rewrite(apply, options)
+    return apply
+
+
+def _method(work: Work, name: str) -> Method:
+    method: Method = load_object(work.extensions.compressors.get(name, name), work.root, work.where)
+    return method
+
+
+def _recipe(section: Any) -> Any:
+    from deploycheck.stages.train import Recipe
+
+    ((name, options),) = section.optimizer.items()
+    ((schedule, shape),) = section.schedule.items()
+    stop = section.stop_early
+    return Recipe(
+        name, options, section.epochs, section.batch_size, schedule, shape.warmup, shape.end,
+        section.regularize.l1, section.regularize.l2, stop.watch if stop else None, stop.patience if stop else 0,
+    )  # fmt: skip
+
+
+def _platform() -> dict[str, Any]:
+    """Return what compiled arithmetic depends on."""
+    import jax
+
+    libraries = ("jax", "jaxlib", "flax", "optax", "qwix", "numpy", "safetensors")
+    return {"versions": versions(*libraries), "device": jax.devices()[0].device_kind, "backend": jax.default_backend()}

@@ -52,6 +52,18 @@ class Network:
     apply: Callable[[Weights, Inputs], jax.Array]
 
 
+@dataclass(frozen=True)
+class Method:
+    """A compression method.
+
+    ``compress(network, options, example, where)`` returns the smaller network; ``rewrite(apply, options)`` returns
+    the function that goes with its weights, to have the network again from weights that were stored.
+    """
+
+    compress: Callable[[Network, Mapping[str, Any], Inputs, str], Network]
+    rewrite: Callable[[Callable[[Weights, Inputs], jax.Array], Mapping[str, Any]], Callable[[Weights, Inputs], jax.Array]]
+
+
 def build_model(
     build: Callable[..., Any], options: Mapping[str, Any], example: Inputs, seed: int, *, where: str
 ) -> Model:

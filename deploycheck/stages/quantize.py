@@ -21,7 +21,7 @@ import qwix
 from jax.extend import core
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.stages.model import Inputs, Network, Weights
+from deploycheck.stages.model import Inputs, Method, Network, Weights
 
 VALUE, SCALE = "/qvalue", "/scale"
 """Suffixes under which a quantised weight's two arrays stand in place of the weight."""
@@ -57,6 +57,9 @@ def rewrite(apply: Apply, options: Mapping[str, Any]) -> Apply:
         return _traced(apply, _gather(weights), inputs, arithmetic)
 
     return quantized_apply
+
+
+METHOD = Method(compress, rewrite)
 
 
 def _gather(weights: Weights) -> dict[str, Any]:

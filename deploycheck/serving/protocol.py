@@ -1,0 +1,316 @@
+"""The Open Inference Protocol v2 over REST, with the binary tensor extension: bytes in, arrays out. Pure.
+
+https://github.com/kserve/open-inference-protocol and Triton's ``extension_binary_data.md``. Where the
+specification leaves a choice, what can't be answered exactly is refused: each ``BadRequest`` says what was
+expected and what came, and nothing is coerced.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+HEADER_LENGTH = "inference-header-content-length"
+BINARY = "binary_tensor_data"
+
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(bool),
+    **{f"{sign}INT{bits}": np.dtype(f"{sign.lower()}int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+}
+
+
+class BadRequest(Exception):
+    """A request that can't be answered; ``status`` is its HTTP status, its text the error's."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of the model: ``shape`` without the batch."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        """Return it as the protocol's metadata has it, the batch as -1."""
+        return {"name": self.name, "datatype": self.datatype, "shape": [-1, *self.shape]}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives."""
+
+    model: str
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the protocol's model metadata."""
+        return {
+            "name": self.model, "versions": [self.version], "platform": "jax_stablehlo",
+            "inputs": [tensor.metadata() for tensor in self.inputs],
+            "outputs": [tensor.metadata() for tensor in self.outputs],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A valid request: ``inputs`` are ``[batch, ...]``; ``outputs`` maps each wanted output to whether in binary."""
+
+    id: str | None
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, bool]
+    batch: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A request's or a response's bytes with the headers that belong to them."""
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_signature(path: Path) -> Signature:
+    """Read ``signature.json`` of an exported artifact."""
+    loaded = json.loads(path.read_bytes())
+
+    def tensors(kind: str) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(t["name"], t["datatype"], tuple(t["shape"][1:])) for t in loaded[kind])
+
+    return Signature(loaded["model"], loaded["version"], tensors("inputs"), tensors("outputs"))
+
+
+def decode_request(headers: Mapping[str, str], body: bytes, signature: Signature, max_batch: int) -> InferRequest:
+    """Decode an infer request and hold it to the model's signature; raise ``BadRequest`` for what doesn't fit."""
+    head, tail = _split(headers, body)
+    content = _object(head)
+    sent = content.get("inputs")
+    if not isinstance(sent, list) or not sent:
+        raise BadRequest("expected `inputs`, a list of at least one tensor")
+    specs = {tensor.name: tensor for tensor in signature.inputs}
+    inputs: dict[str, np.ndarray] = {}
+    for tensor in sent:
+        if not isinstance(tensor, dict):
+            raise BadRequest(f"expected a tensor as an object, found {_kind(tensor)}")
+        name = tensor.get("name")
+        if not isinstance(name, str) or name not in specs:
+            raise BadRequest(f"unknown input {name!r}; the model takes {', '.join(specs)}")
+        if name in inputs:
+            raise BadRequest(f"input {name!r} was given twice")
+        inputs[name], tail = _tensor(tensor, specs[name], tail, max_batch)
+    if tail:
+        raise BadRequest(f"{len(tail)} bytes follow the tensors that the request describes")
+    missing = [name for name in specs if name not in inputs]
+    if missing:
+        raise BadRequest(f"missing input {', '.join(missing)}")
+    batches = {len(array) for array in inputs.values()}
+    if len(batches) != 1:
+        raise BadRequest(f"the inputs have different batch sizes: {sorted(batches)}")
+    return InferRequest(_request_id(content), inputs, _wanted(content, signature), batches.pop())
+
+
+def _split(headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
+    """Return the JSON part and the binary part of a body."""
+    written = headers.get(HEADER_LENGTH)
+    if written is None:
+        return body, b""
+    if not written.isascii() or not written.isdigit() or int(written[:20]) > len(body) or len(written) > 20:
+        raise BadRequest(f"Inference-Header-Content-Length is {written[:40]!r}, expected at most the body's {len(body)} bytes")
+    length = int(written)
+    return body[:length], body[length:]
+
+
+def _object(head: bytes) -> dict[str, Any]:
+    try:
+        content = orjson.loads(head)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON (RFC 8259): {error.msg} at byte {error.pos}") from error
+    if not isinstance(content, dict):
+        raise BadRequest(f"expected a JSON object, found {_kind(content)}")
+    return content
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _request_id(content: Mapping[str, Any]) -> str | None:
+    given = content.get("id")
+    if given is not None and not isinstance(given, str):
+        raise BadRequest(f"`id` is a string, found {_kind(given)}")
+    return given
+
+
+def _tensor(tensor: Mapping[str, Any], spec: TensorSpec, tail: bytes, max_batch: int) -> tuple[np.ndarray, bytes]:
+    """Return one input as an array, and what is left of the binary part."""
+    datatype = tensor.get("datatype")
+    if datatype != spec.datatype:
+        known = "" if datatype in DTYPES else ", which the protocol doesn't know"
+        raise BadRequest(f"input {spec.name!r} is {spec.datatype}, found {datatype!r}{known}")
+    shape = _shape(tensor.get("shape"), spec, max_batch)
+    count, dtype = math.prod(shape), DTYPES[spec.datatype]
+    parameters = tensor.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise BadRequest(f"`parameters` of input {spec.name!r} is an object, found {_kind(parameters)}")
+    size = parameters.get("binary_data_size")
+    if size is None:
+        array = _from_json(tensor.get("data"), spec, count, dtype)
+    else:
+        if "data" in tensor:
+            raise BadRequest(f"input {spec.name!r} has both `data` and `binary_data_size`")
+        expected = count * dtype.itemsize
+        if isinstance(size, bool) or size != expected or len(tail) < expected:
+            raise BadRequest(
+                f"input {spec.name!r} of shape {list(shape)} takes {expected} bytes, found "
+                f"binary_data_size {size!r} and {len(tail)} bytes"
+            )
+        array, tail = _from_bytes(tail[:expected], dtype, spec), tail[expected:]
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise BadRequest(f"input {spec.name!r} holds values that are not finite")
+    return array.reshape(shape), tail
+
+
+def _shape(given: Any, spec: TensorSpec, max_batch: int) -> tuple[int, ...]:
+    expected = f"expected [batch{''.join(f', {axis}' for axis in spec.shape)}]"
+    if not isinstance(given, list) or not all(type(axis) is int for axis in given):
+        raise BadRequest(f"`shape` of input {spec.name!r} is a list of whole numbers; {expected}")
+    if len(given) != len(spec.shape) + 1 or tuple(given[1:]) != spec.shape:
+        raise BadRequest(f"input {spec.name!r} has the shape {str(given)[:80]}; {expected}")
+    if not 1 <= given[0] <= max_batch:
+        raise BadRequest(f"a batch holds 1 to {max_batch} examples, found {given[0]}")
+    return tuple(given)
+
+
+def _from_bytes(raw: bytes, dtype: np.dtype[Any], spec: TensorSpec) -> np.ndarray:
+    """Read little-endian, row-major values."""
+    if dtype.kind == "b" and raw.strip(b"\x00\x01"):
+        raise BadRequest(f"input {spec.name!r} is BOOL: its bytes are 0 or 1")
+    return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False)
+
+
+def _from_json(data: Any, spec: TensorSpec, count: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """Read a flat or nested list of numbers; nothing but numbers of the right kind will do."""
+    if spec.datatype == "FP16":
+        raise BadRequest(f"input {spec.name!r} is FP16, which JSON can't carry: use the binary extension")
+    if not isinstance(data, list):
+        raise BadRequest(f"`data` of input {spec.name!r} is a list, found {_kind(data)}")
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise BadRequest(f"`data` of input {spec.name!r} is ragged") from error
+    kinds = {"b": "b", "f": "fiu"}.get(dtype.kind, "iu")
+    if array.size and array.dtype.kind not in kinds:
+        raise BadRequest(f"`data` of input {spec.name!r} holds values that are no {spec.datatype}")
+    if array.size != count:
+        raise BadRequest(f"`data` of input {spec.name!r} holds {array.size} values, its shape takes {count}")
+    if dtype.kind in "iu" and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max):
+        raise BadRequest(f"`data` of input {spec.name!r} holds values out of the range of {spec.datatype}")
+    with np.errstate(over="ignore"):
+        return array.ravel().astype(dtype)  # what is too large for the type becomes infinite, and is refused
+
+
+def _wanted(content: Mapping[str, Any], signature: Signature) -> dict[str, bool]:
+    """Return the outputs asked for (all of them by default), each with whether in binary."""
+    parameters = content.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise BadRequest(f"`parameters` is an object, found {_kind(parameters)}")
+    every = _flag(parameters, "binary_data_output")
+    known = [tensor.name for tensor in signature.outputs]
+    asked = content.get("outputs")
+    if asked is None:
+        return dict.fromkeys(known, every)
+    if not isinstance(asked, list):
+        raise BadRequest(f"`outputs` is a list, found {_kind(asked)}")
+    wanted: dict[str, bool] = {}
+    for output in asked:
+        name = output.get("name") if isinstance(output, dict) else None
+        if name not in known:
+            raise BadRequest(f"unknown output {name!r}; the model gives {', '.join(known)}")
+        if name in wanted:
+            raise BadRequest(f"output {name!r} was asked for twice")
+        own = output.get("parameters", {})
+        if not isinstance(own, dict):
+            raise BadRequest(f"`parameters` of output {name!r} is an object, found {_kind(own)}")
+        wanted[name] = _flag(own, "binary_data") if "binary_data" in own else every
+    return wanted or dict.fromkeys(known, every)
+
+
+def _flag(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise BadRequest(f"`{name}` is true or false, found {_kind(value)}")
+    return value
+
+
+def encode_response(request: InferRequest, outputs: Mapping[str, np.ndarray], signature: Signature) -> Encoded:
+    """Encode the outputs that the request wants, each as it wants it."""
+    tensors, parts = [], []
+    specs = {tensor.name: tensor for tensor in signature.outputs}
+    for name, binary in request.outputs.items():
+        array = outputs[name]
+        tensor = {"name": name, "datatype": specs[name].datatype, "shape": list(array.shape)}
+        if binary:
+            raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+            parts.append(raw)
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+        else:
+            tensor["data"] = array.ravel().tolist()
+        tensors.append(tensor)
+    content: dict[str, Any] = {"model_name": signature.model, "model_version": signature.version, "outputs": tensors}
+    if request.id is not None:
+        content["id"] = request.id
+    return _joined(orjson.dumps(content), parts)
+
+
+def encode_request(inputs: Mapping[str, np.ndarray]) -> Encoded:
+    """Encode a request in the binary extension, its outputs wanted in binary too."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    tensors, parts = [], []
+    for name, array in inputs.items():
+        raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        parts.append(raw)
+        tensors.append(
+            {
+                "name": name, "datatype": names[array.dtype], "shape": list(array.shape),
+                "parameters": {"binary_data_size": len(raw)},
+            }
+        )  # fmt: skip
+    return _joined(orjson.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}), parts)
+
+
+def _joined(head: bytes, parts: Sequence[bytes]) -> Encoded:
+    if not parts:
+        return Encoded(head, {"content-type": "application/json"})
+    headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+    return Encoded(b"".join([head, *parts]), headers)
+
+
+def decode_response(headers: Mapping[str, str], body: bytes) -> dict[str, np.ndarray]:
+    """Decode an answer's outputs, ``[batch, ...]`` each, whether they are in JSON or in binary."""
+    length = int(headers.get(HEADER_LENGTH, len(body)))
+    content, tail = orjson.loads(body[:length]), body[length:]
+    outputs = {}
+    for tensor in content["outputs"]:
+        dtype = DTYPES[tensor["datatype"]]
+        size = tensor.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            array = np.asarray(tensor["data"], dtype)
+        else:
+            array, tail = np.frombuffer(tail[:size], dtype.newbyteorder("<")).astype(dtype), tail[size:]
+        outputs[tensor["name"]] = array.reshape(tensor["shape"])
+    return outputs
