@@ -44,7 +44,8 @@ class Step:
 class Check:
     """One item: a threshold on a metric of a stage, or that the stage completes (``threshold`` None).
 
-    ``needs`` names the steps it looks at; ``percentile`` is set for a family such as ``latency.p99``.
+    ``needs`` names the steps it looks at, ``path`` where it stands in the spec. ``metric`` is as the spec writes it; for ``latency.p99`` the ``family``
+    is ``latency`` and the ``percentile`` 0.99.
     """
 
     id: str
@@ -53,9 +54,11 @@ class Check:
     variant: str | None
     metric: str
     needs: tuple[str, ...]
+    family: str = ""
     threshold: Threshold | None = None
     percentile: float | None = None
     severity: str = "error"
+    path: tuple[str | int, ...] = ("name",)
 
     @property
     def key(self) -> str:
@@ -150,7 +153,7 @@ def _checks(
             }
             yield Check(
                 f"{id}::{stage}::{item.name}", stage, kind, about, item.name, tuple(sorted(needs)),
-                item.threshold, item.percentile, item.severity,
+                item.metric.name, item.threshold, item.percentile, item.severity, item.path,
             )  # fmt: skip
 
 

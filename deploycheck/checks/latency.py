@@ -9,7 +9,7 @@ from deploycheck.language.vocabulary import Dimension
 from deploycheck.verdict import Blocks, Exact, Measurement, Quantile
 
 if TYPE_CHECKING:
-    from deploycheck.checks.load import LoadReport
+    from deploycheck.serving.report import LoadReport
 
 STAGES = ("serve",)
 

@@ -58,6 +58,7 @@ class StepRecord(Record):
     step: str
     key: str = Field(description="The address: a digest of everything the step was decided by")
     digest: str = Field(description="The digest of what it made")
+    path: str
     reused: bool
     seconds: float
 

@@ -30,6 +30,17 @@ def names(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mist
         *_methods(data, root, vocabulary),
         *_known(data, ("serve", "runtime"), vocabulary.runtimes, "runtime"),
         *_registry(data, vocabulary),
+        *_standard(data),
+    ]
+
+
+def _standard(data: dict[str, Any]) -> list[Mistake]:
+    """A standard (no model) is completed by the specs that extend it; some parts only they can have."""
+    hint = "add the model, or leave it to the specs that extend this"
+    return [
+        Mistake((name,), f"a standard can't have `{name}`", hint, key=True)
+        for name in ("promote", "matrix", "waive")
+        if name in data and "model" not in data
     ]
 
 
@@ -152,13 +163,9 @@ def structure(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
 
 
 def _needs(tree: Tree) -> list[Mistake]:
-    """A stage needs those before it; a standard (no model) is completed by what extends it."""
+    """A stage needs those before it."""
     if tree.model is None:
-        return [
-            Mistake((name,), f"a standard can't have `{name}`", "add the model, or leave it to the specs that extend this", key=True)
-            for name in ("promote", "matrix")
-            if getattr(tree, name) is not None
-        ]
+        return []
     before = {"model": ("data", "train"), "compress": ("train",), "serve": ("train",), "optimize": ("train",)}
     return [
         Mistake((name,), f"`{name}` needs a section `{needed}`", f"add `{needed}:`", key=True)

@@ -155,7 +155,11 @@ def make_model(work: Work, building: Building) -> Made:
         network = _method(work, name).compress(network, options, example, work.where)
     export.write(network, inputs, work.plan.spec.name, building.out, work.where)
     today = datetime.now(UTC).date()
-    return {"exported": today.isoformat(), "loadable_until": export.loadable_until(today).isoformat()}
+    return {
+        "exported": today.isoformat(),
+        "loadable_until": export.loadable_until(today).isoformat(),
+        "device": _platform()["device"],
+    }
 
 
 def decided_by_model(work: Work) -> Made:

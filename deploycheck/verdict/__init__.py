@@ -5,7 +5,7 @@ sample into one-sided confidence bounds, and a threshold holds, fails or stays u
 """
 
 from deploycheck.verdict.bounds import bounds, examples_to_decide
-from deploycheck.verdict.decide import Outcome, Verdict, decide
+from deploycheck.verdict.decide import Outcome, Verdict, decide, settle
 from deploycheck.verdict.samples import (
     Blocks,
     Exact,
@@ -34,5 +34,6 @@ __all__ = [
     "decide",
     "examples_to_decide",
     "sample_size",
+    "settle",
     "value_of",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from datetime import date
 from enum import StrEnum
 
 from deploycheck.language.threshold import Threshold
@@ -70,6 +71,22 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
     if _broken(threshold, low, high):
         return replace(verdict, outcome=Outcome.FAIL)
     return replace(verdict, reason=_what_would_decide(measurement, threshold, level))
+
+
+def settle(verdict: Verdict, severity: str, waived_until: date | None, today: date) -> Verdict:
+    """Return what a verdict counts as, given how severe its check is and whether it is waived.
+
+    A waiver that is over fails its check whatever was measured, so that none is forgotten.
+    """
+    if waived_until is not None and today > waived_until:
+        what = f"its waiver ended on {waived_until.isoformat()}: remove it, or renew it"
+        return replace(verdict, outcome=Outcome.FAIL, reason=what)
+    if verdict.outcome in (Outcome.FAIL, Outcome.UNDECIDED):
+        if waived_until is not None:
+            return replace(verdict, outcome=Outcome.WAIVED)
+        if severity == "warn":
+            return replace(verdict, outcome=Outcome.WARN)
+    return verdict
 
 
 def _holds(threshold: Threshold, low: float, high: float) -> bool:

@@ -1,0 +1,23 @@
+"""The evidence of a run: the record, and its faces."""
+
+from deploycheck.evidence.record import (
+    CandidateRecord,
+    CheckRecord,
+    Environment,
+    Evidence,
+    PromotionRecord,
+    SpecRecord,
+    StepRecord,
+    json_schema,
+)
+
+__all__ = [
+    "CandidateRecord",
+    "CheckRecord",
+    "Environment",
+    "Evidence",
+    "PromotionRecord",
+    "SpecRecord",
+    "StepRecord",
+    "json_schema",
+]

@@ -1,0 +1,96 @@
+"""The evidence as text: JSON for machines, Markdown for a review, a table for the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from deploycheck.evidence.record import CheckRecord, Evidence, SpecRecord
+from deploycheck.promotion import Decision
+from deploycheck.verdict import Outcome
+
+STYLES = {
+    Outcome.PASS: "green", Outcome.WARN: "yellow", Outcome.WAIVED: "yellow", Outcome.FAIL: "red",
+    Outcome.UNDECIDED: "magenta", Outcome.ERROR: "bold red",
+}  # fmt: skip
+MOST_REASONS = 8
+
+
+def as_json(evidence: Evidence) -> str:
+    """Return the evidence as the JSON document that its schema describes."""
+    return evidence.model_dump_json(indent=1) + "\n"
+
+
+def as_markdown(evidence: Evidence) -> str:
+    """Return the evidence as Markdown: a heading and a table a spec."""
+    return "\n".join(line for spec in evidence.specs for line in _markdown(spec)) + "\n"
+
+
+def _markdown(spec: SpecRecord) -> Iterator[str]:
+    yield f"## {spec.id}: {spec.decision}\n"
+    yield from (f"- {_cell(line)}" for line in conclusion(spec))
+    yield "\n| check | verdict | measured | threshold | |\n| --- | --- | --- | --- | --- |"
+    for check in spec.checks:
+        cells = (check.stage + "::" + check.metric, check.verdict, check.shown, check.threshold or "", check.reason)
+        yield "| " + " | ".join(map(_cell, cells)) + " |"
+    yield ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def as_table(specs: Iterable[SpecRecord], width: int, *, color: bool) -> str:
+    """Return the terminal's summary: for each spec what was measured, and what was promoted or stood in the way."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=color, no_color=not color, highlight=False, markup=False)
+    for spec in specs:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+        for column in ("stage", "check", "verdict", "measured", "threshold"):
+            table.add_column(column, no_wrap=column != "measured", overflow="fold")
+        for check in spec.checks:
+            table.add_row(
+                check.stage, check.metric, Text(check.verdict, style=STYLES[check.verdict] if color else ""),
+                check.shown, check.threshold or "",
+            )  # fmt: skip
+        console.print(Text(f"{spec.id}  {spec.name}", style="bold" if color else ""))
+        console.print(table)
+        for line in conclusion(spec):
+            console.print(Text(line, style=_style(spec.decision) if color else ""))
+        console.print()
+    return out.getvalue()
+
+
+def _style(decision: Decision) -> str:
+    return "red" if decision is Decision.WITHHELD else "green"
+
+
+def conclusion(spec: SpecRecord) -> Iterator[str]:
+    """Yield what the run came to for a spec, a line each."""
+    if spec.promotion:
+        moved = spec.promotion
+        yield f"promoted: {moved.variant} is now {moved.model}@{moved.alias} ({moved.artifact[:19]}) in {moved.registry}"
+        yield f"it lies in {moved.path}"
+    elif spec.decision is Decision.PROMOTABLE and spec.chosen:
+        yield f"promotable: {spec.chosen.variant} ({spec.chosen.artifact[:19]}), with --deploycheck-promote"
+        yield f"it lies in {spec.chosen.path}"
+    elif spec.decision is Decision.PROMOTABLE:
+        yield "every check passed; the spec has no `promote`"
+    else:
+        yield f"withheld: {_counted(spec.checks)}"
+        shown = spec.reasons[:MOST_REASONS]
+        yield from (f"  {reason}" for reason in shown)
+        if len(spec.reasons) > len(shown):
+            yield f"  and {len(spec.reasons) - len(shown)} more, in the evidence"
+    waived = [check for check in spec.checks if check.waiver]
+    yield from (f"waived: {check.stage}::{check.metric}, {check.waiver}" for check in waived)
+
+
+def _counted(checks: Iterable[CheckRecord]) -> str:
+    counts = Counter(check.verdict for check in checks)
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome]) or "no check ran"

@@ -1,0 +1,61 @@
+"""``pytest --deploycheck specs/``: pytest's view of the gate. The only package that knows pytest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploycheck.plugin.deployment import deployment
+
+__all__ = ["deployment", "pytest_addhooks", "pytest_addoption", "pytest_configure"]
+
+MARKERS = {
+    "data": "checks of a spec's data",
+    "train": "checks of a trained model",
+    "optimize": "checks of a search",
+    "compress": "checks of a compressed variant",
+    "serve": "checks of a served variant",
+    "deploycheck(spec, variant): the spec and the variant that the `deployment` fixture gives": "",
+}
+CACHE = ".deploycheck"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the command line's options."""
+    group = parser.getgroup("deploycheck", "deployment standards as checks")
+    group.addoption("--deploycheck", action="store_true", help="collect the specs (YAML) among the paths given")
+    group.addoption(
+        "--deploycheck-promote", action="store_true", help="promote what every check of its spec passed, in its registry"
+    )
+    group.addoption(
+        "--deploycheck-evidence", action="append", default=[], type=Path, metavar="PATH",
+        help="write the evidence to PATH, in the form its suffix names (.json, .md); may be repeated "
+        f"(default: {CACHE}/evidence.json)",
+    )  # fmt: skip
+    group.addoption(
+        "--deploycheck-cache", type=Path, metavar="DIR",
+        help=f"where artifacts and the default registry are kept (default: {CACHE} under the root directory)",
+    )  # fmt: skip
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that add to the language."""
+    from deploycheck import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Turn the gate on, where it is asked for."""
+    for name, text in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {text}" if text else name)
+    if config.getoption("deploycheck_promote") and not config.getoption("deploycheck"):
+        raise pytest.UsageError("--deploycheck-promote needs --deploycheck")
+    from deploycheck import builtin
+
+    config.pluginmanager.register(builtin, "deploycheck-builtin")
+    if config.getoption("deploycheck"):
+        from deploycheck.plugin.gate import Gate
+
+        config.pluginmanager.register(Gate(config), "deploycheck-gate")

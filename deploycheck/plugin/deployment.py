@@ -1,0 +1,54 @@
+"""The ``deployment`` fixture: what a spec built, for checks that no spec can say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deploycheck.language import Spec
+    from deploycheck.stages.data import Dataset
+    from deploycheck.store import Artifact
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One variant of a spec: its exported artifact and its data; ``serve()`` starts its server."""
+
+    spec: Spec
+    variant: str
+    artifact: Artifact
+    data: Dataset
+    log: Path
+
+    @contextmanager
+    def serve(self) -> Iterator[Any]:
+        """Serve the artifact in a process of its own within the block; the server's ``address`` answers."""
+        from deploycheck.serving.process import ServerProcess
+
+        with ServerProcess(self.artifact.path, [], self.log) as server:
+            yield server
+
+
+@pytest.fixture
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
+    """Give what ``@pytest.mark.deploycheck("specs/digits.yaml", variant="int8")`` names, built if it isn't yet."""
+    marker = request.node.get_closest_marker("deploycheck")
+    gate = request.config.pluginmanager.get_plugin("deploycheck-gate")
+    if marker is None or not marker.args:
+        raise pytest.UsageError('mark the test: @pytest.mark.deploycheck("specs/NAME.yaml", variant="NAME")')
+    if gate is None:
+        pytest.skip("needs --deploycheck")
+    from deploycheck.stages import data
+
+    path, variant = request.config.rootpath / marker.args[0], marker.kwargs.get("variant", "trained")
+    plan = gate.plan_for(path)
+    artifact = gate.runner.step(plan, f"model[{variant}]").artifact
+    dataset = data.read(gate.runner.step(plan, "data").artifact.path)
+    return Deployment(plan.spec, variant, artifact, dataset, tmp_path / "server.log")

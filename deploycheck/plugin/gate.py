@@ -1,0 +1,255 @@
+"""The gate: one object that lives as long as a run, from collecting specs to deciding them."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.evidence import CheckRecord, Evidence, StepRecord
+from deploycheck.evidence.faces import as_table
+from deploycheck.language import SpecErrors, is_spec, load, near_miss
+from deploycheck.plan import Plan, make_plan, unbuilt
+from deploycheck.plugin.items import CheckItem, SpecFile
+from deploycheck.promotion import Decision
+from deploycheck.runner import Extensions, Runner, prune_runs
+from deploycheck.runner.extensions import merged, merged_metrics
+
+SUFFIXES = (".yaml", ".yml")
+PROGRESS_EVERY_S = 10.0
+REPORT_KEY = "deploycheck"
+
+
+class Gate:
+    """Collects specs, hands each check what it needs, and decides when all have run.
+
+    Under pytest-xdist every worker has one, and the controller's decides on what the workers report.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        from deploycheck.runner.conclude import Results
+
+        self.config = config
+        self.root = config.rootpath
+        self.cache = (config.getoption("deploycheck_cache") or self.root / ".deploycheck").absolute()
+        worker = getattr(config, "workerinput", None)
+        self.run_id: str = worker["testrunuid"] if worker else _run_id(config)
+        self.is_worker = worker is not None
+        self.plans: dict[str, Plan] = {}
+        self.results = Results()
+        self.evidence: Evidence | None = None
+        self.written: list[Path] = []
+        self.problems: list[str] = []
+        self.selected: list[tuple[Path, str]] = []
+        self._extensions: Extensions | None = None
+        self._runner: Runner | None = None
+        self._last_progress = time.monotonic()
+
+    @property
+    def extensions(self) -> Extensions:
+        """What is installed; asked for once every conftest of the paths given is loaded."""
+        if self._extensions is None:
+            hook = self.config.hook
+            self._extensions = Extensions(
+                merged_metrics(hook.pytest_deploycheck_metrics()),
+                merged("loader", hook.pytest_deploycheck_loaders()),
+                merged("preprocessing step", hook.pytest_deploycheck_steps()),
+                merged("compression method", hook.pytest_deploycheck_compressors()),
+                merged("runtime", hook.pytest_deploycheck_runtimes()),
+                merged("registry", hook.pytest_deploycheck_registries()),
+                merged("report", hook.pytest_deploycheck_reports()),
+            )
+        return self._extensions
+
+    @property
+    def runner(self) -> Runner:
+        """What does the work, in this process."""
+        if self._runner is None:
+            self._runner = Runner(self.root, self.cache, self.run_id, self.extensions, self.progress)
+        return self._runner
+
+    def plans_of(self, path: Path, file_id: str) -> list[Plan]:
+        """Return the plans of a spec file; raise ``SpecErrors`` for what is wrong, or can't be run, in it."""
+        vocabulary = self.extensions.vocabulary()
+        specs = load(path, self.root, vocabulary)
+        metrics, methods = frozenset(self.extensions.metrics), frozenset(self.extensions.compressors)
+        errors = [error for spec in specs for error in unbuilt(spec, metrics, methods)]
+        if errors:
+            raise SpecErrors(errors)
+        subjects = self.extensions.subjects()
+        plans = [
+            make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, subjects) for spec in specs
+        ]
+        self.plans.update({plan.id: plan for plan in plans})
+        return plans
+
+    def plan_for(self, path: Path) -> Plan:
+        """Return the plan of a spec file that has one spec."""
+        known = [plan for plan in self.plans.values() if plan.spec.path == path]
+        if not known:
+            before = dict(self.plans)
+            known = self.plans_of(path, path.relative_to(self.root).as_posix())
+            self.plans = before  # only what was collected is decided
+        if len(known) != 1:
+            raise DeploycheckError(f"it holds {len(known)} specs, expected one", where=str(path))
+        return known[0]
+
+    def progress(self, line: str) -> None:
+        """Show a line of progress: in place on a terminal, now and then in a log."""
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        if terminal is None or self.config.getoption("verbose") < 0:
+            return
+        with capture.global_and_fixture_disabled():
+            if terminal.isatty:
+                terminal.rewrite(line[: terminal._tw.fullwidth - 1], erase=True)
+            elif time.monotonic() - self._last_progress > PROGRESS_EVERY_S:
+                self._last_progress = time.monotonic()
+                terminal.write_line(f"  {line}")
+
+    # collection
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Take ids with a variant in them (``::compress[int8]::size``), which pytest can't resolve, by their file."""
+        arguments = []
+        for argument in session.config.args:
+            file, _, rest = str(argument).partition("::")
+            if rest and "[" in rest and not rest.endswith("]") and file.endswith(SUFFIXES):
+                self.selected.append(((session.config.invocation_params.dir / file).resolve(), rest))
+                argument = file
+            if argument not in arguments:
+                arguments.append(argument)
+        session.config.args = arguments
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Collect a YAML file that says it is a spec."""
+        if file_path.suffix not in SUFFIXES:
+            return None
+        text = file_path.read_text(encoding="utf-8", errors="replace")
+        asked_for = parent.session.isinitpath(file_path)
+        if is_spec(text) or near_miss(text) or asked_for:
+            return SpecFile.from_parent(parent, path=file_path, gate=self)
+        return None
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Drop what an id with a variant didn't ask for."""
+        files = {file for file, _ in self.selected}
+
+        def asked_for(item: pytest.Item) -> bool:
+            _, _, rest = item.nodeid.partition("::")
+            return item.path not in files or any(
+                item.path == file and (rest == name or rest.startswith(f"{name}::")) for file, name in self.selected
+            )
+
+        dropped = [item for item in items if not asked_for(item)]
+        if dropped:
+            items[:] = [item for item in items if asked_for(item)]
+            config.hook.pytest_deselected(items=dropped)
+
+    # running
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        """Attach a check's record to its report, which is how it reaches the controller."""
+        report = yield
+        if isinstance(item, CheckItem):
+            record = item.record_of(report, call)
+            if record is not None:
+                steps = [step.model_dump(mode="json") for step in item.steps()]
+                attached = {"spec": item.plan.id, "check": record.model_dump(mode="json"), "steps": steps}
+                setattr(report, REPORT_KEY, attached)
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember what became of a check."""
+        attached = getattr(report, REPORT_KEY, None)
+        if attached and not self.is_worker:
+            steps = [StepRecord.model_validate(step) for step in attached["steps"]]
+            self.results.add(attached["spec"], CheckRecord.model_validate(attached["check"]), steps)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over from a worker which spec files it collected."""
+        for file, file_id in getattr(node, "workeroutput", {}).get(REPORT_KEY, ()):
+            if not any(plan.id.partition("::")[0] == file_id for plan in self.plans.values()):
+                self.plans_of(Path(file), file_id)
+
+    # deciding
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Decide every spec, write the evidence, and promote what may be."""
+        if self.is_worker:
+            files = {str(plan.spec.path): plan.id.partition("::")[0] for plan in self.plans.values()}
+            session.config.workeroutput[REPORT_KEY] = list(files.items())  # type: ignore[attr-defined]
+            return
+        if self.config.getoption("collectonly"):
+            return
+        if not self.plans:
+            self.problems.append("no spec was collected: nothing was checked")
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+            return
+        self._conclude()
+        failed = self.problems or (
+            self.config.getoption("deploycheck_promote")
+            and any(spec.decision is not Decision.PROMOTED for spec in self._meant_to_be_promoted())
+        )
+        if failed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _conclude(self) -> None:
+        from deploycheck.runner.conclude import conclude, promote
+
+        plans = list(self.plans.values())
+        self.evidence = conclude(plans, self.results, self.run_id)
+        if self.config.getoption("deploycheck_promote"):
+            self.evidence, refused = promote(self.evidence, plans, self.root, self.cache, self.extensions)
+            self.problems += refused
+        for path in self.config.getoption("deploycheck_evidence") or [self.cache / "evidence.json"]:
+            try:
+                self._write(self.evidence, path.absolute())
+            except (OSError, DeploycheckError) as error:
+                self.problems.append(f"the evidence was not written: {error}")
+        prune_runs(self.cache)
+
+    def _meant_to_be_promoted(self) -> list[Any]:
+        return [spec for spec in (self.evidence.specs if self.evidence else ()) if self.plans[spec.id].spec.promote]
+
+    def _write(self, evidence: Evidence, path: Path) -> None:
+        from deploycheck.runner.code import load_object
+
+        reports = self.extensions.reports
+        if path.suffix not in reports:
+            known = ", ".join(sorted(reports))
+            raise DeploycheckError(f"no report has the suffix {path.suffix!r}", where=str(path), hint=f"there are: {known}")
+        text = load_object(reports[path.suffix], self.root, str(path))(evidence)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+        self.written.append(path)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Show what was promoted, or what stood in the way."""
+        if self.evidence is None and not self.problems:
+            return
+        terminalreporter.section("deploycheck")
+        if self.evidence:
+            writer = terminalreporter._tw  # the only way to pytest's own choice of colours
+            terminalreporter.write(as_table(self.evidence.specs, max(100, writer.fullwidth), color=writer.hasmarkup))
+        for problem in self.problems:
+            terminalreporter.write_line(f"error: {problem}", red=True)
+        for path in self.written:
+            terminalreporter.write_line(f"evidence: {path}")
+
+
+def _run_id(config: pytest.Config) -> str:
+    """Return the run's id: pytest-xdist's, which its workers are given too, or a new one."""
+    given: str | None = getattr(config.option, "testrunuid", None)
+    return given or uuid.uuid4().hex

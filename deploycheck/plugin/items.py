@@ -1,0 +1,153 @@
+"""A spec as pytest nodes: a file, its stages, and an item a check."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.evidence import CheckRecord, StepRecord
+from deploycheck.plan import Check, Plan
+from deploycheck.runner.run import NotReached, StepFailed
+from deploycheck.verdict import Outcome
+
+if TYPE_CHECKING:
+    from deploycheck.plugin.gate import Gate
+
+
+class CheckFailed(DeploycheckError):
+    """A check that did not pass; the text says what was measured and what would have passed."""
+
+
+class SpecFile(pytest.File):
+    """A spec file."""
+
+    def __init__(self, *, gate: Gate, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gate = gate
+
+    def collect(self) -> Iterable[pytest.Collector]:
+        """Yield the stages of each of its specs; a matrix has a level of its own."""
+        for plan in self.gate.plans_of(self.path, self.nodeid):
+            if plan.spec.label:
+                yield Cell.from_parent(self, name=f"[{plan.spec.label}]", plan=plan, gate=self.gate)
+            else:
+                yield from _stages(self, plan, self.gate)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show mistakes in a spec as they are, without a traceback."""
+        if isinstance(excinfo.value, DeploycheckError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+
+class Cell(pytest.Collector):
+    """One cell of a spec's matrix."""
+
+    def __init__(self, *, plan: Plan, gate: Gate, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan, self.gate = plan, gate
+
+    def collect(self) -> Iterable[pytest.Collector]:
+        """Yield its stages."""
+        return _stages(self, self.plan, self.gate)
+
+
+class Stage(pytest.Collector):
+    """One stage of a spec."""
+
+    def __init__(self, *, plan: Plan, checks: list[Check], gate: Gate, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan, self.checks, self.gate = plan, checks, gate
+        self.add_marker(checks[0].kind)
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """Yield its checks."""
+        for check in self.checks:
+            yield CheckItem.from_parent(self, name=check.metric, check=check, plan=self.plan, gate=self.gate)
+
+
+def _stages(parent: pytest.Collector, plan: Plan, gate: Gate) -> Iterator[pytest.Collector]:
+    stages: dict[str, list[Check]] = {}
+    for check in plan.checks:
+        stages.setdefault(check.stage, []).append(check)
+    for name, checks in stages.items():
+        yield Stage.from_parent(parent, name=name, plan=plan, checks=checks, gate=gate)
+
+
+class CheckItem(pytest.Item):
+    """One check. The stages it needs are worked through in its setup, so that they are told apart from it."""
+
+    def __init__(self, *, check: Check, plan: Plan, gate: Gate, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check, self.plan, self.gate = check, plan, gate
+        self.record: CheckRecord | None = None
+        self.began = 0.0
+
+    def setup(self) -> None:
+        """Do the steps the check needs, or skip it where one of them has failed already."""
+        self.began = time.monotonic()
+        self.record = None
+        try:
+            for step in self.check.needs:
+                self.gate.runner.step(self.plan, step)
+        except NotReached as error:
+            pytest.skip(error.what)
+
+    def runtest(self) -> None:
+        """Measure and judge."""
+        from deploycheck.runner.judge import judge
+
+        self.record = judge(self.gate.runner, self.plan, self.check, datetime.now(UTC).date())
+        for name in ("value", "threshold", "verdict"):
+            self.user_properties.append((name, getattr(self.record, name)))
+        if self.record.verdict.blocks:
+            raise CheckFailed(_explain(self.record))
+
+    def record_of(self, report: pytest.TestReport, call: pytest.CallInfo[None]) -> CheckRecord | None:
+        """Return the record that a phase's report settles, or None where it settles nothing."""
+        from deploycheck.runner.judge import unjudged
+
+        seconds = {"seconds": round(time.monotonic() - self.began, 3)}
+        if report.when == "call" and self.record is not None and not (report.failed and not self.record.verdict.blocks):
+            return self.record.model_copy(update=seconds)
+        if report.passed or (report.when == "teardown" and not report.failed):
+            return None
+        error = call.excinfo.value if call.excinfo else None
+        reason = error.what if isinstance(error, DeploycheckError) else str(error)
+        return unjudged(self.plan, self.check, Outcome.ERROR, reason).model_copy(update=seconds)
+
+    def steps(self) -> list[StepRecord]:
+        """Return the steps behind the check, as far as they are done."""
+        from deploycheck.runner.judge import steps_of
+
+        return steps_of(self.gate.runner, self.plan, self.check)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show our own errors as they are; of code that a spec names, show where it failed."""
+        error = excinfo.value
+        if isinstance(error, StepFailed) and error.__cause__ and not isinstance(error.__cause__, DeploycheckError):
+            return f"{error}\n\n{''.join(traceback.format_exception(error.__cause__))}"
+        return str(error) if isinstance(error, DeploycheckError) else super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Return where the check stands in its spec."""
+        place = self.plan.spec.place(*self.check.path)
+        return self.gate.root / place.file, place.line - 1, self.nodeid
+
+
+def _explain(record: CheckRecord) -> str:
+    """Return why a check did not pass, and what would have."""
+    lines = [f"{record.verdict}: {record.metric} is {record.shown}, the standard is {record.threshold}"]
+    if record.confidence is not None:
+        lines.append(f"each bound at {record.confidence:.4g} confidence, from {record.samples:,} observations")
+    if record.reason:
+        lines.append(record.reason)
+    return "\n".join(lines)
+

@@ -1,0 +1,72 @@
+"""One check, judged: its measurement held against its threshold, as a record for the evidence."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from deploycheck.evidence import CheckRecord, StepRecord
+from deploycheck.evidence.show import BASE_UNITS, with_interval
+from deploycheck.plan import Check, Plan
+from deploycheck.runner.run import Runner
+from deploycheck.verdict import Outcome, decide, settle
+
+
+def judge(runner: Runner, plan: Plan, check: Check, today: date) -> CheckRecord:
+    """Measure and decide one check. The steps it needs are done first, where they aren't yet."""
+    done = [runner.step(plan, name) for name in check.needs]
+    blank = unjudged(plan, check, Outcome.PASS, "")
+    artifact = runner.artifact_of(plan, check.variant)
+    blank = blank.model_copy(update={"artifact": artifact.digest if artifact else ""})
+    if check.threshold is None:
+        return blank.model_copy(update={"shown": "found done" if all(step.reused for step in done) else "done"})
+    measurement = runner.measure(plan, check)
+    waiver = plan.spec.waive.get(check.key)
+    verdict = decide(measurement, check.threshold, plan.spec.confidence)
+    verdict = settle(verdict, check.severity, waiver.until if waiver else None, today)
+    dimension = runner.extensions.metrics[check.family].word.dimension
+    exact = verdict.low == verdict.high
+    return blank.model_copy(
+        update={
+            "verdict": verdict.outcome,
+            "reason": verdict.reason,
+            "value": _finite(verdict.value),
+            "unit": BASE_UNITS[dimension],
+            "interval": None if exact else (_finite(verdict.low), _finite(verdict.high)),
+            "confidence": verdict.confidence,
+            "samples": verdict.samples,
+            "shown": with_interval(verdict.value, verdict.low, verdict.high, dimension),
+        }
+    )
+
+
+def unjudged(plan: Plan, check: Check, outcome: Outcome, reason: str) -> CheckRecord:
+    """Return the record of a check with nothing measured."""
+    waiver = plan.spec.waive.get(check.key)
+    return CheckRecord(
+        id=check.id,
+        stage=check.stage,
+        variant=check.variant,
+        metric=check.metric,
+        verdict=outcome,
+        reason=reason,
+        threshold=check.threshold.text if check.threshold else None,
+        severity="warn" if check.severity == "warn" else "error",
+        waiver=f"{waiver.because} (until {waiver.until.isoformat()}, by {waiver.by})" if waiver else None,
+    )
+
+
+def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
+    """Return the record of each step that a check needed, as far as this process has it."""
+    done = runner.steps_done(plan)
+    return [
+        StepRecord(
+            step=name, key=item.artifact.key, digest=item.artifact.digest, path=str(item.artifact.path),
+            reused=item.reused, seconds=round(item.seconds, 3),
+        )
+        for name, item in done.items()
+        if name in check.needs or name == f"model[{check.variant}]"
+    ]  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) != float("inf") and value == value else None

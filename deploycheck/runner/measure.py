@@ -1,0 +1,106 @@
+"""The load step: an artifact served in a process of its own, asked everything the serve checks look at."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from deploycheck.language.spec import Serve
+from deploycheck.serving import report
+from deploycheck.serving.protocol import encode_request, read_signature
+from deploycheck.store import Artifact, Building
+
+WARMUP_REQUESTS = 200
+BLOCKS, BLOCK_S = 10, 0.3
+DISTINCT_REQUESTS = 256
+"""How many different examples the load is made of; they are encoded beforehand."""
+
+
+def measure(
+    model: Artifact,
+    outputs: Artifact,
+    data: Artifact,
+    serve: Serve,
+    runtime: Callable[..., Any],
+    building: Building,
+    progress: Callable[[str], None],
+) -> None:
+    """Serve ``model`` and write what that was like into ``building.out``.
+
+    ``outputs`` holds what the model in memory answers on the test split of ``data``. One measurement at a time
+    on a machine: they would disturb each other.
+    """
+    from safetensors.numpy import load_file
+
+    from deploycheck.stages import examples
+
+    test = examples.read(data.file("test.safetensors"))
+    reference = load_file(outputs.file("logits.safetensors"))["in_memory"]
+    name = read_signature(model.file("signature.json")).model
+    options = [f"--max-batch={serve.batching.max_size}", f"--max-delay-ms={serve.batching.max_delay * 1e3:g}"]
+    with _machine(progress):
+        progress(f"serve: starting {name}")
+        with runtime(model.path, options, building.scratch / "server.log") as server:
+            taken = asyncio.run(_ask(server, name, test.inputs, reference, serve, progress))
+            server.check_alive()
+            report.write(taken, building.out)
+
+
+async def _ask(
+    server: Any, name: str, inputs: Mapping[str, np.ndarray], reference: np.ndarray, serve: Serve, progress: Callable[[str], None]
+) -> report.LoadReport:
+    from deploycheck.serving.load import Client, arrivals, session
+
+    count = min(DISTINCT_REQUESTS, len(reference))
+    requests = [encode_request({key: array[row : row + 1] for key, array in inputs.items()}) for row in range(count)]
+    load = serve.load
+    async with session() as http:
+        client = Client(server.address, name, http)
+        before = await client.scrape()
+        served = (await client.predict(inputs, serve.batching.max_size))["logits"]
+        await client.open_loop(requests, arrivals("constant", load.rate, WARMUP_REQUESTS, load.seed))
+        schedule = arrivals(load.arrivals, load.rate, load.requests, load.seed)
+        progress(f"serve: {name}, {schedule.text}, {schedule.seconds[-1]:.0f} s")
+        sent = await client.open_loop(requests, schedule)
+        server.check_alive()
+        concurrency = 2 * serve.batching.max_size
+        progress(f"serve: {name}, {concurrency} requests kept in flight, {BLOCKS * BLOCK_S:.0f} s")
+        rates, failures = await client.closed_loop(requests, concurrency, BLOCKS, BLOCK_S)
+        after = await client.scrape()
+    failed = {reason: sent.failures.get(reason, 0) + failures.get(reason, 0) for reason in {*sent.failures, *failures}}
+    compiled = "deploycheck_inference_compilations_total"
+    return report.LoadReport(
+        latencies_s=sent.latencies_s,
+        schedule=schedule.text,
+        invalid=sent.invalid,
+        requests_per_s=rates,
+        saturation=f"{BLOCKS} blocks of {BLOCK_S:g} s, {concurrency} requests kept in flight",
+        failed=sum(failed.values()),
+        failures="; ".join(f"{number} x {reason}" for reason, number in failed.items()),
+        largest_difference=float(np.abs(served.astype(np.float64) - reference).max()),
+        cold_start_s=server.cold_start_s,
+        peak_memory_bytes=after["deploycheck_process_peak_resident_memory_bytes"],
+        recompilations=int(after[compiled] - before[compiled]),
+    )
+
+
+@contextmanager
+def _machine(progress: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock between all processes of this machine."""
+    lock = FileLock(Path(tempfile.gettempdir()) / "deploycheck-measuring.lock", mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress("serve: waiting for another measurement on this machine to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

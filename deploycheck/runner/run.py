@@ -1,0 +1,169 @@
+"""The runner: steps to artifacts, checks to measurements."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.plan import TRAINED, Check, Plan, Step
+from deploycheck.runner.extensions import Extensions
+from deploycheck.runner.steps import MAKERS, Work
+from deploycheck.store import Artifact, Building, Store, fingerprint
+from deploycheck.verdict import Measurement
+
+RUNS_KEPT = 5
+ANEW_IN_EACH_RUN = frozenset({"load"})
+"""Kinds of steps whose result is of one run: what is timed is never taken from another."""
+
+
+class StepFailed(DeploycheckError):
+    """A step could not be done; the first check that needed it carries this."""
+
+
+class NotReached(DeploycheckError):
+    """A check could not be looked at: a step it needs failed, which is reported elsewhere."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that is done: its artifact, whether it was found done, and what it took."""
+
+    artifact: Artifact
+    reused: bool
+    seconds: float
+
+
+class Runner:
+    """One run's work, in one process. Several processes of a run share its store and its folder.
+
+    ``run`` is the run's id; ``report`` is given lines of progress.
+    """
+
+    def __init__(
+        self, root: Path, cache: Path, run: str, extensions: Extensions, report: Callable[[str], None]
+    ) -> None:
+        self.root = root
+        self.extensions = extensions
+        self.report = report
+        self.store = Store(cache / "store")
+        self.folder = cache / "runs" / run
+        self.of_this_run = Store(self.folder)
+        self._done: dict[str, Done] = {}
+        self._failed: dict[str, str] = {}
+        self._subjects: dict[tuple[str, str], Any] = {}
+
+    def step(self, plan: Plan, name: str) -> Done:
+        """Return a step done: found in the store, or made now with all it needs.
+
+        Raises ``StepFailed`` the first time it fails in this run, ``NotReached`` from then on and where another
+        step failed before it.
+        """
+        known = f"{plan.id}: {name}"
+        if known in self._failed:
+            raise NotReached(f"not reached: {self._failed[known]} failed")
+        if known not in self._done:
+            try:
+                self._done[known] = self._make(plan, plan.steps[name])
+            except NotReached as error:
+                self._failed[known] = error.what.removeprefix("not reached: ").removesuffix(" failed")
+                raise
+            except Exception as error:
+                self._failed[known] = name
+                where = known if not isinstance(error, DeploycheckError) else error.where or known
+                hint = error.hint if isinstance(error, DeploycheckError) else ""
+                what = error.what if isinstance(error, DeploycheckError) else f"{type(error).__name__}: {error}"
+                raise StepFailed(what, where=where, hint=hint) from error
+        return self._done[known]
+
+    def _make(self, plan: Plan, step: Step) -> Done:
+        inputs = {name: self.step(plan, name).artifact for name in step.needs}
+        work = Work(plan, step, inputs, self.root, self.extensions, self.report)
+        make, decided_by = MAKERS[step.kind]
+        key = fingerprint(
+            {"step": step.kind, "made from": {name: inputs[name].digest for name in step.needs}, **decided_by(work)}
+        )
+        marker = self.folder / "failed" / key
+        if marker.exists():
+            raise NotReached(f"not reached: {marker.read_text()} failed")
+
+        def build(building: Building) -> Mapping[str, Any]:
+            if marker.exists():  # in another process, while this one waited
+                raise NotReached(f"not reached: {marker.read_text()} failed")
+            began = time.monotonic()
+            try:
+                meta = make(work, building)
+            except Exception:
+                marker.parent.mkdir(parents=True, exist_ok=True)
+                marker.write_text(step.name)
+                raise
+            return {**meta, "seconds": round(time.monotonic() - began, 3)}
+
+        store = self.of_this_run if step.kind in ANEW_IN_EACH_RUN else self.store
+        began = time.monotonic()
+        artifact, reused = store.get_or_build(
+            step.kind, key, build, on_wait=lambda: self.report(f"{step.name}: another process is making it")
+        )
+        return Done(artifact, reused, time.monotonic() - began)
+
+    def measure(self, plan: Plan, check: Check) -> Measurement:
+        """Return what a check's metric measures, doing the steps it needs first."""
+        metric = self.extensions.metrics[check.family]
+        given = {subject: self._subject(plan, check, subject) for subject in metric.subjects}
+        if check.percentile is not None:
+            given["percentile"] = check.percentile
+        return metric.measure(**given)
+
+    def artifact_of(self, plan: Plan, variant: str | None) -> Artifact | None:
+        """Return the exported artifact of a variant, if this run has it."""
+        done = self._done.get(f"{plan.id}: model[{variant}]")
+        return done.artifact if done else None
+
+    def steps_done(self, plan: Plan) -> dict[str, Done]:
+        """Return the plan's steps that this process did or found done."""
+        return {name: self._done[known] for name in plan.steps if (known := f"{plan.id}: {name}") in self._done}
+
+    def _subject(self, plan: Plan, check: Check, name: str) -> Any:
+        """Return what a metric looks at, by the name of its parameter; read once for all checks that ask."""
+        variant = TRAINED if name.startswith("trained_") else check.variant
+        known = (plan.id, f"{name}[{variant}]")
+        if known not in self._subjects:
+            if self._subjects and next(iter(self._subjects))[0] != plan.id:
+                self._subjects.clear()  # the next spec: what the last one needed is not asked for again
+            self._subjects[known] = self._read(plan, name.removeprefix("trained_"), variant)
+        return self._subjects[known]
+
+    def _read(self, plan: Plan, name: str, variant: str | None) -> Any:
+        from deploycheck.serving import report
+        from deploycheck.stages import data, training
+
+        def path(step: str) -> Path:
+            return self.step(plan, step).artifact.path
+
+        match name:
+            case "dataset":
+                return data.read(path("data"))
+            case "labels":
+                return data.read(path("data")).splits["test"].labels
+            case "training":
+                return training.read(path("training"))
+            case "artifact":
+                return self.step(plan, f"model[{variant}]").artifact
+            case "outputs":
+                from safetensors.numpy import load_file
+
+                return load_file(path(f"outputs[{variant}]") / "logits.safetensors")["exported"]
+            case _:
+                return report.read(path(f"load[{variant}]"))
+
+
+def prune_runs(cache: Path) -> None:
+    """Remove the folders of all but the latest runs."""
+    folders = sorted((cache / "runs").glob("*/"), key=lambda folder: folder.stat().st_mtime)
+    for folder in folders[:-RUNS_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
+
