@@ -17,7 +17,7 @@ STAGES = ("serve",)
 @metric("latency", dimension=Dimension.TIME, direction="lower", stages=STAGES, percentiles=True)
 def latency(load: LoadReport, percentile: float) -> Measurement:
     """Time from when a request should have left to its whole reply; a failed request took forever."""
-    return Measurement(Quantile(percentile, load.latencies_s), note=load.schedule, invalid=load.invalid)
+    return Measurement(Quantile(percentile, load.latencies_s), note=load.schedule, doubt=load.doubt)
 
 
 @metric("throughput", dimension=Dimension.RATE, direction="higher", stages=STAGES)

@@ -39,6 +39,7 @@ def measure(
     """
     from safetensors.numpy import load_file
 
+    from deploycheck.serving.load import fast_loop
     from deploycheck.stages import examples
 
     test = examples.read(data.file("test.safetensors"))
@@ -48,7 +49,8 @@ def measure(
     with _machine(progress):
         progress(f"serve: starting {name}")
         with runtime(model.path, options, building.scratch / "server.log") as server:
-            taken = asyncio.run(_ask(server, name, test.inputs, reference, serve, progress))
+            with asyncio.Runner(loop_factory=fast_loop()) as loop:
+                taken = loop.run(_ask(server, name, test.inputs, reference, serve, progress))
             server.check_alive()
             report.write(taken, building.out)
 
@@ -79,7 +81,7 @@ async def _ask(
     return report.LoadReport(
         latencies_s=sent.latencies_s,
         schedule=schedule.text,
-        invalid=sent.invalid,
+        doubt=sent.doubt,
         requests_per_s=rates,
         saturation=f"{BLOCKS} blocks of {BLOCK_S:g} s, {concurrency} requests kept in flight",
         failed=sum(failed.values()),

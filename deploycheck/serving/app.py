@@ -70,9 +70,10 @@ class Service:
         """Answer one infer request."""
         if not self.ready:
             raise BadRequest("the model is not ready", 503)
-        body = await read_body(request, self.limits.max_body_bytes, self.limits.body_timeout_s)
-        started = time.monotonic()
-        asked = decode_request(request.headers, body, self.signature, self.limits.max_batch)
+        with self.batcher.arriving():
+            body = await read_body(request, self.limits.max_body_bytes, self.limits.body_timeout_s)
+            started = time.monotonic()
+            asked = decode_request(request.headers, body, self.signature, self.limits.max_batch)
         with self.metrics.in_flight.track_inprogress():
             outputs = await self.batcher.submit(asked.inputs, asked.batch)
         if not all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f"):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,10 @@ class _Waiting:
 
 
 class Batcher:
-    """Runs requests together: up to the engine's largest batch, the first of a batch waiting at most ``max_delay_s``.
+    """Runs requests together, up to the engine's largest batch.
 
-    At most ``max_queue`` requests wait; further ones are turned away with 503.
+    The first of a batch waits at most ``max_delay_s``, and only while others are on their way in: a lone request
+    is run at once. At most ``max_queue`` requests wait; further ones are turned away with 503.
     """
 
     def __init__(self, engine: Engine, max_delay_s: float, max_queue: int, metrics: Metrics) -> None:
@@ -42,7 +44,17 @@ class Batcher:
         self.metrics = metrics
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(max_queue)
         self._held: _Waiting | None = None
+        self._arriving = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Count a request as on its way in, from its headers until it is submitted or refused."""
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
 
     async def submit(self, inputs: Tensors, count: int) -> Tensors:
         """Return the outputs for ``count`` examples, ``[count, ...]`` each."""
@@ -96,8 +108,11 @@ class Batcher:
         try:
             if deadline is None:
                 waiting = await self._queue.get()
+                await asyncio.sleep(0)  # let those that came with it get as far
             elif not self._queue.empty():
                 waiting = self._queue.get_nowait()
+            elif not self._arriving:
+                return None
             else:
                 async with asyncio.timeout_at(deadline):
                     waiting = await self._queue.get()

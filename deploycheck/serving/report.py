@@ -15,13 +15,13 @@ class LoadReport:
 
     ``latencies_s`` are seconds from when each request should have left to its whole reply, ``inf`` for one that
     failed; ``requests_per_s`` are rates over consecutive blocks of a server kept busy; ``schedule``,
-    ``saturation`` and ``failures`` say in words how it was taken. ``invalid`` says why latencies may not be
-    judged, where they may not. ``largest_difference`` is between served outputs and the model in memory.
+    ``saturation`` and ``failures`` say in words how it was taken. ``doubt`` says why high latencies could be the
+    client's fault, where they could. ``largest_difference`` is between served outputs and the model in memory.
     """
 
     latencies_s: tuple[float, ...]
     schedule: str
-    invalid: str
+    doubt: str
     requests_per_s: tuple[float, ...]
     saturation: str
     failed: int

@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     server = _Server(service, limits, started, listening)
     if arguments.exit_with_parent:
         threading.Thread(target=_when_parent_ends, args=(server,), daemon=True).start()
-    asyncio.run(server.serve(sockets=[listening]))
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:  # uvloop, where it is installed
+        runner.run(server.serve(sockets=[listening]))
     return 1 if server.failed else 0
 
 

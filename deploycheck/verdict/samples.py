@@ -72,13 +72,15 @@ Sample = Exact | Proportion | Paired | Quantile | Blocks | WorstOf
 class Measurement:
     """A sample with how it was taken.
 
-    ``note`` is a remark for the report (which slice was worst, which curve was flat); ``invalid`` says why
-    nothing may be concluded from the sample, where that is so.
+    ``note`` is a remark for the report (which slice was worst, which curve was flat). ``invalid`` says why
+    nothing may be concluded from the sample, where that is so; ``doubt`` why a failure could be the measuring's
+    own fault, where a pass would stand all the same.
     """
 
     sample: Sample
     note: str = ""
     invalid: str = ""
+    doubt: str = ""
 
 
 def quantile(values: tuple[float, ...], probability: float) -> float:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import math
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.vocabulary import Dimension, Metric
-from deploycheck.verdict import Exact, Measurement, Outcome, Proportion, Quantile, Sample, decide
+from deploycheck.verdict import Exact, Measurement, Outcome, Proportion, Quantile, Sample, Verdict, decide, settle
 
 ACCURACY = Metric("accuracy", Dimension.PROPORTION, "higher", frozenset({"train"}))
 SIZE = Metric("size", Dimension.SIZE, "lower", frozenset({"train"}))
 LATENCY = Metric("latency", Dimension.TIME, "lower", frozenset({"serve"}), percentiles=True)
+TODAY = date(2026, 11, 23)
 COUNT = Metric("errors", Dimension.COUNT, "lower", frozenset({"serve"}))
 
 
@@ -79,3 +81,31 @@ def test_an_invalid_sample_decides_nothing() -> None:
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_only_pass_warn_and_waived_let_a_promotion_through(outcome: Outcome) -> None:
     assert outcome.blocks is (outcome not in {Outcome.PASS, Outcome.WARN, Outcome.WAIVED})
+
+
+def test_a_doubtful_sample_can_pass_but_not_fail() -> None:
+    threshold = parse_threshold("<= 20 ms", LATENCY)
+    assert judged(Quantile(0.99, (0.001,) * 1000), threshold, doubt="the client fell behind").outcome is Outcome.PASS
+    slow = judged(Quantile(0.99, (0.1,) * 1000), threshold, doubt="the client fell behind")
+    assert slow.outcome is Outcome.UNDECIDED
+    assert slow.reason == "the client fell behind"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNDECIDED])
+def test_a_warning_and_a_waiver_soften_what_blocks(outcome: Outcome) -> None:
+    verdict = Verdict(outcome, 1.0, 1.0, 1.0, None, 1, "")
+    assert settle(verdict, "error", None, TODAY).outcome is outcome
+    assert settle(verdict, "warn", None, TODAY).outcome is Outcome.WARN
+    assert settle(verdict, "error", TODAY, TODAY).outcome is Outcome.WAIVED
+
+
+def test_a_waiver_that_is_over_fails_even_a_passing_check() -> None:
+    verdict = Verdict(Outcome.PASS, 1.0, 1.0, 1.0, None, 1, "")
+    over = settle(verdict, "error", TODAY - timedelta(days=1), TODAY)
+    assert over.outcome is Outcome.FAIL
+    assert "its waiver ended on" in over.reason
+
+
+def test_no_softening_hides_an_error() -> None:
+    verdict = Verdict(Outcome.ERROR, 1.0, 1.0, 1.0, None, 1, "")
+    assert settle(verdict, "warn", TODAY, TODAY).outcome is Outcome.ERROR
