@@ -8,6 +8,7 @@ from deploycheck.evidence.record import (
     PromotionRecord,
     SpecRecord,
     StepRecord,
+    TargetRecord,
     json_schema,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "PromotionRecord",
     "SpecRecord",
     "StepRecord",
+    "TargetRecord",
     "json_schema",
 ]

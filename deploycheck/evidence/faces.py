@@ -52,7 +52,7 @@ def as_table(specs: Iterable[SpecRecord], width: int, *, color: bool) -> str:
     for spec in specs:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
         for column in ("stage", "check", "verdict", "measured", "threshold"):
-            table.add_column(column, no_wrap=column != "measured", overflow="fold")
+            table.add_column(column, no_wrap=True)
         for check in spec.checks:
             table.add_row(
                 check.stage, check.metric, Text(check.verdict, style=STYLES[check.verdict] if color else ""),
@@ -61,7 +61,7 @@ def as_table(specs: Iterable[SpecRecord], width: int, *, color: bool) -> str:
         console.print(Text(f"{spec.id}  {spec.name}", style="bold" if color else ""))
         console.print(table)
         for line in conclusion(spec):
-            console.print(Text(line, style=_style(spec.decision) if color else ""))
+            console.print(Text(line, style=_style(spec.decision) if color else ""), soft_wrap=True)
         console.print()
     return out.getvalue()
 

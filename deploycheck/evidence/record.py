@@ -72,6 +72,14 @@ class CandidateRecord(Record):
     size: int = Field(description="Bytes")
 
 
+class TargetRecord(Record):
+    """Where a spec wants its model promoted."""
+
+    registry: str | None = Field(description="Its URL; null is the one in the cache folder")
+    model: str
+    alias: str
+
+
 class PromotionRecord(Record):
     """Where a promotion left the model."""
 
@@ -92,6 +100,7 @@ class SpecRecord(Record):
     digest: str
     decision: Decision
     reasons: tuple[str, ...] = ()
+    target: TargetRecord | None = None
     chosen: CandidateRecord | None = None
     promotion: PromotionRecord | None = None
     checks: tuple[CheckRecord, ...] = ()

@@ -25,25 +25,27 @@ _SHOWN = {
 
 def quantity(value: float, dimension: Dimension) -> str:
     """Return a value in the largest unit that leaves it at 1 or more."""
-    if math.isnan(value):
-        return "not a number"
-    if math.isinf(value):
-        return "unbounded"
-    if dimension is Dimension.COUNT:
-        return f"{value:,.0f}"
-    units = _SHOWN.get(dimension)
-    if units is None:
-        return f"{value:.3g}"
-    fitting = [unit for unit in units if abs(value) >= UNITS[dimension][unit]]
-    unit = fitting[-1] if fitting else units[0]
-    scaled = value / UNITS[dimension][unit]
-    digits = f"{scaled:,.0f}" if abs(scaled) >= 1000 else f"{scaled:.3g}"
-    return f"{digits} {unit}"
+    unit = _unit(value, dimension)
+    return f"{_number(value, unit, dimension)} {unit}".rstrip()
 
 
 def with_interval(value: float, low: float, high: float, dimension: Dimension) -> str:
-    """Return a value with its bounds, where it has any."""
+    """Return a value with its bounds, where it has any, in the value's unit: ``99.2 % (98.4 to 99.6)``."""
     shown = quantity(value, dimension)
     if low == high or (math.isinf(low) and math.isinf(high)):
         return shown
-    return f"{shown} ({quantity(low, dimension)} to {quantity(high, dimension)})"
+    unit = _unit(value, dimension)
+    return f"{shown} ({_number(low, unit, dimension)} to {_number(high, unit, dimension)})"
+
+
+def _unit(value: float, dimension: Dimension) -> str:
+    units = _SHOWN.get(dimension, ("",))
+    fitting = [unit for unit in units if math.isfinite(value) and abs(value) >= UNITS[dimension][unit]]
+    return fitting[-1] if fitting else units[0]
+
+
+def _number(value: float, unit: str, dimension: Dimension) -> str:
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "unbounded"
+    scaled = value / UNITS[dimension][unit]
+    return f"{scaled:,.0f}" if abs(scaled) >= 1000 or dimension is Dimension.COUNT else f"{scaled:.3g}"

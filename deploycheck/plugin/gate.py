@@ -209,7 +209,7 @@ class Gate:
         plans = list(self.plans.values())
         self.evidence = conclude(plans, self.results, self.run_id)
         if self.config.getoption("deploycheck_promote"):
-            self.evidence, refused = promote(self.evidence, plans, self.root, self.cache, self.extensions)
+            self.evidence, refused = promote(self.evidence, self.root, self.cache, self.extensions)
             self.problems += refused
         for path in self.config.getoption("deploycheck_evidence") or [self.cache / "evidence.json"]:
             try:

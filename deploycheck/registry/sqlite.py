@@ -1,53 +1,85 @@
 """The embedded registry: one sqlite file, with the artifacts and the evidence in folders beside it.
 
-The files are copied and verified before the transaction that moves an alias, so that a process that is killed at
-any point leaves the alias where it was or where it was going, with all that it points at in place.
+Beside ``NAME.db``::
+
+    NAME.artifacts/<digest>/        the registry's own copy of each proposed artifact
+    NAME.evidence/<digest>.json     the evidence of each proposal
+    NAME.lock                       held while files are copied in: what is half-copied is then no one's
+
+Files are copied and verified before the transaction that moves an alias, so that a process killed at any
+point leaves the alias where it was or where it was going, with all that it points at in place.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
-from deploycheck.registry.ledger import Promotion, RegistryError, StalePromotion, Version
-from deploycheck.store import Artifact, CorruptArtifact, explained, flush, open_artifact
+from filelock import FileLock
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.registry.ledger import (
+    GENESIS,
+    Promotion,
+    RegistryError,
+    StalePromotion,
+    Version,
+    chain_problems,
+    way_back,
+)
+from deploycheck.store import (
+    MANIFEST,
+    Artifact,
+    CorruptArtifact,
+    explained,
+    flush,
+    flush_tree,
+    open_artifact,
+)
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-GENESIS = "0" * 64
+_SETTING = "promote.registry"
 
-_SCHEMA = f"""
-CREATE TABLE versions (
-    model TEXT NOT NULL, digest TEXT NOT NULL, evidence_digest TEXT NOT NULL, created TEXT NOT NULL,
-    PRIMARY KEY (model, digest)
-) STRICT;
-CREATE TABLE promotions (
-    seq INTEGER PRIMARY KEY, model TEXT NOT NULL, alias TEXT NOT NULL, from_digest TEXT, to_digest TEXT NOT NULL,
-    evidence_digest TEXT NOT NULL, actor TEXT NOT NULL, time TEXT NOT NULL, reason TEXT NOT NULL,
-    previous_hash TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,
-    FOREIGN KEY (model, to_digest) REFERENCES versions (model, digest)
-) STRICT;
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
+_SCHEMA = (
+    """CREATE TABLE versions (
+        model TEXT NOT NULL, digest TEXT NOT NULL, evidence_digest TEXT NOT NULL, created TEXT NOT NULL,
+        PRIMARY KEY (model, digest)
+    ) STRICT""",
+    """CREATE TABLE promotions (
+        seq INTEGER PRIMARY KEY, model TEXT NOT NULL, alias TEXT NOT NULL, from_digest TEXT,
+        to_digest TEXT NOT NULL, evidence_digest TEXT NOT NULL, actor TEXT NOT NULL, time TEXT NOT NULL,
+        reason TEXT NOT NULL, previous_hash TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,
+        FOREIGN KEY (model, to_digest) REFERENCES versions (model, digest)
+    ) STRICT""",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
 _COLUMNS = ", ".join(field.name for field in fields(Promotion))
 
 
 def open_sqlite(location: str, root: Path) -> SqliteRegistry:
-    """Open the registry at ``location``, a file under ``root``."""
-    path = (root / location).resolve()
-    if not location or not path.is_relative_to(root.resolve()):
-        raise RegistryError(f"{location!r} lies outside of {root}", where="promote.registry", hint="give a path inside the project")
-    return SqliteRegistry(path)
+    """Open the registry at ``location``, a file under ``root``; nothing is made before something is proposed.
+
+    Raises ``RegistryError`` where it, or a folder that belongs to it, lies outside of ``root``.
+    """
+    if not location.isprintable() or not Path(location).name:
+        hint = "give one, as in sqlite:registry.db"
+        raise RegistryError(f"{location!r} is no path of a file", where=_SETTING, hint=hint)
+    registry = SqliteRegistry((root / location).resolve())
+    for path in (registry.path, registry.artifacts, registry.evidence, registry.lock):
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise RegistryError(
+                f"{path} lies outside of {root}", where=_SETTING, hint="give a path inside of that folder"
+            )
+    return registry
 
 
 class SqliteRegistry:
@@ -57,22 +89,25 @@ class SqliteRegistry:
         self.path = path
         self.artifacts = path.with_name(f"{path.stem}.artifacts")
         self.evidence = path.with_name(f"{path.stem}.evidence")
+        self.lock = path.with_name(f"{path.stem}.lock")
 
     def propose(self, model: str, artifact: Artifact, evidence: bytes, time: str) -> Version:
         """Copy the artifact and its evidence in, and record them as a version."""
         _check_names(model)
-        with explained(self.path.parent):
+        with self._files():
             self._copy(artifact)
             evidence_digest = self._keep(evidence)
         with self._transaction() as database:
             database.execute(
-                "INSERT INTO versions VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET evidence_digest = ?, created = ? "
-                "WHERE NOT EXISTS (SELECT 1 FROM promotions p WHERE p.model = versions.model AND p.to_digest = versions.digest)",
-                (model, artifact.digest, evidence_digest, time, evidence_digest, time),
+                "INSERT INTO versions (model, digest, evidence_digest, created) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET evidence_digest = excluded.evidence_digest",
+                (model, artifact.digest, evidence_digest, time),
             )
             return self._version(database, model, artifact.digest)
 
-    def promote(self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str) -> Promotion:
+    def promote(
+        self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str
+    ) -> Promotion:
         """Move the alias, if it still stands at ``expected``."""
         _check_names(model, alias)
         with self._transaction() as database:
@@ -85,28 +120,26 @@ class SqliteRegistry:
             if now != expected:
                 by = f", moved there by {latest.actor} at {latest.time}" if latest else ""
                 raise StalePromotion(
-                    f"{alias} stands at {now}, expected {expected}{by}", where=f"{self.path}: {model}",
+                    f"{alias} stands at {now}, expected {expected}{by}",
+                    where=f"{self.path}: {model}",
                     hint="run the gate again, against what stands there now",
-                )  # fmt: skip
-            return self._move(database, model, alias, now, version, actor, time, "promote")
+                )
+            return self._move(database, version, alias, now, actor, time, "promote")
 
     def roll_back(self, model: str, alias: str, *, actor: str, time: str) -> Promotion:
         """Move the alias to the version before the current one."""
         _check_names(model, alias)
         with self._transaction() as database:
-            stack: list[str] = []
-            for move in self._moves(database, "WHERE model = ? AND alias = ?", (model, alias)):
-                if move.reason == "roll_back":
-                    stack.pop()
-                else:
-                    stack.append(move.to_digest)
-            if len(stack) < 2:
-                state = "stands at its first version" if stack else "was never promoted"
-                raise RegistryError(f"{alias} {state}: there is nothing to go back to", where=f"{self.path}: {model}")
-            current, before = stack[-1], stack[-2]
-            self._verify_bytes(before)
-            version = self._version(database, model, before)
-            return self._move(database, model, alias, current, version, actor, time, "roll_back")
+            standing = way_back(self._moves(database, "WHERE model = ? AND alias = ?", model, alias))
+            if len(standing) < 2:
+                state = "stands at its first version" if standing else "was never promoted"
+                raise RegistryError(
+                    f"{alias} {state}: there is nothing to go back to", where=f"{self.path}: {model}"
+                )
+            current, before = standing[-1], standing[-2]
+            self._verify_bytes(before.to_digest)
+            version = self._promoted(database, before)
+            return self._move(database, version, alias, current.to_digest, actor, time, "roll_back")
 
     def current(self, model: str, alias: str) -> Version | None:
         """Return the version that the alias points at."""
@@ -115,64 +148,66 @@ class SqliteRegistry:
             return None
         with self._transaction() as database:
             latest = self._latest(database, model, alias)
-            return self._version(database, model, latest.to_digest) if latest else None
+            return self._promoted(database, latest) if latest else None
 
     def history(self, model: str | None = None) -> tuple[Promotion, ...]:
         """Return the moves, oldest first."""
         if not self.path.exists():
             return ()
         with self._transaction() as database:
-            return self._moves(database, "WHERE ? IS NULL OR model = ?", (model, model))
+            return self._moves(database, "WHERE ? IS NULL OR model = ?", model, model)
 
     def verify(self) -> tuple[str, ...]:
-        """Check the history's hashes and every promoted version's bytes."""
-        problems = []
-        previous, number = GENESIS, 0
+        """Check the history, and the bytes and evidence of all that was ever promoted."""
         moves = self.history()
-        for move in moves:
-            number += 1
-            if move.seq != number:
-                problems.append(f"promotion {number} is missing from the history")
-                number = move.seq
-            if move.previous_hash != previous or move.hash != move.computed_hash():
-                problems.append(f"promotion {move.seq} of {move.model} was changed after it was written")
-            previous = move.hash
+        problems = chain_problems(moves)
         for digest in sorted({move.to_digest for move in moves}):
             try:
                 self._verify_bytes(digest)
-            except CorruptArtifact as error:
+            except DeploycheckError as error:
                 problems.append(str(error))
+        for digest in sorted({move.evidence_digest for move in moves}):
+            problems.extend(self._evidence_problems(digest))
         return tuple(problems)
 
     def _move(
         self,
         database: sqlite3.Connection,
-        model: str,
+        version: Version,
         alias: str,
         now: str | None,
-        version: Version,
         actor: str,
         time: str,
         reason: Literal["promote", "roll_back"],
     ) -> Promotion:
-        last = self._moves(database, "ORDER BY seq DESC LIMIT 1", ())
+        last = self._moves(database, "", latest=True)
         seq, previous = (last[0].seq + 1, last[0].hash) if last else (1, GENESIS)
         move = Promotion(
-            seq, model, alias, now, version.digest, version.evidence_digest, actor, time, reason, previous, hash=""
-        )
+            seq=seq, model=version.model, alias=alias, from_digest=now, to_digest=version.digest,
+            evidence_digest=version.evidence_digest, actor=actor, time=time, reason=reason,
+            previous_hash=previous, hash="",
+        )  # fmt: skip
         move = replace(move, hash=move.computed_hash())
-        values = [getattr(move, field.name) for field in fields(Promotion)]
-        database.execute(f"INSERT INTO promotions ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608
+        values = tuple(getattr(move, field.name) for field in fields(Promotion))
+        places = ", ".join("?" * len(values))
+        database.execute(f"INSERT INTO promotions ({_COLUMNS}) VALUES ({places})", values)  # noqa: S608
         return move
 
-    def _moves(self, database: sqlite3.Connection, where: str, values: tuple[str | None, ...]) -> tuple[Promotion, ...]:
-        order = "" if "ORDER" in where else " ORDER BY seq"
-        rows = database.execute(f"SELECT {_COLUMNS} FROM promotions {where}{order}", values)  # noqa: S608
+    def _moves(
+        self, database: sqlite3.Connection, where: str, *values: str | None, latest: bool = False
+    ) -> tuple[Promotion, ...]:
+        order = "ORDER BY seq DESC LIMIT 1" if latest else "ORDER BY seq"
+        rows = database.execute(f"SELECT {_COLUMNS} FROM promotions {where} {order}", values)  # noqa: S608
         return tuple(Promotion(*row) for row in rows)
 
     def _latest(self, database: sqlite3.Connection, model: str, alias: str) -> Promotion | None:
-        moves = self._moves(database, "WHERE model = ? AND alias = ? ORDER BY seq DESC LIMIT 1", (model, alias))
+        moves = self._moves(database, "WHERE model = ? AND alias = ?", model, alias, latest=True)
         return moves[0] if moves else None
+
+    def _promoted(self, database: sqlite3.Connection, move: Promotion) -> Version:
+        """Return the version that a move went to, with the evidence of that move."""
+        version = self._version(database, move.model, move.to_digest)
+        return replace(version, evidence_digest=move.evidence_digest)
 
     def _version(self, database: sqlite3.Connection, model: str, digest: str) -> Version:
         row = database.execute(
@@ -192,39 +227,62 @@ class SqliteRegistry:
             raise CorruptArtifact(f"it is {artifact.digest}, expected {digest}", where=str(path))
         return artifact
 
+    @contextmanager
+    def _files(self) -> Iterator[None]:
+        """Hold the right to copy files in. What a killed process half-copied is removed."""
+        with explained(self.path.parent):
+            for folder in (self.artifacts, self.evidence):
+                folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.lock):
+                self._partial_evidence.unlink(missing_ok=True)
+                if self._partial_artifact.exists():
+                    shutil.rmtree(self._partial_artifact)
+                yield
+
+    @property
+    def _partial_artifact(self) -> Path:
+        return self.artifacts / ".partial"
+
+    @property
+    def _partial_evidence(self) -> Path:
+        return self.evidence / ".partial"
+
     def _copy(self, artifact: Artifact) -> None:
         """Copy the artifact in under its digest, whole or not at all; what is there already is verified."""
-        final = self._artifact_path(artifact.digest)
+        final, partial = self._artifact_path(artifact.digest), self._partial_artifact
         if final.exists():
             self._verify_bytes(artifact.digest)
             return
-        self.artifacts.mkdir(parents=True, exist_ok=True)
-        partial = self.artifacts / f".partial-{uuid.uuid4().hex}"
-        try:
-            shutil.copytree(artifact.path, partial)
-            if open_artifact(partial).digest != artifact.digest:
-                raise CorruptArtifact("it changed while it was copied", where=str(artifact.path))
-            for folder, _, names in os.walk(partial):
-                for name in names:
-                    flush(Path(folder) / name)
-            try:
-                partial.rename(final)
-            except OSError:  # another process was first
-                self._verify_bytes(artifact.digest)
-            flush(self.artifacts)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        for name in (*artifact.files, MANIFEST):
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact.path / name, partial / name)
+        flush_tree(partial)
+        if open_artifact(partial).digest != artifact.digest:
+            raise CorruptArtifact("it changed while it was copied", where=str(artifact.path))
+        partial.rename(final)
+        flush(self.artifacts)
 
     def _keep(self, evidence: bytes) -> str:
-        digest = hashlib.sha256(evidence).hexdigest()
-        self.evidence.mkdir(parents=True, exist_ok=True)
-        final = self.evidence / f"{digest}.json"
-        partial = self.evidence / f".partial-{uuid.uuid4().hex}"
-        partial.write_bytes(evidence)
-        flush(partial)
-        partial.replace(final)
+        """Write the evidence down under its digest; return that."""
+        digest = f"sha256:{hashlib.sha256(evidence).hexdigest()}"
+        self._partial_evidence.write_bytes(evidence)
+        flush(self._partial_evidence)
+        self._partial_evidence.rename(self._evidence_path(digest))
         flush(self.evidence)
-        return f"sha256:{digest}"
+        return digest
+
+    def _evidence_path(self, digest: str) -> Path:
+        return self.evidence / f"{digest.removeprefix('sha256:')}.json"
+
+    def _evidence_problems(self, digest: str) -> Iterator[str]:
+        path = self._evidence_path(digest)
+        try:
+            found = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        except OSError as error:
+            yield f"{path}: the evidence can't be read: {error.strerror}"
+            return
+        if found != digest:
+            yield f"{path}: the evidence was changed: expected {digest}, found {found}"
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -241,7 +299,8 @@ class SqliteRegistry:
                     self._migrate(database)
                     yield database
                 except BaseException:
-                    database.execute("ROLLBACK")
+                    if database.in_transaction:  # where the disk is full, sqlite has undone it already
+                        database.execute("ROLLBACK")
                     raise
                 database.execute("COMMIT")
         except sqlite3.Error as error:
@@ -250,11 +309,16 @@ class SqliteRegistry:
 
     def _migrate(self, database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in filter(str.strip, _SCHEMA.split(";")):
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version == 0 and tables == 0:
+            for statement in _SCHEMA:
                 database.execute(statement)
         elif version != SCHEMA_VERSION:
-            raise RegistryError(f"it has schema {version}, this version reads {SCHEMA_VERSION}", where=str(self.path))
+            raise RegistryError(
+                f"it has schema {version}, expected {SCHEMA_VERSION}",
+                where=str(self.path),
+                hint="it is another program's file, or another version's: name another one",
+            )
 
 
 def _check_names(*names: str) -> None:

@@ -21,6 +21,7 @@ from deploycheck.evidence import (
     PromotionRecord,
     SpecRecord,
     StepRecord,
+    TargetRecord,
 )
 from deploycheck.evidence.faces import as_json
 from deploycheck.plan import TRAINED, Plan
@@ -30,7 +31,7 @@ from deploycheck.runner.code import load_object, versions
 from deploycheck.runner.extensions import Extensions
 from deploycheck.store import open_artifact
 
-DEFAULT_REGISTRY = "sqlite"
+DEFAULT_SCHEME, DEFAULT_LOCATION = "sqlite", "registry.db"
 LIBRARIES = ("deploycheck", "jax", "jaxlib", "flax", "optax", "qwix", "orbax-checkpoint", "numpy", "starlette", "uvicorn")
 
 
@@ -87,14 +88,17 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
         list(_candidates(plan, attempts, steps)),
         promote.choose if promote else plan.candidates[0],
     )
-    reasons, chosen = ruling.reasons, None
-    if ruling.chosen and promote:
+    chosen, target = None, None
+    if promote:
+        target = TargetRecord(registry=promote.registry, model=promote.model, alias=promote.to)
+    if ruling.chosen:
         chosen = CandidateRecord(
             variant=ruling.chosen.variant, artifact=ruling.chosen.artifact, size=ruling.chosen.size,
             path=steps[f"model[{ruling.chosen.variant}]"].path,
         )  # fmt: skip
     return SpecRecord(
-        id=plan.id, name=plan.spec.name, digest=plan.spec.digest, decision=ruling.decision, reasons=reasons, chosen=chosen,
+        id=plan.id, name=plan.spec.name, digest=plan.spec.digest, decision=ruling.decision, reasons=ruling.reasons,
+        target=target, chosen=chosen,
         checks=tuple(_worst(checks) for checks in attempts.values()),
         steps=tuple(steps[name] for name in plan.steps if name in steps),
     )  # fmt: skip
@@ -126,53 +130,48 @@ def _candidates(
         yield Candidate(variant, step.digest, size, accuracy, latencies[0] if latencies else None)
 
 
-def promote(
-    evidence: Evidence, plans: Sequence[Plan], root: Path, cache: Path, extensions: Extensions
-) -> tuple[Evidence, tuple[str, ...]]:
+def promote(evidence: Evidence, root: Path, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
     """Move what is promotable, on this evidence; return the evidence of that, and what could not be moved.
 
-    Where a registry refuses, its spec stays ``promotable`` and the reason is in the evidence.
+    Where a registry refuses, or an artifact is no longer what was checked, the spec is withheld for that reason.
     """
-    by_id = {plan.id: plan for plan in plans}
     specs, problems = [], []
     for spec in evidence.specs:
-        section = by_id[spec.id].spec.promote
-        if spec.decision is Decision.PROMOTABLE and spec.chosen and section:
+        if spec.decision is Decision.PROMOTABLE and spec.chosen and spec.target:
             try:
-                moved = _move(spec.chosen, by_id[spec.id], evidence, root, cache, extensions)
-                spec = spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved})
+                moved = _move(spec.chosen, spec.target, evidence, root, cache, extensions)
+                specs.append(spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved}))
             except DeploycheckError as error:
                 problems.append(f"{spec.id}: {error}")
-                spec = spec.model_copy(update={"decision": Decision.WITHHELD, "reasons": (*spec.reasons, str(error))})
-        specs.append(spec)
+                withheld = {"decision": Decision.WITHHELD, "reasons": (*spec.reasons, str(error))}
+                specs.append(spec.model_copy(update=withheld))
+        else:
+            specs.append(spec)
     return evidence.model_copy(update={"specs": tuple(specs)}), tuple(problems)
 
 
 def _move(
-    chosen: CandidateRecord, plan: Plan, evidence: Evidence, root: Path, cache: Path, extensions: Extensions
+    chosen: CandidateRecord, target: TargetRecord, evidence: Evidence, root: Path, cache: Path, extensions: Extensions
 ) -> PromotionRecord:
-    section = plan.spec.promote
-    if section is None:
-        raise DeploycheckError("the spec has no `promote`", where=plan.id)
     artifact = open_artifact(Path(chosen.path))
     if artifact.digest != chosen.artifact:
-        raise DeploycheckError(f"the artifact is {artifact.digest}, the checks were run on {chosen.artifact}", where=chosen.path)
-    registry = open_registry(section.registry, root, cache, extensions)
-    now, actor = evidence.created, _actor()
-    before = registry.current(section.model, section.to)
-    version = registry.propose(section.model, artifact, as_json(evidence).encode(), now)
-    registry.promote(
-        section.model, section.to, version.digest, expected=before.digest if before else None, actor=actor, time=now
-    )
+        what = f"the artifact is {artifact.digest}, the checks were run on {chosen.artifact}"
+        raise DeploycheckError(what, where=chosen.path, hint="run the gate again")
+    registry = open_registry(target.registry, root, cache, extensions)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    before = registry.current(target.model, target.alias)
+    version = registry.propose(target.model, artifact, as_json(evidence).encode(), now)
+    expected = before.digest if before else None
+    registry.promote(target.model, target.alias, version.digest, expected=expected, actor=actor(), time=now)
     return PromotionRecord(
-        registry=section.registry or DEFAULT_REGISTRY, model=section.model, alias=section.to, variant=chosen.variant,
-        artifact=version.digest, previous=before.digest if before else None, path=str(version.path),
+        registry=target.registry or str(cache / DEFAULT_LOCATION), model=target.model, alias=target.alias,
+        variant=chosen.variant, artifact=version.digest, previous=expected, path=str(version.path),
     )  # fmt: skip
 
 
 def open_registry(url: str | None, root: Path, cache: Path, extensions: Extensions) -> Registry:
     """Open the registry at ``SCHEME:LOCATION``, a location inside the project; by default the one in the cache folder."""
-    scheme, _, location = (url or f"{DEFAULT_REGISTRY}:registry.db").partition(":")
+    scheme, _, location = (url or f"{DEFAULT_SCHEME}:{DEFAULT_LOCATION}").partition(":")
     if scheme not in extensions.registries:
         known = ", ".join(sorted(extensions.registries))
         raise DeploycheckError(f"unknown registry {scheme!r}", where="promote.registry", hint=f"there are: {known}")
@@ -181,7 +180,8 @@ def open_registry(url: str | None, root: Path, cache: Path, extensions: Extensio
     return registry
 
 
-def _actor() -> str:
+def actor() -> str:
+    """Return who runs this, for the history."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -34,6 +34,21 @@ class Extensions:
         return {name: metric.subjects for name, metric in self.metrics.items()}
 
 
+def builtin_extensions() -> Extensions:
+    """Return what is installed where no plugin is loaded: the built-in words."""
+    from deploycheck import builtin
+
+    return Extensions(
+        merged_metrics([builtin.pytest_deploycheck_metrics()]),
+        builtin.pytest_deploycheck_loaders(),
+        builtin.pytest_deploycheck_steps(),
+        builtin.pytest_deploycheck_compressors(),
+        builtin.pytest_deploycheck_runtimes(),
+        builtin.pytest_deploycheck_registries(),
+        builtin.pytest_deploycheck_reports(),
+    )
+
+
 def merged(kind: str, parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Put the names of all plugins together; two of one name are an error."""
     whole: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -55,6 +56,13 @@ class Metrics:
 
 
 def peak_memory_bytes() -> float:
-    """Return the most memory this process ever held resident."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
+    """Return the most memory this process ever held resident.
+
+    Linux's own high-water mark starts anew with each program; ``getrusage``'s begins with what the parent held.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024.0 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return float(peak if sys.platform == "darwin" else peak * 1024)

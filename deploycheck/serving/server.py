@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import ipaddress
 import json
 import os
@@ -127,6 +128,8 @@ class _Server(uvicorn.Server):
             say(event="failed", error=f"the model can't be compiled: {type(error).__name__}: {error}", hint="")
             self.failed = self.should_exit = True
             return
+        gc.collect()
+        gc.freeze()  # what loading left is never garbage: later collections need not walk it
         say(
             event="ready", address=self.address, digest=self.service.engine.loaded.artifact.digest, pid=os.getpid(),
             load_s=round(loaded, 3), compile_s=round(compiled, 3),

@@ -1,0 +1,154 @@
+"""The ``deploycheck`` command: serve an artifact, look at a registry, promote on evidence, print the schemas."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploycheck.errors import DeploycheckError
+
+if TYPE_CHECKING:
+    from deploycheck.registry import Registry
+
+CACHE = Path(".deploycheck")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 1 refused, 2 called wrongly."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except DeploycheckError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="deploycheck", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve an exported artifact (Open Inference Protocol v2)")
+    _add_serving(serve)
+
+    registry = commands.add_parser("registry", help="what stands where, how it came there, and the way back")
+    registry.add_argument("--registry", metavar="URL", help=f"default: sqlite, in {CACHE}/registry.db")
+    registry.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help=f"default: {CACHE}")
+    actions = registry.add_subparsers(required=True, metavar="ACTION")
+    history = actions.add_parser("history", help="every promotion, oldest first")
+    history.add_argument("model", nargs="?")
+    history.set_defaults(run=_history)
+    for name, run, text in (
+        ("current", _current, "the version that an alias points at"),
+        ("roll-back", _roll_back, "point an alias at the version before"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("model")
+        action.add_argument("alias")
+        action.set_defaults(run=run)
+    actions.add_parser("verify", help="check the history and every promoted artifact").set_defaults(run=_verify)
+
+    promote = commands.add_parser("promote", help="promote what a run's evidence says is promotable")
+    promote.add_argument("evidence", type=Path, help="the JSON that --deploycheck-evidence wrote")
+    promote.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help=f"default: {CACHE}")
+    promote.set_defaults(run=_promote)
+
+    schema = commands.add_parser("schema", help="print a JSON Schema")
+    schema.add_argument("of", choices=["spec", "evidence"])
+    schema.set_defaults(run=_schema)
+    return parser
+
+
+def _add_serving(parser: argparse.ArgumentParser) -> None:
+    """Hand what follows to the server, whose imports nobody else waits for."""
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="see python -m deploycheck.serving --help")
+    parser.set_defaults(run=_serve)
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from deploycheck.serving.server import add_arguments, run
+
+    parser = argparse.ArgumentParser(prog="deploycheck serve")
+    add_arguments(parser)
+    return run(parser.parse_args(parsed.rest))
+
+
+def _registry(parsed: argparse.Namespace) -> Registry:
+    from deploycheck.runner.conclude import open_registry
+    from deploycheck.runner.extensions import builtin_extensions
+
+    return open_registry(parsed.registry, Path.cwd(), parsed.cache.absolute(), builtin_extensions())
+
+
+def _history(parsed: argparse.Namespace) -> int:
+    for move in _registry(parsed).history(parsed.model):
+        came = f"from {move.from_digest[:19]}" if move.from_digest else "first"
+        print(f"{move.seq}  {move.time}  {move.reason:9}  {move.model}@{move.alias}  {move.to_digest[:19]}  {came}  by {move.actor}")
+    return 0
+
+
+def _current(parsed: argparse.Namespace) -> int:
+    version = _registry(parsed).current(parsed.model, parsed.alias)
+    if version is None:
+        raise DeploycheckError(f"{parsed.model}@{parsed.alias} was never promoted")
+    print(f"{version.digest}\n{version.path}")
+    return 0
+
+
+def _roll_back(parsed: argparse.Namespace) -> int:
+    from deploycheck.runner.conclude import actor
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    move = _registry(parsed).roll_back(parsed.model, parsed.alias, actor=actor(), time=now)
+    print(f"{move.model}@{move.alias} stands at {move.to_digest} again")
+    return 0
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    problems = _registry(parsed).verify()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{len(problems)} problems" if problems else "the history adds up, and every promoted artifact is whole")
+    return 1 if problems else 0
+
+
+def _promote(parsed: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from deploycheck.evidence import Evidence
+    from deploycheck.evidence.faces import conclusion
+    from deploycheck.promotion import Decision
+    from deploycheck.runner.conclude import promote
+    from deploycheck.runner.extensions import builtin_extensions
+
+    try:
+        evidence = Evidence.model_validate_json(parsed.evidence.read_bytes())
+    except (OSError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise DeploycheckError(f"is no evidence: {first}", where=str(parsed.evidence)) from error
+    moved, problems = promote(evidence, Path.cwd(), parsed.cache.absolute(), builtin_extensions())
+    for spec in moved.specs:
+        print("\n".join([spec.id, *(f"  {line}" for line in conclusion(spec))]))
+    done = all(spec.decision is Decision.PROMOTED for spec in moved.specs if spec.target)
+    return 0 if done and not problems else 1
+
+
+def _schema(parsed: argparse.Namespace) -> int:
+    from deploycheck import evidence, language
+
+    schema = language.json_schema() if parsed.of == "spec" else evidence.json_schema()
+    print(json.dumps(schema, indent=1, sort_keys=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

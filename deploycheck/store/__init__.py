@@ -1,0 +1,39 @@
+"""Artifacts by content address: made once, written whole or not at all, verified whenever they are read.
+
+Under a store's root::
+
+    <kind>/<key>/           finished artifacts, each with its manifest.json
+    partial/<kind>-<key>/   one being written; wiped when its step is begun again
+    work/<kind>-<key>/      what a step keeps to resume from (checkpoints); removed once it is finished
+    locks/                  one file a key: between processes a step is done once, the others wait
+"""
+
+from __future__ import annotations
+
+from deploycheck.store.artifact import (
+    MANIFEST,
+    Artifact,
+    CorruptArtifact,
+    FileEntry,
+    fingerprint,
+    open_artifact,
+    write_manifest,
+)
+from deploycheck.store.build import Building, Store
+from deploycheck.store.disk import StoreError, explained, flush, flush_tree
+
+__all__ = [
+    "MANIFEST",
+    "Artifact",
+    "Building",
+    "CorruptArtifact",
+    "FileEntry",
+    "Store",
+    "StoreError",
+    "explained",
+    "fingerprint",
+    "flush",
+    "flush_tree",
+    "open_artifact",
+    "write_manifest",
+]

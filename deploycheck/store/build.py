@@ -1,0 +1,125 @@
+"""A store of artifacts that processes share: a step is done once, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from deploycheck.store.artifact import Artifact, check_address, corrupt, open_artifact, write_manifest
+from deploycheck.store.disk import explained, flush
+
+
+@dataclass(frozen=True)
+class Building:
+    """Where a step writes: ``out`` becomes the artifact; ``scratch`` outlives a kill, to be resumed from."""
+
+    out: Path
+    scratch: Path
+
+
+class Store:
+    """A folder of artifacts, safe to share between processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """Return the artifact at an address, verified, or None where there is none.
+
+        Raises ``CorruptArtifact`` where it is damaged or lies at an address that isn't its own.
+        """
+        path = self._final(kind, key)
+        if not path.exists():
+            return None
+        artifact = open_artifact(path)
+        if (artifact.kind, artifact.key) != (kind, key):
+            raise corrupt(path, f"it is {artifact.kind}/{artifact.key}, which belongs elsewhere")
+        return artifact
+
+    def get_or_build(
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Building], Mapping[str, Any]],
+        *,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> tuple[Artifact, bool]:
+        """Return the artifact at an address, and whether it was there already.
+
+        Where it isn't, ``build`` writes it and returns its ``meta``. One process builds, the others wait,
+        each after calling ``on_wait``. A build that raises or is killed leaves nothing at the address, and
+        keeps its scratch. Raises ``CorruptArtifact`` as ``find`` does, ``StoreError`` where the disk can't
+        be written.
+        """
+        found = self.find(kind, key)
+        scratch = self._beside("work", kind, key)
+        if found and not scratch.exists():
+            return found, True
+        with explained(self.root), self._lock(kind, key, on_wait):
+            found = self.find(kind, key)
+            artifact = found or self._build(kind, key, build)
+            shutil.rmtree(scratch, ignore_errors=True)
+        return artifact, found is not None
+
+    def forget(self, kind: str, key: str) -> bool:
+        """Remove what is at an address, damaged or not, and its scratch; return whether there was any."""
+        final, partial = self._final(kind, key), self._beside("partial", kind, key)
+        with explained(self.root), self._lock(kind, key, lambda: None):
+            existed = final.exists()
+            if existed:
+                _clear(partial)
+                final.rename(partial)  # it goes whole: a kill in what follows leaves no half of it
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(self._beside("work", kind, key), ignore_errors=True)
+        return existed
+
+    def _build(self, kind: str, key: str, build: Callable[[Building], Mapping[str, Any]]) -> Artifact:
+        final, partial = self._final(kind, key), self._beside("partial", kind, key)
+        scratch = self._beside("work", kind, key)
+        _clear(partial)  # left by a run that was killed
+        partial.mkdir()
+        scratch.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            artifact = write_manifest(partial, kind, key, build(Building(partial, scratch)))
+            partial.rename(final)
+            flush(final.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        return replace(artifact, path=final)
+
+    def _final(self, kind: str, key: str) -> Path:
+        check_address(kind, key)
+        return self.root / kind / key
+
+    def _beside(self, folder: str, kind: str, key: str) -> Path:
+        return self.root / folder / f"{kind}-{key}"
+
+    @contextmanager
+    def _lock(self, kind: str, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{kind}-{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _clear(folder: Path) -> None:
+    """Have nothing at ``folder``, and the folder above it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
