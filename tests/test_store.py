@@ -124,12 +124,10 @@ def test_a_step_that_leaves_a_name_no_manifest_can_hold_makes_no_artifact(tmp_pa
 # Damage
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_flipped_bit_is_refused_or_changes_nothing_that_is_vouched_for(
-    artifact: Artifact, data: st.DataObject
-) -> None:
-    name = data.draw(st.sampled_from([*artifact.files, "manifest.json"]))
+def test_a_flipped_bit_in_any_file_is_refused_by_name(artifact: Artifact, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(artifact.files)))
     path = artifact.path / name
     content = path.read_bytes()
     position = data.draw(st.integers(0, len(content) - 1))
@@ -137,25 +135,21 @@ def test_a_flipped_bit_is_refused_or_changes_nothing_that_is_vouched_for(
     flipped[position] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(flipped)
     try:
-        if name == "manifest.json":
-            try:
-                found = Store(artifact.path.parents[1]).find("model", KEY)
-            except CorruptArtifact:
-                return
-            assert found is not None
-            assert (found.kind, found.key, found.digest) == (artifact.kind, artifact.key, artifact.digest)
-            assert found.files == artifact.files
-        else:
-            with pytest.raises(CorruptArtifact, match=name):
-                open_artifact(artifact.path)
+        with pytest.raises(CorruptArtifact, match=f"{name} is damaged"):
+            open_artifact(artifact.path)
     finally:
         path.write_bytes(content)
 
 
-def test_every_bit_of_the_manifest_but_those_of_meta_is_vouched_for(artifact: Artifact) -> None:
-    path = artifact.path / "manifest.json"
+def test_a_flipped_bit_of_the_manifest_is_refused_outside_of_meta(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fill_little(building: Building) -> Mapping[str, Any]:
+        (building.out / "w").write_bytes(b"1")
+        return {"device": "cpu"}
+
+    path = store.get_or_build("model", KEY, fill_little)[0].path / "manifest.json"
     content = path.read_bytes()
-    store = Store(artifact.path.parents[1])
     start = content.index(b'"meta"')
     meta = range(content.index(b"{", start), content.index(b"}", start) + 1)
     accepted = set()
@@ -178,9 +172,16 @@ def test_the_error_names_the_file_and_what_was_expected_and_found(artifact: Arti
         open_artifact(artifact.path)
     said = str(caught.value)
     assert str(artifact.path) in said
-    assert f"weights.bin is damaged: expected sha256 {artifact.files['weights.bin'].sha256} (64 bytes)" in said
+    expected = artifact.files["weights.bin"].sha256
+    assert f"weights.bin is damaged: expected sha256 {expected} (64 bytes)" in said
     assert f"found {hashlib.sha256(b'other').hexdigest()} (5 bytes)" in said
     assert "remove that folder" in said
+
+
+def swap(folder: Path) -> None:
+    (folder / "notes" / "signature.json").replace(folder / "kept")
+    (folder / "weights.bin").replace(folder / "notes" / "signature.json")
+    (folder / "kept").replace(folder / "weights.bin")
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -190,13 +191,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (lambda at: (at / "weights.bin").unlink(), "weights.bin is missing"),
     "added": (lambda at: (at / "extra.pkl").write_bytes(b"x"), "extra.pkl is there"),
     "added below": (lambda at: (at / "notes" / "x").write_bytes(b"x"), "notes/x is there"),
-    "swapped": (lambda at: (at / "notes/signature.json").replace(at / "weights.bin"), "is missing|is damaged"),
+    "swapped": (swap, "is damaged: expected"),
     "a link": (lambda at: (at / "link").symlink_to("weights.bin"), "link is not a regular file"),
     "a linked folder": (lambda at: (at / "up").symlink_to(".."), "up is not a regular file"),
     "a FIFO": (lambda at: os.mkfifo(at / "pipe"), "pipe is not a regular file"),
     "no manifest": (lambda at: (at / "manifest.json").unlink(), "manifest.json is missing"),
     "an empty manifest": (lambda at: os.truncate(at / "manifest.json", 0), "manifest.json is damaged"),
-    "a deep manifest": (lambda at: (at / "manifest.json").write_text("[" * 100_000), "manifest.json is damaged"),
+    "a deep manifest": (lambda at: (at / "manifest.json").write_text("[" * 100_000), "manifest.json is dam"),
 }
 
 
@@ -231,11 +232,8 @@ def test_a_manifest_that_is_no_file_is_never_read(artifact: Artifact, make: Call
 def test_a_manifest_whose_names_leave_the_folder_is_refused(artifact: Artifact, name: str) -> None:
     (artifact.path.parent / "outside").write_bytes(b"")
     entry = {"sha256": hashlib.sha256(b"").hexdigest(), "size": 0}
-    try:
-        rewritten(artifact, lambda manifest: manifest["files"].update({name: entry}))
-    except UnicodeEncodeError:  # the name has no UTF-8: the digest is left as it was
-        pass
-    with pytest.raises(CorruptArtifact, match=r"outside of the artifact|damaged"):
+    rewritten(artifact, lambda manifest: manifest["files"].update({name: entry}))
+    with pytest.raises(CorruptArtifact, match="names a file outside of the artifact"):
         open_artifact(artifact.path)
 
 
@@ -260,9 +258,11 @@ def test_a_manifest_of_another_form_is_refused(artifact: Artifact, change: str) 
         open_artifact(rewritten(artifact, CHANGES[change]))
 
 
-@given(content=st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
-    st.sampled_from(["format", "kind", "key", "digest", "files", "meta"]) | st.text(), inner)))  # fmt: skip
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FIELDS = st.sampled_from(["format", "kind", "key", "digest", "files", "meta"])
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(FIELDS, inner)))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_manifest_whatever_breaks_the_reader(artifact: Artifact, content: object) -> None:
     (artifact.path / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(CorruptArtifact):
@@ -345,20 +345,21 @@ def build_until_killed(folder: Path, arm: Arm) -> None:
 
 def test_a_build_killed_anywhere_is_made_whole_by_the_next(tmp_path: Path) -> None:
     folders = kill_everywhere(build_until_killed, tmp_path)
-    assert len(folders) > 15
+    assert len(folders) > 8
     states = set()
     for folder in folders:
         store = Store(folder)
         found = store.find("model", KEY)
         half_written = (folder / "partial" / f"model-{KEY}").exists()
         manifest = (folder / "partial" / f"model-{KEY}" / "manifest.json").exists()
-        states.add("done" if found else "manifest, not renamed" if manifest else "writing" if half_written else "")
+        states.add((found is not None, half_written, manifest))
         artifact, reused = store.get_or_build("model", KEY, fill)
         assert reused == (found is not None)
         assert open_artifact(folder / "model" / KEY) == artifact
         assert not list((folder / "partial").iterdir())
         assert not list((folder / "work").iterdir())
-    assert {"writing", "manifest, not renamed", "done"} <= states
+    writing, before_the_rename, done = (False, True, False), (False, True, True), (True, False, False)
+    assert {writing, before_the_rename, done} <= states
 
 
 def rebuild_then_forget_until_killed(folder: Path, arm: Arm) -> None:
@@ -391,7 +392,8 @@ def killed_while_holding_the_lock(root: Path) -> None:
 
 
 def test_a_killed_builder_does_not_keep_the_lock(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=killed_while_holding_the_lock, args=(tmp_path,))
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=killed_while_holding_the_lock, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -503,18 +505,24 @@ def test_a_step_that_may_not_read_its_own_data_is_not_blamed_on_the_store(tmp_pa
 # Fingerprints
 
 
+TEXT = st.text("aé/0 ", max_size=5)
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
-)  # fmt: skip
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
 
 
-@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON), st.randoms())
-def test_a_fingerprint_does_not_depend_on_the_order_of_keys(content: dict[str, Any], random: Any) -> None:
-    items = list(content.items())
-    random.shuffle(items)
-    assert fingerprint(dict(items)) == fingerprint(content)
+def reordered(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: reordered(value) for key, value in reversed(content.items())}
+    return [reordered(item) for item in content] if isinstance(content, list) else content
+
+
+@given(JSON)
+def test_a_fingerprint_does_not_depend_on_the_order_of_keys(content: Any) -> None:
+    assert fingerprint(reordered(content)) == fingerprint(content)
 
 
 @given(JSON, JSON)

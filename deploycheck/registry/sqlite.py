@@ -4,7 +4,8 @@ Beside ``NAME.db``::
 
     NAME.artifacts/<digest>/        the registry's own copy of each proposed artifact
     NAME.evidence/<digest>.json     the evidence of each proposal
-    NAME.lock                       held while files are copied in: what is half-copied is then no one's
+    NAME.partial/                   what is being copied in
+    NAME.lock                       held by the process that copies
 
 Files are copied and verified before the transaction that moves an alias, so that a process killed at any
 point leaves the alias where it was or where it was going, with all that it points at in place.
@@ -74,7 +75,7 @@ def open_sqlite(location: str, root: Path) -> SqliteRegistry:
         hint = "give one, as in sqlite:registry.db"
         raise RegistryError(f"{location!r} is no path of a file", where=_SETTING, hint=hint)
     registry = SqliteRegistry((root / location).resolve())
-    for path in (registry.path, registry.artifacts, registry.evidence, registry.lock):
+    for path in (registry.path, registry.artifacts, registry.evidence, registry.partial):
         if not path.resolve().is_relative_to(root.resolve()):
             raise RegistryError(
                 f"{path} lies outside of {root}", where=_SETTING, hint="give a path inside of that folder"
@@ -89,12 +90,13 @@ class SqliteRegistry:
         self.path = path
         self.artifacts = path.with_name(f"{path.stem}.artifacts")
         self.evidence = path.with_name(f"{path.stem}.evidence")
+        self.partial = path.with_name(f"{path.stem}.partial")
         self.lock = path.with_name(f"{path.stem}.lock")
 
     def propose(self, model: str, artifact: Artifact, evidence: bytes, time: str) -> Version:
         """Copy the artifact and its evidence in, and record them as a version."""
         _check_names(model)
-        with self._files():
+        with self._copying():
             self._copy(artifact)
             evidence_digest = self._keep(evidence)
         with self._transaction() as database:
@@ -228,28 +230,41 @@ class SqliteRegistry:
         return artifact
 
     @contextmanager
-    def _files(self) -> Iterator[None]:
-        """Hold the right to copy files in. What a killed process half-copied is removed."""
+    def _copying(self) -> Iterator[None]:
+        """Hold the right to copy files in, and have a registry to copy them into."""
         with explained(self.path.parent):
             for folder in (self.artifacts, self.evidence):
                 folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.lock):
-                self._partial_evidence.unlink(missing_ok=True)
-                if self._partial_artifact.exists():
-                    shutil.rmtree(self._partial_artifact)
-                yield
+                shutil.rmtree(self.partial, ignore_errors=True)  # left by a process that was killed
+                self.partial.mkdir()
+                try:
+                    if not self.path.exists():
+                        self._create()
+                    yield
+                finally:
+                    shutil.rmtree(self.partial, ignore_errors=True)
 
-    @property
-    def _partial_artifact(self) -> Path:
-        return self.artifacts / ".partial"
+    def _create(self) -> None:
+        """Make the database, whole or not at all.
 
-    @property
-    def _partial_evidence(self) -> Path:
-        return self.evidence / ".partial"
+        Processes that met at an empty file would not wait for each other: sqlite's busy timeout doesn't hold
+        for the change to write-ahead logging.
+        """
+        partial = self.partial / "database"
+        with self._connected(partial) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:
+                database.execute(statement)
+            database.execute("COMMIT")
+        flush(partial)
+        partial.rename(self.path)
+        flush(self.path.parent)
 
     def _copy(self, artifact: Artifact) -> None:
         """Copy the artifact in under its digest, whole or not at all; what is there already is verified."""
-        final, partial = self._artifact_path(artifact.digest), self._partial_artifact
+        final, partial = self._artifact_path(artifact.digest), self.partial / "artifact"
         if final.exists():
             self._verify_bytes(artifact.digest)
             return
@@ -265,9 +280,10 @@ class SqliteRegistry:
     def _keep(self, evidence: bytes) -> str:
         """Write the evidence down under its digest; return that."""
         digest = f"sha256:{hashlib.sha256(evidence).hexdigest()}"
-        self._partial_evidence.write_bytes(evidence)
-        flush(self._partial_evidence)
-        self._partial_evidence.rename(self._evidence_path(digest))
+        partial = self.partial / "evidence"
+        partial.write_bytes(evidence)
+        flush(partial)
+        partial.rename(self._evidence_path(digest))
         flush(self.evidence)
         return digest
 
@@ -286,34 +302,34 @@ class SqliteRegistry:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Open the database and hold its write lock: all of the block happens, or none of it."""
+        """Hold the database's write lock: all of the block happens, or none of it."""
+        if not self.path.exists():
+            raise RegistryError("there is no registry: nothing was ever proposed", where=str(self.path))
+        with self._connected(self.path) as database:
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA foreign_keys = ON")
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                self._check_schema(database)
+                yield database
+            except BaseException:
+                if database.in_transaction:  # where the disk is full, sqlite has undone it already
+                    database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")
+
+    @contextmanager
+    def _connected(self, path: Path) -> Iterator[sqlite3.Connection]:
         try:
-            with explained(self.path.parent):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as database:
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = FULL")
-                database.execute("PRAGMA foreign_keys = ON")
-                database.execute("BEGIN IMMEDIATE")
-                try:
-                    self._migrate(database)
-                    yield database
-                except BaseException:
-                    if database.in_transaction:  # where the disk is full, sqlite has undone it already
-                        database.execute("ROLLBACK")
-                    raise
-                database.execute("COMMIT")
+            with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as database:
+                yield database
         except sqlite3.Error as error:
             hint = "is it a registry, can it be written, and does no other program hold it?"
             raise RegistryError(f"sqlite says: {error}", where=str(self.path), hint=hint) from error
 
-    def _migrate(self, database: sqlite3.Connection) -> None:
+    def _check_schema(self, database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version == 0 and tables == 0:
-            for statement in _SCHEMA:
-                database.execute(statement)
-        elif version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
             raise RegistryError(
                 f"it has schema {version}, expected {SCHEMA_VERSION}",
                 where=str(self.path),

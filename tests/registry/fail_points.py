@@ -19,8 +19,9 @@ Scenario = Callable[[Path, Arm], None]
 def kill_everywhere(scenario: Scenario, folder: Path) -> list[Path]:
     """Run ``scenario(folder, arm)`` again and again, each time killed by SIGKILL one point later.
 
-    The points count from its call of ``arm``: before and after each fsync, rename and statement of SQL, and in the
-    middle of each file. Returns the folders that the runs left, in order; the last run was not killed.
+    The points count from its call of ``arm``: before each fsync and rename, before and after each SQL
+    statement, and in the middle of each file. Returns the folders that the runs left; the last run was not
+    killed.
     """
     process = multiprocessing.get_context("spawn").Process(target=_kill_in_forks, args=(scenario, folder))
     process.start()
@@ -30,7 +31,7 @@ def kill_everywhere(scenario: Scenario, folder: Path) -> list[Path]:
 
 
 def _kill_in_forks(scenario: Scenario, folder: Path) -> None:
-    """Fork for each run: this process is fresh and has one thread, so that a fork is safe and costs nothing."""
+    """Fork for each run: this process is fresh and has one thread, so that a fork is safe and cheap."""
     status = signal.SIGKILL
     number = 0
     while status == signal.SIGKILL:
@@ -62,7 +63,7 @@ class Points:
 
     def arm(self) -> None:
         for name in ("fsync", "rename", "replace"):
-            setattr(os, name, self._around(getattr(os, name)))
+            setattr(os, name, self._before(getattr(os, name)))
         shutil.copyfile = self._torn_copy(shutil.copyfile)
         for name in ("write_bytes", "write_text"):
             setattr(Path, name, self._torn_write(getattr(Path, name)))
@@ -73,6 +74,13 @@ class Points:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _before(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def before(*args: Any, **kwargs: Any) -> Any:
+            self.point()
+            return call(*args, **kwargs)
+
+        return before
 
     def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def around(*args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,3 @@
+"""Shared by the tests of the whole tree."""
+
+pytest_plugins = ["pytester"]

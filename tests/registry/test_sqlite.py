@@ -1,0 +1,587 @@
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deploycheck.registry import Registry, RegistryError, StalePromotion
+from deploycheck.registry import sqlite as sqlite_registry
+from deploycheck.registry.sqlite import SqliteRegistry, open_sqlite
+from deploycheck.store import Artifact, CorruptArtifact, StoreError, open_artifact, write_manifest
+from tests.registry.fail_points import Arm, kill_everywhere
+from tests.registry.limited import run_on_a_small_disk, run_read_only
+
+NOW = "2026-11-23T15:00:00+00:00"
+
+
+def made(folder: Path, content: str) -> Artifact:
+    """Make an artifact; the content decides its digest."""
+    at = folder / "made" / content
+    (at / "notes").mkdir(parents=True)
+    (at / "weights.bin").write_bytes(content.encode() * 20)
+    (at / "notes" / "signature.json").write_text("{}")
+    return write_manifest(at, "model", "ab" * 32, {})
+
+
+def move(registry: Registry, artifact: Artifact, alias: str = "staging", evidence: bytes = b"{}") -> str:
+    """Propose and promote an artifact, against what stands there now."""
+    before = registry.current("digits", alias)
+    version = registry.propose("digits", artifact, evidence, NOW)
+    expected = before.digest if before else None
+    registry.promote("digits", alias, version.digest, expected=expected, actor="ada", time=NOW)
+    return version.digest
+
+
+def standing(registry: Registry, alias: str = "staging") -> str | None:
+    version = registry.current("digits", alias)
+    return version.digest if version else None
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> SqliteRegistry:
+    return open_sqlite("registry.db", tmp_path)
+
+
+def altered(registry: SqliteRegistry, statement: str) -> None:
+    """Change the database behind the registry's back."""
+    database = sqlite3.connect(registry.path, isolation_level=None)
+    assert database.execute(statement).rowcount > 0
+    database.close()
+
+
+# Promotion
+
+
+def test_nothing_stands_anywhere_before_a_promotion(registry: SqliteRegistry, tmp_path: Path) -> None:
+    assert registry.current("digits", "staging") is None
+    assert registry.history() == ()
+    assert registry.verify() == ()
+    assert not list(tmp_path.iterdir())
+    registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
+    assert registry.current("digits", "staging") is None
+
+
+def test_a_promotion_points_the_alias_at_the_registrys_own_verified_copy(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    artifact = made(tmp_path, "a")
+    version = registry.propose("digits", artifact, b'{"run": 1}', NOW)
+    promotion = registry.promote("digits", "staging", version.digest, expected=None, actor="ada", time=NOW)
+    assert (promotion.seq, promotion.from_digest, promotion.to_digest) == (1, None, artifact.digest)
+    assert (promotion.actor, promotion.time, promotion.reason) == ("ada", NOW, "promote")
+    assert registry.current("digits", "staging") == version
+    assert version.path.parent == tmp_path / "registry.artifacts"
+    assert open_artifact(version.path).digest == artifact.digest
+    evidence = tmp_path / "registry.evidence" / f"{version.evidence_digest.removeprefix('sha256:')}.json"
+    assert evidence.read_bytes() == b'{"run": 1}'
+    assert version.evidence_digest == f"sha256:{hashlib.sha256(evidence.read_bytes()).hexdigest()}"
+
+
+def test_what_was_never_proposed_is_not_promoted(registry: SqliteRegistry, tmp_path: Path) -> None:
+    digest = registry.propose("digits", made(tmp_path, "a"), b"{}", NOW).digest
+    with pytest.raises(RegistryError, match="was never proposed for letters"):
+        registry.promote("letters", "staging", digest, expected=None, actor="ada", time=NOW)
+    assert registry.history() == ()
+
+
+def test_a_promotion_on_what_is_no_longer_there_is_stale_and_names_who_moved_it(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    first = move(registry, made(tmp_path, "a"))
+    late = registry.propose("digits", made(tmp_path, "b"), b"{}", NOW).digest
+    with pytest.raises(StalePromotion, match=rf"stands at {first}, expected None, moved there by ada at"):
+        registry.promote("digits", "staging", late, expected=None, actor="bob", time=NOW)
+    assert standing(registry) == first
+
+
+def test_promoting_what_stands_there_changes_nothing(registry: SqliteRegistry, tmp_path: Path) -> None:
+    digest = move(registry, made(tmp_path, "a"))
+    again = registry.promote("digits", "staging", digest, expected=None, actor="bob", time="later")
+    assert registry.history() == (again,)
+    assert again.actor == "ada"
+
+
+def test_a_version_promoted_again_stands_on_its_new_evidence(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    one, two = made(tmp_path, "a"), made(tmp_path, "b")
+    for artifact, evidence in ((one, b"1"), (two, b"2"), (one, b"3")):
+        move(registry, artifact, evidence=evidence)
+    recorded = [promotion.evidence_digest for promotion in registry.history()]
+    assert recorded == [f"sha256:{hashlib.sha256(evidence).hexdigest()}" for evidence in (b"1", b"2", b"3")]
+
+
+def test_a_proposal_alone_does_not_change_what_evidence_a_promoted_version_stands_on(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    artifact = made(tmp_path, "a")
+    move(registry, artifact, evidence=b"of the promotion")
+    registry.propose("digits", artifact, b"of a later run", NOW)
+    current = registry.current("digits", "staging")
+    assert current is not None
+    assert current.evidence_digest == f"sha256:{hashlib.sha256(b'of the promotion').hexdigest()}"
+
+
+def test_a_registry_that_is_not_there_promotes_nothing_and_makes_nothing(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    with pytest.raises(RegistryError, match="nothing was ever proposed"):
+        registry.promote("digits", "staging", "sha256:" + "ab" * 32, expected=None, actor="ada", time=NOW)
+    with pytest.raises(RegistryError, match="nothing was ever proposed"):
+        registry.roll_back("digits", "staging", actor="ada", time=NOW)
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_and_aliases_move_apart(registry: SqliteRegistry, tmp_path: Path) -> None:
+    one, two = made(tmp_path, "a"), made(tmp_path, "b")
+    move(registry, one, "staging")
+    move(registry, two, "production")
+    registry.propose("letters", two, b"{}", NOW)
+    registry.promote("letters", "staging", two.digest, expected=None, actor="ada", time=NOW)
+    assert (standing(registry, "staging"), standing(registry, "production")) == (one.digest, two.digest)
+    assert [promotion.model for promotion in registry.history("letters")] == ["letters"]
+    assert len(registry.history()) == 3
+    assert registry.verify() == ()
+
+
+@pytest.mark.parametrize("name", ["", "Digits", "../x", ".hidden", "a b", "a/b", "a" * 65, "a\n"])
+def test_a_name_that_is_none_is_refused(registry: SqliteRegistry, tmp_path: Path, name: str) -> None:
+    with pytest.raises(RegistryError, match="is no name"):
+        registry.propose(name, made(tmp_path, "a"), b"{}", NOW)
+    with pytest.raises(RegistryError, match="is no name"):
+        registry.current("digits", name)
+
+
+# The way back
+
+
+def test_rolling_back_goes_further_each_time_and_ends_at_the_first(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    a, b, c = (move(registry, made(tmp_path, name), evidence=name.encode()) for name in "abc")
+    back = registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    assert (back.from_digest, back.to_digest, back.reason, back.actor) == (c, b, "roll_back", "bob")
+    assert back.evidence_digest == f"sha256:{hashlib.sha256(b'b').hexdigest()}"
+    registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    assert standing(registry) == a
+    with pytest.raises(RegistryError, match="stands at its first version: there is nothing to go back to"):
+        registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    assert standing(registry) == a
+    assert registry.verify() == ()
+
+
+def test_what_was_rolled_back_is_not_on_the_way_back_again(registry: SqliteRegistry, tmp_path: Path) -> None:
+    a, _ = move(registry, made(tmp_path, "a")), move(registry, made(tmp_path, "b"))
+    registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    move(registry, made(tmp_path, "c"))
+    registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    assert standing(registry) == a
+
+
+def test_an_alias_never_promoted_has_no_way_back(registry: SqliteRegistry, tmp_path: Path) -> None:
+    move(registry, made(tmp_path, "a"), "production")
+    with pytest.raises(RegistryError, match="staging was never promoted"):
+        registry.roll_back("digits", "staging", actor="bob", time=NOW)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(["a", "b", "c", "back"]), max_size=12))
+def test_any_moves_leave_the_alias_where_a_stack_of_promotions_would(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("registry")
+    registry = SqliteRegistry(folder / "registry.db")
+    artifacts = {name: made(folder, name) for name in "abc"}
+    stack: list[str] = []
+    for what in moves:
+        if what != "back":
+            digest = move(registry, artifacts[what])
+            if stack[-1:] != [digest]:
+                stack.append(digest)
+        elif len(stack) > 1:
+            registry.roll_back("digits", "staging", actor="bob", time=NOW)
+            stack.pop()
+        else:
+            with pytest.raises(RegistryError, match=r"nothing (to go back to|was ever proposed)"):
+                registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    assert standing(registry) == (stack[-1] if stack else None)
+    assert registry.verify() == ()
+
+
+# Damage
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_an_artifact_damaged_before_it_is_proposed_is_refused(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    artifact = made(tmp_path, "a")
+    flip_a_byte(artifact.path / "weights.bin")
+    with pytest.raises(CorruptArtifact, match=r"weights\.bin is damaged"):
+        registry.propose("digits", artifact, b"{}", NOW)
+    assert not (registry.artifacts / artifact.digest.removeprefix("sha256:")).exists()
+    assert registry.history() == ()
+
+
+def test_an_artifact_exchanged_for_another_before_it_is_proposed_is_refused(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    wanted, other = made(tmp_path, "a"), made(tmp_path, "b")
+    wanted.path.rename(tmp_path / "away")
+    other.path.rename(wanted.path)
+    with pytest.raises(CorruptArtifact, match="changed while it was copied"):
+        registry.propose("digits", wanted, b"{}", NOW)
+
+
+def test_a_flipped_byte_in_a_proposed_artifact_stops_its_promotion(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    version = registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
+    flip_a_byte(version.path / "weights.bin")
+    with pytest.raises(CorruptArtifact, match=r"weights\.bin is damaged"):
+        registry.promote("digits", "staging", version.digest, expected=None, actor="ada", time=NOW)
+    assert registry.history() == ()
+
+
+def test_a_flipped_byte_stops_the_way_back_and_is_found_by_verify(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    move(registry, made(tmp_path, "a"))
+    first = registry.current("digits", "staging")
+    second = move(registry, made(tmp_path, "b"))
+    assert first is not None
+    flip_a_byte(first.path / "weights.bin")
+    with pytest.raises(CorruptArtifact, match=r"weights\.bin is damaged"):
+        registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    assert standing(registry) == second
+    (problem,) = registry.verify()
+    assert str(first.path) in problem
+    assert "weights.bin is damaged" in problem
+
+
+def test_a_copy_of_another_artifact_under_this_digest_is_refused(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    one = registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
+    two = registry.propose("digits", made(tmp_path, "b"), b"{}", NOW)
+    one.path.rename(tmp_path / "away")
+    two.path.rename(one.path)
+    with pytest.raises(CorruptArtifact, match=f"it is {two.digest}, expected {one.digest}"):
+        registry.promote("digits", "staging", one.digest, expected=None, actor="ada", time=NOW)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (lambda path: path.write_bytes(b"[]"), "the evidence was changed"),
+        (lambda path: path.unlink(), "the evidence can't be read: No such file"),
+    ],
+)
+def test_evidence_changed_or_gone_is_found_by_verify(
+    registry: SqliteRegistry, tmp_path: Path, tamper: Callable[[Path], object], said: str
+) -> None:
+    move(registry, made(tmp_path, "a"))
+    (evidence,) = registry.evidence.iterdir()
+    tamper(evidence)
+    (problem,) = registry.verify()
+    assert str(evidence) in problem
+    assert said in problem
+
+
+COLUMNS = ["model", "alias", "from_digest", "evidence_digest", "actor", "time", "reason"]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_change_of_any_column_in_the_history_is_found_by_verify(
+    registry: SqliteRegistry, tmp_path: Path, column: str
+) -> None:
+    for name in "abc":
+        move(registry, made(tmp_path, name))
+    altered(registry, f"UPDATE promotions SET {column} = 'eve' WHERE seq = 2")
+    problems = registry.verify()
+    assert any("promotion 2 of" in problem and "was changed" in problem for problem in problems)
+
+
+def test_a_promotion_whose_hash_was_made_to_fit_is_found_by_the_next(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    for name in "abc":
+        move(registry, made(tmp_path, name))
+    forged = replace(registry.history()[1], actor="eve")
+    altered(registry, f"UPDATE promotions SET actor = 'eve', hash = '{forged.computed_hash()}' WHERE seq = 2")
+    assert registry.verify() == ("promotion 3 of digits doesn't follow the one before it",)
+
+
+def test_a_promotion_removed_from_the_history_is_found_by_verify(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    for name in "abc":
+        move(registry, made(tmp_path, name))
+    altered(registry, "DELETE FROM promotions WHERE seq = 2")
+    assert registry.verify() == ("promotion 2 is missing from the history",)
+
+
+def test_a_history_that_undoes_more_than_was_done_is_no_way_back(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    for name in "ab":
+        move(registry, made(tmp_path, name))
+    registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    altered(registry, "DELETE FROM promotions WHERE reason = 'promote'")
+    with pytest.raises(RegistryError, match="the history doesn't add up"):
+        registry.roll_back("digits", "staging", actor="bob", time=NOW)
+
+
+# Kills
+
+
+def promote_until_killed(folder: Path, arm: Arm) -> None:
+    registry = SqliteRegistry(folder / "registry.db")
+    move(registry, made(folder, "old"), evidence=b"old")
+    artifact = made(folder, "new")
+    arm()
+    move(registry, artifact, evidence=b"new")
+
+
+def roll_back_until_killed(folder: Path, arm: Arm) -> None:
+    registry = SqliteRegistry(folder / "registry.db")
+    move(registry, made(folder, "old"))
+    move(registry, made(folder, "new"))
+    arm()
+    registry.roll_back("digits", "staging", actor="ada", time=NOW)
+
+
+def first_promotion_until_killed(folder: Path, arm: Arm) -> None:
+    artifact = made(folder, "new")
+    arm()
+    move(SqliteRegistry(folder / "registry.db"), artifact)
+
+
+def reopened(folder: Path, content: str) -> tuple[SqliteRegistry, Artifact]:
+    return SqliteRegistry(folder / "registry.db"), open_artifact(folder / "made" / content)
+
+
+def test_a_promotion_killed_anywhere_leaves_the_alias_at_the_old_or_the_new(tmp_path: Path) -> None:
+    folders = kill_everywhere(promote_until_killed, tmp_path)
+    assert len(folders) > 25
+    seen = set()
+    for folder in folders:
+        registry, new = reopened(folder, "new")
+        old = open_artifact(folder / "made" / "old")
+        current = registry.current("digits", "staging")
+        assert current is not None
+        assert current.digest in (old.digest, new.digest)
+        assert open_artifact(current.path).digest == current.digest
+        assert registry.verify() == ()
+        seen.add(current.digest)
+
+        move(registry, new, evidence=b"new")
+        assert standing(registry) == new.digest
+        assert [promotion.to_digest for promotion in registry.history()] == [old.digest, new.digest]
+        assert registry.verify() == ()
+        assert {path.name for path in registry.artifacts.iterdir()} == {
+            artifact.digest.removeprefix("sha256:") for artifact in (old, new)
+        }
+        assert len(list(registry.evidence.iterdir())) == 2
+        assert not registry.partial.exists()
+    assert len(seen) == 2
+
+
+def test_a_first_promotion_killed_anywhere_is_done_whole_or_not_at_all(tmp_path: Path) -> None:
+    seen = set()
+    for folder in kill_everywhere(first_promotion_until_killed, tmp_path):
+        registry, new = reopened(folder, "new")
+        seen.add(standing(registry))
+        assert registry.verify() == ()
+        assert move(registry, new) == standing(registry) == new.digest
+        assert len(registry.history()) == 1
+        assert registry.verify() == ()
+    assert seen == {None, new.digest}
+
+
+def test_a_roll_back_killed_anywhere_is_done_whole_or_not_at_all(tmp_path: Path) -> None:
+    lengths = set()
+    for folder in kill_everywhere(roll_back_until_killed, tmp_path):
+        registry, old = reopened(folder, "old")
+        history = registry.history()
+        lengths.add(len(history))
+        assert (standing(registry) == old.digest) == (len(history) == 3)
+        assert registry.verify() == ()
+    assert lengths == {2, 3}
+
+
+# Several processes
+
+
+def promote_together(root: Path, number: int, barrier: Any, said: Any) -> None:
+    registry = SqliteRegistry(root / "registry.db")
+    artifact = open_artifact(root / "made" / f"model{number}")
+    barrier.wait()
+    version = registry.propose("digits", artifact, str(number).encode(), NOW)
+    barrier.wait()
+    try:
+        registry.promote("digits", "staging", version.digest, expected=None, actor=f"p{number}", time=NOW)
+        said.put(version.digest)
+    except StalePromotion:
+        said.put("stale")
+
+
+def test_of_four_processes_that_promote_at_once_one_wins(registry: SqliteRegistry, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, said = context.Barrier(4), context.Queue()
+    for number in range(4):
+        made(tmp_path, f"model{number}")
+    processes = [
+        context.Process(target=promote_together, args=(tmp_path, number, barrier, said))
+        for number in range(4)
+    ]
+    for process in processes:
+        process.start()
+    heard = [said.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    assert heard.count("stale") == 3
+    (promotion,) = registry.history()
+    assert promotion.to_digest == standing(registry)
+    assert promotion.to_digest in heard
+    assert registry.verify() == ()
+    assert len(list(registry.artifacts.iterdir())) == 4
+
+
+# The place
+
+
+@pytest.mark.parametrize("location", ["../registry.db", "/etc/registry.db", "a/../../registry.db", ".."])
+def test_a_location_outside_of_the_project_is_refused(tmp_path: Path, location: str) -> None:
+    with pytest.raises(RegistryError, match="lies outside of") as caught:
+        open_sqlite(location, tmp_path / "project")
+    assert caught.value.where == "promote.registry"
+
+
+@pytest.mark.parametrize("location", ["", ".", "/", "a\0b", "a\nb"])
+def test_a_location_that_is_no_path_is_refused(tmp_path: Path, location: str) -> None:
+    with pytest.raises(RegistryError, match="is no path of a file"):
+        open_sqlite(location, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["registry.db", "registry.artifacts", "registry.evidence", "in"])
+def test_a_link_that_leads_out_of_the_project_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / name).symlink_to(tmp_path / "outside")
+    location = "in/registry.db" if name == "in" else "registry.db"
+    with pytest.raises(RegistryError, match="lies outside of"):
+        open_sqlite(location, tmp_path / "project")
+
+
+def test_a_folder_below_the_project_is_made(tmp_path: Path) -> None:
+    registry = open_sqlite("a/b/registry.db", tmp_path)
+    digest = move(registry, made(tmp_path, "a"))
+    assert standing(open_sqlite("a/b/registry.db", tmp_path)) == digest
+
+
+# The database
+
+
+def test_a_database_held_by_another_program_is_named(
+    registry: SqliteRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = move(registry, made(tmp_path, "a"))
+    monkeypatch.setattr(sqlite_registry, "BUSY_SECONDS", 0)
+    other = sqlite3.connect(registry.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(RegistryError, match="database is locked") as caught:
+        registry.promote("digits", "production", digest, expected=None, actor="ada", time=NOW)
+    assert caught.value.where == str(registry.path)
+    other.execute("ROLLBACK")
+    registry.promote("digits", "production", digest, expected=None, actor="ada", time=NOW)
+    other.close()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    registry.path.write_bytes(b"not a database, but somebody's notes" * 100)
+    with pytest.raises(RegistryError, match="not a database"):
+        registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
+    assert registry.path.read_bytes().startswith(b"not a database")
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    other = sqlite3.connect(registry.path)
+    other.execute("CREATE TABLE photos (name TEXT)")
+    other.commit()
+    with pytest.raises(RegistryError, match="it has schema 0, expected 1"):
+        registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
+    assert [name for (name,) in other.execute("SELECT name FROM sqlite_master")] == ["photos"]
+    other.close()
+
+
+def test_a_registry_of_a_later_version_is_refused(registry: SqliteRegistry, tmp_path: Path) -> None:
+    move(registry, made(tmp_path, "a"))
+    database = sqlite3.connect(registry.path)
+    database.execute("PRAGMA user_version = 2")
+    database.close()
+    with pytest.raises(RegistryError, match="it has schema 2, expected 1"):
+        registry.history()
+
+
+SCRIPT = """
+from pathlib import Path
+from deploycheck.errors import DeploycheckError
+from deploycheck.registry.sqlite import SqliteRegistry
+from deploycheck.store import open_artifact
+registry = SqliteRegistry(Path({path!r}))
+try:
+    registry.propose("digits", open_artifact(Path({artifact!r})), b"{{}}", "now")
+except DeploycheckError as error:
+    print(type(error).__name__, error)
+print("left", [path.name for path in registry.artifacts.glob("[!.]*")])
+"""
+
+
+def test_a_full_disk_is_named_and_no_half_of_an_artifact_is_kept(tmp_path: Path) -> None:
+    artifact = made(tmp_path, "a" * 200)
+    (artifact.path / "weights.bin").write_bytes(bytes(1 << 20))
+    artifact = write_manifest(artifact.path, "model", "ab" * 32, {})
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = SCRIPT.format(path=str(disk / "registry.db"), artifact=str(artifact.path))
+    said = run_on_a_small_disk(script, disk, kibibytes=256)
+    assert said.startswith(f"StoreError {disk}")
+    assert "can't be written: No space left on device\n  hint: the disk is full" in said
+    assert "left []" in said
+
+
+def test_a_read_only_disk_is_named(tmp_path: Path) -> None:
+    artifact = made(tmp_path, "a")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = SCRIPT.format(path=str(disk / "registry.db"), artifact=str(artifact.path))
+    said = run_read_only(script, disk)
+    assert said.startswith(f"StoreError {disk}")
+    assert "Read-only file system\n  hint: the file system is read-only" in said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_rights_is_named(registry: SqliteRegistry, tmp_path: Path) -> None:
+    artifact = made(tmp_path, "a")
+    tmp_path.chmod(0o555)
+    with pytest.raises(StoreError, match="there is no right to write there"):
+        registry.propose("digits", artifact, b"{}", NOW)
