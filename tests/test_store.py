@@ -26,18 +26,18 @@ from deploycheck.store import (
     open_artifact,
     write_manifest,
 )
-from tests.registry.fail_points import Arm, kill_everywhere
+from tests.registry.fail_points import kill_everywhere
 from tests.registry.limited import run_on_a_small_disk, run_read_only
+from tests.registry.processes import (
+    KEY,
+    build_together,
+    build_until_killed,
+    fill,
+    killed_while_holding_the_lock,
+    rebuild_then_forget_until_killed,
+)
 
-KEY = "ab" * 32
 OTHER = "cd" * 32
-
-
-def fill(building: Building) -> Mapping[str, Any]:
-    (building.out / "weights.bin").write_bytes(bytes(range(64)))
-    (building.out / "notes").mkdir()
-    (building.out / "notes" / "signature.json").write_text('{"model": "digits"}')
-    return {"created": "2026-11-23"}
 
 
 def never(building: Building) -> Mapping[str, Any]:
@@ -338,11 +338,6 @@ def test_a_key_that_is_no_digest_is_refused(tmp_path: Path, key: str) -> None:
 # Kills
 
 
-def build_until_killed(folder: Path, arm: Arm) -> None:
-    arm()
-    Store(folder).get_or_build("model", KEY, fill)
-
-
 def test_a_build_killed_anywhere_is_made_whole_by_the_next(tmp_path: Path) -> None:
     folders = kill_everywhere(build_until_killed, tmp_path)
     assert len(folders) > 8
@@ -362,13 +357,6 @@ def test_a_build_killed_anywhere_is_made_whole_by_the_next(tmp_path: Path) -> No
     assert {writing, before_the_rename, done} <= states
 
 
-def rebuild_then_forget_until_killed(folder: Path, arm: Arm) -> None:
-    store = Store(folder)
-    store.get_or_build("model", KEY, fill)
-    arm()
-    store.forget("model", KEY)
-
-
 def test_an_artifact_killed_while_forgotten_is_whole_or_gone(tmp_path: Path) -> None:
     for folder in kill_everywhere(rebuild_then_forget_until_killed, tmp_path):
         Store(folder).find("model", KEY)
@@ -380,15 +368,6 @@ def test_scratch_left_by_a_kill_after_the_rename_is_removed_by_the_next(artifact
     scratch.mkdir(parents=True)
     Store(artifact.path.parents[1]).get_or_build("model", KEY, never)
     assert not scratch.exists()
-
-
-def killed_while_holding_the_lock(root: Path) -> None:
-    def die(building: Building) -> Mapping[str, Any]:
-        (building.out / "weights.bin").write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
-
-    Store(root).get_or_build("model", KEY, die)
 
 
 def test_a_killed_builder_does_not_keep_the_lock(tmp_path: Path) -> None:
@@ -403,18 +382,6 @@ def test_a_killed_builder_does_not_keep_the_lock(tmp_path: Path) -> None:
 
 
 # Several processes
-
-
-def build_together(root: Path, barrier: Any, said: Any) -> None:
-    def count(building: Building) -> Mapping[str, Any]:
-        said.put("built")
-        waited.wait(5)
-        return fill(building)
-
-    waited = barrier[1]
-    barrier[0].wait()
-    _, reused = Store(root).get_or_build("model", KEY, count, on_wait=waited.set)
-    said.put(("reused", reused))
 
 
 def test_two_processes_that_ask_at_once_build_once_and_one_waits(tmp_path: Path) -> None:

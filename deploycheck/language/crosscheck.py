@@ -57,12 +57,16 @@ def _code(data: dict[str, Any], path: Path_, root: Path, filled: frozenset[str] 
     if not isinstance(written, str) or not IMPORT_PATH.fullmatch(written):
         return []
     arguments = given if isinstance(given, dict) else {}
-    return [_split(path, wrong) for wrong in check_import(written, root, arguments, filled)]
+    mistakes = []
+    for wrong in check_import(written, root, arguments, filled):
+        argument = _argument(wrong, arguments)
+        at = (*path[:-1], "with", *argument) if argument else path
+        mistakes.append(Mistake(at, *_halves(wrong), key=bool(argument)))
+    return mistakes
 
 
 def _split(path: Path_, wrong: str) -> Mistake:
-    what, _, hint = wrong.partition("; ")
-    return Mistake(path, what, hint)
+    return Mistake(path, *_halves(wrong))
 
 
 def _loader(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:

@@ -52,10 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {text}" if text else name)
     if config.getoption("deploycheck_promote") and not config.getoption("deploycheck"):
         raise pytest.UsageError("--deploycheck-promote needs --deploycheck")
-    from deploycheck import builtin
-
-    config.pluginmanager.register(builtin, "deploycheck-builtin")
     if config.getoption("deploycheck"):
+        from deploycheck import builtin
         from deploycheck.plugin.gate import Gate
 
+        config.pluginmanager.register(builtin, "deploycheck-builtin")
         config.pluginmanager.register(Gate(config), "deploycheck-gate")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from deploycheck.plugin.gate import Gate
 
 
+PACKAGE = Path(__file__).parents[1]
+
+
 class CheckFailed(DeploycheckError):
     """A check that did not pass; the text says what was measured and what would have passed."""
 
@@ -105,8 +108,11 @@ class CheckItem(pytest.Item):
         from deploycheck.runner.judge import judge
 
         self.record = judge(self.gate.runner, self.plan, self.check, datetime.now(UTC).date())
-        for name in ("value", "threshold", "verdict"):
-            self.user_properties.append((name, getattr(self.record, name)))
+        self.user_properties += [
+            ("value", self.record.value),
+            ("threshold", self.record.threshold),
+            ("verdict", self.record.verdict.value),
+        ]
         if self.record.verdict.blocks:
             raise CheckFailed(_explain(self.record))
 
@@ -129,17 +135,28 @@ class CheckItem(pytest.Item):
 
         return steps_of(self.gate.runner, self.plan, self.check)
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Show our own errors as they are; of code that a spec names, show where it failed."""
+    def _repr_failure_py(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show our own errors as they are; of code that a spec names, show where it failed.
+
+        Pytest's own name for what it shows of a failure in any phase; ``repr_failure`` is of the call alone.
+        """
         error = excinfo.value
         if isinstance(error, StepFailed) and error.__cause__ and not isinstance(error.__cause__, DeploycheckError):
-            return f"{error}\n\n{''.join(traceback.format_exception(error.__cause__))}"
-        return str(error) if isinstance(error, DeploycheckError) else super().repr_failure(excinfo)
+            return f"{error}\n\n{_beyond_this_package(error.__cause__)}"
+        return str(error) if isinstance(error, DeploycheckError) else super()._repr_failure_py(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the check stands in its spec."""
         place = self.plan.spec.place(*self.check.path)
         return self.gate.root / place.file, place.line - 1, self.nodeid
+
+
+def _beyond_this_package(error: BaseException) -> str:
+    """Return a traceback from where it left this package for the code that a spec names."""
+    trace = error.__traceback__
+    while trace and trace.tb_next and Path(trace.tb_frame.f_code.co_filename).is_relative_to(PACKAGE):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 def _explain(record: CheckRecord) -> str:

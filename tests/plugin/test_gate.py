@@ -51,17 +51,13 @@ def test_an_unchanged_spec_is_not_done_again_and_a_changed_one_only_from_there(p
     assert {step["reused"] for step in project.spec["steps"]} == {False}
     project.run("spec.yaml", cache=tmp_path)
     assert {step["reused"] for step in project.spec["steps"]} == {True}
-    project.write(SPEC.replace("activations: int8", "activations: int8}, expect: {size: '<= 1 MB'").replace("}}}", "}}"))
+    project.write(SPEC.replace(">= 90 %", ">= 91 %"))
     project.run("spec.yaml", cache=tmp_path)
     assert {step["reused"] for step in project.spec["steps"]} == {True}
     project.write(SPEC.replace(", activations: int8", ""))
     project.run("spec.yaml", cache=tmp_path)
     made = {step["step"] for step in project.spec["steps"] if not step["reused"]}
     assert made == {"model[int8]", "outputs[int8]"}
-    net = project.pytester.path / "net.py"
-    net.write_text(net.read_text() + "\n# another comment\n")
-    project.run("spec.yaml", cache=tmp_path)
-    assert "training" in {step["step"] for step in project.spec["steps"] if not step["reused"]}
 
 
 def test_a_model_that_learned_nothing_is_refused_by_name(project: Project) -> None:
@@ -110,7 +106,7 @@ def test_a_model_that_learned_nothing_is_refused_by_name(project: Project) -> No
 def test_eight_mistakes_are_eight_located_errors_and_nothing_is_trained(project: Project, tmp_path: Path) -> None:
     wrong = SPEC
     for right, mistake in (
-        ("net:build_nnx", "net:build_nxn"),
+        ("digits_data:digits", "digits_data:digit"),
         ("{features: 64}", "{featurs: 64}"),
         ("missing_values", "missing_value"),
         ("{adam: {learning_rate", "{adm: {learning_rate"),
@@ -126,8 +122,9 @@ def test_eight_mistakes_are_eight_located_errors_and_nothing_is_trained(project:
     assert result.ret == pytest.ExitCode.INTERRUPTED
     text = result.stdout.str()
     expected = {
-        4: "did you mean 'build_nnx'?", 11: "did you mean 'missing_values'?", 13: "did you mean 'adam'?",
-        14: "integer", 17: "did you mean '>= 90 %'?", 24: "size is a size, in B or kB", 28: "did you mean 'to'?",
+        5: "did you mean 'features'?", 8: "did you mean 'digits'?", 12: "did you mean 'missing_values'?",
+        14: "did you mean 'adam'?", 15: "integer", 18: "did you mean '>= 90 %'?", 25: "size is a size, in B or kB",
+        29: "did you mean 'to'?",
     }  # fmt: skip
     for line, hint in expected.items():
         assert f"spec.yaml:{line}:" in text, line
@@ -138,14 +135,14 @@ def test_eight_mistakes_are_eight_located_errors_and_nothing_is_trained(project:
 def test_mistakes_in_arguments_are_found_without_running_the_code(project: Project) -> None:
     project.write(SPEC.replace("{features: 64}", "{featurs: 64}"))
     result = project.run("spec.yaml")
-    result.stdout.fnmatch_lines(["*spec.yaml:4:*build_nnx takes no 'featurs'*", "*did you mean 'features'?*"])
+    result.stdout.fnmatch_lines(["*spec.yaml:5:*build_nnx takes no 'featurs'*", "*did you mean 'features'?*"])
 
 
 def test_what_this_version_cannot_run_is_said_before_anything_is_run(project: Project, tmp_path: Path) -> None:
     project.write(SPEC.replace("int8: {quantize: {weights: int8, activations: int8}}", "small: {prune: {sparsity: 80 %}}"))
     result = project.run("spec.yaml", cache=tmp_path / "cache")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.stdout.fnmatch_lines(["*spec.yaml:21:*the method `prune` can't be run by this version*"])
+    result.stdout.fnmatch_lines(["*spec.yaml:22:*the method `prune` can't be run by this version*"])
     assert not (tmp_path / "cache" / "store").exists()
 
 
@@ -153,7 +150,7 @@ def test_a_selection_withholds_and_names_what_did_not_run(project: Project) -> N
     project.write()
     result = project.run("--deploycheck-promote", "-k", "accuracy", "spec.yaml")
     assert result.ret == 1
-    result.assert_outcomes(passed=2, deselected=7)
+    result.assert_outcomes(passed=2, deselected=6)
     assert project.spec["decision"] == "withheld"
     assert "spec.yaml::train::learned: did not run" in project.spec["reasons"]
     assert not project.promoted
@@ -195,10 +192,11 @@ def test_a_stage_that_breaks_is_one_failure_at_its_root(project: Project) -> Non
     net.write_text(net.read_text() + "\ndef build_broken():\n    raise RuntimeError('no weights today')\n")
     project.write(SPEC.replace("net:build_nnx", "net:build_broken").replace("  with: {features: 64}\n", ""))
     result = project.run("-rs", "spec.yaml")
-    result.assert_outcomes(passed=2, errors=1, skipped=6)
+    result.assert_outcomes(passed=2, errors=1, skipped=5)
     result.stdout.fnmatch_lines(["*RuntimeError: no weights today*", "SKIPPED*not reached: training failed*"])
     assert result.stdout.str().count("Traceback") == 1
-    assert project.verdicts()["compress[[]int8]::size_ratio".replace("[[]", "[")] == "error"
+    assert project.verdicts()["compress[int8]::size_ratio"] == "error"
+    assert "deploycheck/runner" not in result.stdout.str()
 
 
 def test_a_broken_stage_is_not_green_when_its_own_check_is_deselected(project: Project) -> None:
@@ -207,7 +205,7 @@ def test_a_broken_stage_is_not_green_when_its_own_check_is_deselected(project: P
     project.write(SPEC.replace("net:build_nnx", "net:build_broken").replace("  with: {features: 64}\n", ""))
     result = project.run("-k", "size_ratio", "spec.yaml")
     assert result.ret == 1
-    result.assert_outcomes(errors=1, deselected=8)
+    result.assert_outcomes(errors=1, deselected=7)
 
 
 def test_linen_nnx_and_a_plain_function_pass_through_the_same_spec(project: Project) -> None:
@@ -246,7 +244,9 @@ def test_evidence_of_an_artifact_that_changed_since_promotes_nothing(
     from deploycheck.cli import main
 
     project.write()
+    project.run("spec.yaml")
     cache = tmp_path / "cache"
+    shutil.copytree(project.cache, cache)
     project.run("spec.yaml", cache=cache)
     monkeypatch.chdir(project.pytester.path)
     chosen = Path(project.spec["chosen"]["path"]) / "weights.safetensors"
@@ -332,5 +332,5 @@ def test_the_deployment_fixture_gives_what_the_spec_built(project: Project) -> N
         """
     )
     result = project.run("spec.yaml", "test_own.py")
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=9)
     assert json.dumps(project.spec)  # the spec was decided as well

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,28 +16,17 @@ from deploycheck.registry import Registry, RegistryError, StalePromotion
 from deploycheck.registry import sqlite as sqlite_registry
 from deploycheck.registry.sqlite import SqliteRegistry, open_sqlite
 from deploycheck.store import Artifact, CorruptArtifact, StoreError, open_artifact, write_manifest
-from tests.registry.fail_points import Arm, kill_everywhere
+from tests.registry.fail_points import kill_everywhere
 from tests.registry.limited import run_on_a_small_disk, run_read_only
-
-NOW = "2026-11-23T15:00:00+00:00"
-
-
-def made(folder: Path, content: str) -> Artifact:
-    """Make an artifact; the content decides its digest."""
-    at = folder / "made" / content
-    (at / "notes").mkdir(parents=True)
-    (at / "weights.bin").write_bytes(content.encode() * 20)
-    (at / "notes" / "signature.json").write_text("{}")
-    return write_manifest(at, "model", "ab" * 32, {})
-
-
-def move(registry: Registry, artifact: Artifact, alias: str = "staging", evidence: bytes = b"{}") -> str:
-    """Propose and promote an artifact, against what stands there now."""
-    before = registry.current("digits", alias)
-    version = registry.propose("digits", artifact, evidence, NOW)
-    expected = before.digest if before else None
-    registry.promote("digits", alias, version.digest, expected=expected, actor="ada", time=NOW)
-    return version.digest
+from tests.registry.processes import (
+    NOW,
+    first_promotion_until_killed,
+    made,
+    move,
+    promote_together,
+    promote_until_killed,
+    roll_back_until_killed,
+)
 
 
 def standing(registry: Registry, alias: str = "staging") -> str | None:
@@ -349,28 +337,6 @@ def test_a_history_that_undoes_more_than_was_done_is_no_way_back(
 # Kills
 
 
-def promote_until_killed(folder: Path, arm: Arm) -> None:
-    registry = SqliteRegistry(folder / "registry.db")
-    move(registry, made(folder, "old"), evidence=b"old")
-    artifact = made(folder, "new")
-    arm()
-    move(registry, artifact, evidence=b"new")
-
-
-def roll_back_until_killed(folder: Path, arm: Arm) -> None:
-    registry = SqliteRegistry(folder / "registry.db")
-    move(registry, made(folder, "old"))
-    move(registry, made(folder, "new"))
-    arm()
-    registry.roll_back("digits", "staging", actor="ada", time=NOW)
-
-
-def first_promotion_until_killed(folder: Path, arm: Arm) -> None:
-    artifact = made(folder, "new")
-    arm()
-    move(SqliteRegistry(folder / "registry.db"), artifact)
-
-
 def reopened(folder: Path, content: str) -> tuple[SqliteRegistry, Artifact]:
     return SqliteRegistry(folder / "registry.db"), open_artifact(folder / "made" / content)
 
@@ -425,19 +391,6 @@ def test_a_roll_back_killed_anywhere_is_done_whole_or_not_at_all(tmp_path: Path)
 
 
 # Several processes
-
-
-def promote_together(root: Path, number: int, barrier: Any, said: Any) -> None:
-    registry = SqliteRegistry(root / "registry.db")
-    artifact = open_artifact(root / "made" / f"model{number}")
-    barrier.wait()
-    version = registry.propose("digits", artifact, str(number).encode(), NOW)
-    barrier.wait()
-    try:
-        registry.promote("digits", "staging", version.digest, expected=None, actor=f"p{number}", time=NOW)
-        said.put(version.digest)
-    except StalePromotion:
-        said.put("stale")
 
 
 def test_of_four_processes_that_promote_at_once_one_wins(registry: SqliteRegistry, tmp_path: Path) -> None:

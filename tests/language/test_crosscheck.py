@@ -1,0 +1,197 @@
+"""What can only be said of a spec as a whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.language.conftest import MINIMAL, Project, line_of
+
+WAIVER = '{because: "moving", until: 2027-01-31, by: ada}'
+
+
+def compress(variants: str, rest: str = "") -> str:
+    return MINIMAL + f"compress:\n  variants: {{{variants}}}\n{rest}"
+
+
+def without(section: str) -> str:
+    """``MINIMAL`` without one of its sections."""
+    kept, dropping = [], False
+    for line in MINIMAL.splitlines(keepends=True):
+        if not line.startswith(" "):
+            dropping = line.startswith(f"{section}:")
+        kept += [] if dropping else [line]
+    return "".join(kept)
+
+
+@pytest.mark.parametrize("section", ["data", "train"])
+def test_a_model_needs_data_and_training(project: Project, section: str) -> None:
+    assert project.refused(without(section)) == [f"3: `model` needs a section `{section}` [add `{section}:`]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("compress", "compress: {variants: {int8: {quantize: {weights: int8}}}}"),
+        ("serve", "serve: {}"),
+        ("optimize", "optimize: {search: {sampler: tpe, trials: 2}, space: {a: {choice: [1]}}}"),
+    ],
+)
+def test_what_comes_after_training_needs_it(project: Project, name: str, section: str) -> None:
+    text = without("train") + section + "\n"
+    assert f"{line_of(text, section)}: `{name}` needs a section `train` [add `train:`]" in project.refused(text)
+
+
+@pytest.mark.parametrize(
+    ("split", "total"), [("{train: 0.8, validation: 0.2, test: 0.1}", "1.1"), ("{train: 0.5}", "0.7")]
+)
+def test_a_split_sums_to_one(project: Project, split: str, total: str) -> None:
+    text = MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  split: {split}")
+    assert project.refused(text) == [f"9: train, validation and test sum to {total}, expected 1"]
+
+
+def test_a_split_sums_to_one_up_to_rounding(project: Project) -> None:
+    split = "{train: 0.7, validation: 0.2, test: 0.1}"
+    assert project.one(MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  split: {split}"))
+
+
+@pytest.mark.parametrize(
+    ("variants", "words"),
+    [
+        ("trained: {quantize: {weights: int8}}", "'trained' is the model before compression"),
+        ("a: {}", "a variant has one method, found none"),
+        ("a: {quantize: {weights: int8}, prune: {sparsity: 50 %}}", "a variant has one method, found quantize, prune"),
+        ("a: {from: b, quantize: {weights: int8}}", "there is no variant 'b'"),
+        ("a: {from: a, quantize: {weights: int8}}", "a is made from itself, directly or not"),
+        ("a: {method: {prun: {}}}", "unknown compression method 'prun'"),
+        ("a: {method: {'specs.models:no': {}}}", "specs.models has no no"),
+    ],
+)
+def test_a_variant_that_cannot_be_made_is_refused(project: Project, variants: str, words: str) -> None:
+    text = compress(variants)
+    (refused,) = project.refused(text)
+    assert words in refused
+    assert refused.startswith(f"{line_of(text, 'variants:')}:")
+
+
+def test_a_circle_of_variants_is_refused_at_each_of_them(project: Project) -> None:
+    how = "quantize: {weights: int8}"
+    refused = project.refused(compress(f"a: {{from: b, {how}}}, b: {{from: a, {how}}}, c: {{from: a, {how}}}"))
+    assert [text.partition(": ")[2] for text in refused] == [
+        "a is made from itself, directly or not", "b is made from itself, directly or not"
+    ]  # fmt: skip
+
+
+def test_a_variant_from_another_in_any_order_is_fine(project: Project) -> None:
+    text = compress("b: {from: a, quantize: {weights: int8}}, a: {from: trained, prune: {sparsity: 50 %}}")
+    assert list(project.one(text).compress.variants) == ["b", "a"]
+
+
+def test_a_variant_that_is_not_there_is_not_served(project: Project) -> None:
+    text = compress("int8: {quantize: {weights: int8}}", "serve:\n  variants: [trained, int8, imt8]\n")
+    (error,) = project.errors(text).errors
+    assert (error.place.line, error.place.column) == (line_of(text, "imt8"), 28)
+    assert (error.what, error.hint) == ("there is no variant 'imt8'", "did you mean 'int8'?")
+
+
+def test_a_variant_is_served_once(project: Project) -> None:
+    assert "a variant stands here twice" in project.refused(MINIMAL + "serve: {variants: [trained, trained]}\n")[0]
+
+
+def test_the_runtime_and_the_registry_are_known_ones(project: Project) -> None:
+    text = MINIMAL + "serve: {runtime: xlaa}\npromote: {registry: 'sqllite:r.db', model: d, to: staging}\n"
+    assert project.refused(text) == [
+        "15: unknown runtime 'xlaa' [did you mean 'xla'?]",
+        "16: unknown registry 'sqllite' [did you mean 'sqlite'?]",
+    ]
+
+
+@pytest.mark.parametrize("choose", ["smallest", "fastest", "most_accurate", "trained", "int8"])
+def test_a_policy_or_a_variant_may_be_chosen(project: Project, choose: str) -> None:
+    text = compress("int8: {quantize: {weights: int8}}", f"promote: {{model: d, to: staging, choose: {choose}}}\n")
+    assert project.one(text).promote.choose == choose
+
+
+def test_what_is_neither_a_policy_nor_a_variant_is_not_chosen(project: Project) -> None:
+    (refused,) = project.refused(MINIMAL + "promote: {model: d, to: staging, choose: smalest}\n")
+    assert "'smalest' is neither a policy nor a variant that is made [did you mean 'smallest'?]" in refused
+
+
+def test_only_a_served_variant_is_chosen_where_some_are_served(project: Project) -> None:
+    rest = "serve: {variants: [trained]}\npromote: {model: d, to: staging, choose: int8}\n"
+    assert "nor a variant that is served" in project.refused(compress("int8: {quantize: {weights: int8}}", rest))[0]
+
+
+def test_a_model_of_which_nothing_is_expected_is_not_promoted(project: Project) -> None:
+    text = MINIMAL.partition("  expect:")[0] + "promote: {model: d, to: staging}\n"
+    assert project.refused(text) == [
+        f"{line_of(text, 'promote:')}: nothing is expected of this model: no check would stand before promotion "
+        "[add `expect` to a stage]"
+    ]
+
+
+def test_a_waiver_names_a_check_that_is_there(project: Project) -> None:
+    assert project.one(MINIMAL + f"waive: {{train.accuracy: {WAIVER}}}\n")
+    text = MINIMAL + f"waive: {{train.acuracy: {WAIVER}}}\n"
+    assert project.refused(text) == ["15: there is no check 'train.acuracy' to waive [did you mean 'train.accuracy'?]"]
+
+
+@pytest.mark.parametrize("section", [f"waive: {{train.accuracy: {WAIVER}}}", "promote: {model: d, to: staging}"])
+def test_a_standard_has_neither_waivers_nor_a_promotion(project: Project, section: str) -> None:
+    text = f"deploycheck: 1\nname: edge\ntrain: {{expect: {{accuracy: '>= 90 %'}}}}\n{section}\n"
+    assert f"4: a standard can't have `{section.partition(':')[0]}`" in project.refused(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "what", "hint"),
+    [
+        ("acuracy: '>= 1 %'", "unknown metric 'acuracy' in train", "did you mean 'accuracy'?"),
+        ("size: '<= 1 kB'", "size is not measured in train", "it stands under compress.expect"),
+        ("latency: '<= 1 ms'", "unknown metric 'latency' in train", None),
+        ("accuracy: '>= 1 % over majority'", "accuracy can't be held to 'over majority'", None),
+        ("learned: '>= 1 %'", "learned is a gain over majority: write so", "did you mean '>= 1 % over majority'?"),
+        ("accuracy: '>= 1 % of refrence'", "accuracy can't be held to 'of refrence'", "did you mean 'of reference'?"),
+        ("accuracy: '>= 20 ms'", "thing", None),
+    ],
+)
+def test_an_expectation_that_cannot_be_measured_is_refused(
+    project: Project, entry: str, what: str, hint: str | None
+) -> None:
+    (error,) = project.errors(MINIMAL.replace('accuracy: ">= 97 %"', entry)).errors
+    assert error.place.line == 14
+    assert what in error.what or what == "thing"
+    assert hint is None or error.hint == hint
+
+
+@pytest.mark.parametrize("name", ["latency.p50", "latency.p99", "latency.p99.9"])
+def test_a_percentile_of_a_family_is_a_metric(project: Project, name: str) -> None:
+    spec = project.one(MINIMAL + f"serve: {{expect: {{{name}: '<= 20 ms'}}}}\n")
+    assert spec.expectations[-1].percentile == pytest.approx(float(name.partition(".p")[2]) / 100)
+
+
+@pytest.mark.parametrize("name", ["latency", "latency.p", "latency.p100", "latency.99", "throughput.p99"])
+def test_what_is_no_percentile_is_refused(project: Project, name: str) -> None:
+    assert "unknown metric" in project.refused(MINIMAL + f"serve: {{expect: {{{name}: '<= 20 ms'}}}}\n")[0]
+
+
+def test_an_empty_expect_is_refused(project: Project) -> None:
+    text = MINIMAL + "serve:\n  expect: {}\n"
+    assert "16: `expect` is empty: it would pass without a check" in project.refused(text)[0]
+
+
+def test_a_multiple_of_a_variant_that_is_not_there_is_refused(project: Project) -> None:
+    assert project.errors(MINIMAL + "serve: {expect: {latency.p99: '<= 0.5 x nothing'}}\n")
+
+
+@pytest.mark.parametrize("confidence", ["10 %", "100 %"])
+def test_the_long_forms_confidence_has_the_bounds_of_the_short_forms(project: Project, confidence: str) -> None:
+    assert project.errors(MINIMAL.replace('">= 97 %"', f'{{threshold: ">= 97 %", confidence: {confidence}}}'))
+
+
+def test_a_wrong_confidence_is_reported_once_where_it_stands(project: Project) -> None:
+    (error,) = project.errors(MINIMAL.replace('">= 97 %"', '{threshold: ">= 97 %", confidence: 95}')).errors
+    assert error.place.text[error.place.column - 1 :] == "95}"
+
+
+def test_a_confidence_given_twice_is_refused(project: Project) -> None:
+    text = MINIMAL.replace('">= 97 %"', '{threshold: ">= 97 % @ 90 %", confidence: 95 %}')
+    assert "the confidence is given twice" in project.refused(text)[0]

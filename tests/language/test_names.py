@@ -1,0 +1,215 @@
+"""Names of code are read from source: what is wrong is found before any of it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.language.conftest import MINIMAL, Project, line_of
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def with_model(build: str, given: str = "{}") -> str:
+    return MINIMAL.replace("specs.models:conv_classifier", build).replace("{features: [32], classes: 10}", given)
+
+
+def with_module(project: Project, source: str, build: str = "specs.made:build", given: str = "{}") -> str:
+    project.write(source, "specs/made.py")
+    return with_model(build, given)
+
+
+def test_a_module_that_would_raise_and_write_a_file_is_not_run(project: Project) -> None:
+    trace = project.root / "trace"
+    source = f"open({str(trace)!r}, 'w').close()\nraise RuntimeError\ndef build(): ...\n"
+    project.write(f"open({str(trace)!r}, 'w').close()\nraise RuntimeError\n", "specs/__init__.py")
+    assert project.one(with_module(project, source))
+    assert not trace.exists()
+    assert "specs.made" not in sys.modules
+
+
+def test_a_missing_module_is_refused_where_it_is_named(project: Project) -> None:
+    text = with_model("specs.nothing:build")
+    (error,) = project.errors(text).errors
+    assert error.what == "there is no module specs.nothing"
+    assert (error.place.line, error.place.column) == (line_of(text, "build:"), 10)
+
+
+def test_a_wrong_name_is_refused_with_what_was_meant(project: Project) -> None:
+    text = MINIMAL.replace("conv_classifier", "conv_clasifier")
+    assert project.refused(text) == ["4: specs.models has no conv_clasifier [did you mean 'conv_classifier'?]"]
+
+
+def test_a_wrong_argument_is_refused_with_what_was_meant(project: Project) -> None:
+    text = MINIMAL.replace("{features: [32],", "{feature: [32], features: [32],")
+    assert project.refused(text) == ["4: conv_classifier takes no 'feature' [did you mean 'features'?]"]
+
+
+def test_a_missing_argument_is_refused(project: Project) -> None:
+    assert project.refused(MINIMAL.replace("features: [32], ", "")) == ["4: conv_classifier needs features"]
+
+
+@pytest.mark.parametrize("filled", ["rngs", "seed", "key"])
+def test_the_arguments_that_training_fills_in_are_not_missing(project: Project, filled: str) -> None:
+    assert project.one(with_module(project, f"def build({filled}): ...\n"))
+
+
+def test_no_such_argument_is_filled_in_for_data(project: Project) -> None:
+    project.write("def load(seed): ...\n", "specs/made.py")
+    assert project.refused(MINIMAL.replace("specs.data:digits", "specs.made:load")) == ["8: load needs seed"]
+
+
+def test_the_arguments_of_a_loader_of_ones_own_are_checked(project: Project) -> None:
+    text = MINIMAL.replace("load: specs.data:digits", "load: specs.data:digits\n  with: {size: 3}")
+    assert "digits takes no 'size'" in project.refused(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "given"),
+    [
+        ("def build(**given): ...\n", "{a: 1}"),
+        ("def build(*, a, b=1): ...\n", "{a: 1}"),
+        ("async def build(a=1, b=2): ...\n", "{b: 1}"),
+        ("class build: ...\n", "{a: 1}"),
+        ("import functools\n@functools.cache\ndef build(b): ...\n", "{a: 1}"),
+        ("from elsewhere import build\n", "{a: 1}"),
+        ("from elsewhere import other as build\n", "{a: 1}"),
+        ("build = lambda a: a\n", "{a: 1}"),
+        ("build: object = print\n", "{a: 1}"),
+        ("if True:\n    def build(a): ...\n", "{a: 1}"),
+        ("try:\n    import x\nexcept ImportError:\n    def build(a): ...\n", "{a: 1}"),
+    ],
+)
+def test_every_way_to_define_a_name_is_found(project: Project, source: str, given: str) -> None:
+    assert project.one(with_module(project, source, given=given))
+
+
+@pytest.mark.parametrize(
+    "source", ["build, other = print, print\n", "from specs.models import *\n", "for build in [print]: pass\n"]
+)
+def test_a_name_that_may_be_there_is_not_refused(project: Project, source: str) -> None:
+    build = "specs.made:anything" if "*" in source else "specs.made:build"
+    assert project.one(with_module(project, source, build))
+
+
+def test_a_keyword_only_argument_without_a_default_is_required(project: Project) -> None:
+    assert "build needs a" in project.refused(with_module(project, "def build(*, a, b=1): ...\n"))[0]
+
+
+def test_an_argument_that_is_positional_only_cannot_be_given_by_name(project: Project) -> None:
+    assert project.errors(with_module(project, "def build(a, /): ...\n", given="{a: 1}"))
+
+
+def test_a_name_inside_of_a_function_is_not_found(project: Project) -> None:
+    assert "has no build" in project.refused(with_module(project, "def outer():\n    def build(): ...\n"))[0]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [b"def build(:\n", b"\xff\xfe", b"x = '\0'\n", b"x = 1" + b" + 1" * 100_000, b"x = " + b"-" * 100_000 + b"1"],
+    ids=["syntax", "encoding", "nul", "deep", "deeper"],
+)
+def test_a_module_that_cannot_be_parsed_is_refused(project: Project, source: bytes) -> None:
+    project.write(source, "specs/made.py")
+    (error,) = project.errors(with_model("specs.made:build")).errors
+    assert error.place.line == 4
+
+
+def test_an_edited_module_is_read_again(project: Project) -> None:
+    text = with_module(project, "def other(): ...\n")
+    assert project.errors(text)
+    project.write("def build(): return 1\n", "specs/made.py")
+    assert project.one(text)
+
+
+@pytest.mark.parametrize("path", ["models", "models:", ":build", "specs/models.py:build", "a.b:c:d", "a b:c", "1a:b"])
+@pytest.mark.parametrize("where", ["build", "load"])
+def test_what_is_no_import_path_is_refused(project: Project, path: str, where: str) -> None:
+    old = {"build": "specs.models:conv_classifier", "load": "specs.data:digits"}[where]
+    text = MINIMAL.replace(f"{where}: {old}", f'{where}: "{path}"')
+    (error,) = project.errors(text).errors
+    assert error.place.line == line_of(text, f"{where}:")
+
+
+def test_a_loader_is_known_or_refused_with_what_was_meant(project: Project) -> None:
+    assert project.one(MINIMAL.replace("specs.data:digits", "npz"))
+    assert project.refused(MINIMAL.replace("specs.data:digits", "parket")) == [
+        "8: unknown loader 'parket' [did you mean 'parquet'?]"
+    ]
+
+
+def with_steps(steps: str) -> str:
+    return MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  preprocess: {steps}")
+
+
+def test_a_step_is_known_or_code_or_refused_at_its_name(project: Project) -> None:
+    assert project.one(with_steps("[{scale: {by: 2}}, {'specs.data:shift': {by: 1}}]"))
+    (error,) = project.errors(with_steps("[{scale: {by: 2}}, {standardise: {}}]")).errors
+    assert (error.place.line, error.place.column) == (9, 36)
+    assert error.hint == "did you mean 'standardize'?"
+    assert project.refused(with_steps("[{'specs.data:shft': {by: 1}}]")) == [
+        "9: specs.data has no shft [did you mean 'shift'?]"
+    ]
+
+
+def with_optimizer(optimizer: str) -> str:
+    return MINIMAL.replace("{adam: {learning_rate: 1e-3}}", optimizer)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "{adam: {learning_rate: 1e-3, b1: 0.8}}",
+        "{adamw: {learning_rate: 1e-3, weight_decay: 0.1}}",
+        "{sgd: {learning_rate: 0.1, momentum: 0.9, nesterov: true}}",
+        "{lion: {learning_rate: 1e-4}}",
+        "{adafactor: {}}",
+        "{lamb: {learning_rate: 1e-3}}",
+        "{rmsprop: {learning_rate: 1e-3}}",
+    ],
+)
+def test_an_optimizer_goes_by_its_optax_name_and_arguments(project: Project, optimizer: str) -> None:
+    pytest.importorskip("optax")
+    assert project.one(with_optimizer(optimizer))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "column", "what", "hint"),
+    [
+        ("{adm: {learning_rate: 1e-3}}", 15, "optax has no optimiser 'adm'", "did you mean 'adam'?"),
+        ("{adam: {learning_rte: 1e-3, learning_rate: 1}}", 22, "adam takes no 'learning_rte'", "did you mean 'learning_rate'?"),
+        ("{adam: {b1: 0.9}}", 15, "adam needs learning_rate", ""),
+        ("{_src: {}}", 15, "optax has no optimiser '_src'", None),
+    ],
+)  # fmt: skip
+def test_a_wrong_optimizer_is_refused_where_it_is_wrong(
+    project: Project, optimizer: str, column: int, what: str, hint: str | None
+) -> None:
+    pytest.importorskip("optax")
+    (error,) = project.errors(with_optimizer(optimizer)).errors
+    assert (error.place.line, error.place.column, error.what) == (10, column, what)
+    assert hint is None or error.hint == hint
+
+
+def test_loading_a_spec_imports_neither_jax_nor_optax_nor_the_projects_code(project: Project) -> None:
+    project.write(MINIMAL)
+    code = (
+        "import sys; from pathlib import Path; from deploycheck.language import load\n"
+        "from tests.language.conftest import VOCABULARY\n"
+        "(spec,) = load(Path('specs/spec.yaml').resolve(), Path.cwd(), VOCABULARY)\n"
+        "names = 'jax', 'jaxlib', 'flax', 'optax', 'specs', 'starlette', 'uvicorn'\n"
+        "print(spec.name, [name for name in names if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.root,
+        env={"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == "digits []", done.stderr
