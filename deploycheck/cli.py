@@ -92,7 +92,8 @@ def _registry(parsed: argparse.Namespace) -> Registry:
 def _history(parsed: argparse.Namespace) -> int:
     for move in _registry(parsed).history(parsed.model):
         came = f"from {move.from_digest[:19]}" if move.from_digest else "first"
-        print(f"{move.seq}  {move.time}  {move.reason:9}  {move.model}@{move.alias}  {move.to_digest[:19]}  {came}  by {move.actor}")
+        what = f"{move.reason:9}  {move.model}@{move.alias}  {move.to_digest[:19]}"
+        print(f"{move.seq}  {move.time}  {what}  {came}  by {move.actor}")
     return 0
 
 

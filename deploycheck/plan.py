@@ -44,8 +44,8 @@ class Step:
 class Check:
     """One item: a threshold on a metric of a stage, or that the stage completes (``threshold`` None).
 
-    ``needs`` names the steps it looks at, ``path`` where it stands in the spec. ``metric`` is as the spec writes it; for ``latency.p99`` the ``family``
-    is ``latency`` and the ``percentile`` 0.99.
+    ``needs`` names the steps it looks at, ``path`` where it stands in the spec. ``metric`` is as the spec writes
+    it; for ``latency.p99`` the ``family`` is ``latency`` and the ``percentile`` 0.99.
     """
 
     id: str
@@ -160,7 +160,11 @@ def _checks(
 def _expected(spec: Spec, kind: str, variant: str | None) -> list[Expectation]:
     """Return what a stage expects: its section's entries, a variant's own in place of those of the same name."""
     section = {item.name: item for item in spec.expectations if item.section == kind and item.variant is None}
-    own = {item.name: item for item in spec.expectations if item.section == kind and item.variant and item.variant == variant}
+    own = {
+        item.name: item
+        for item in spec.expectations
+        if item.section == kind and item.variant and item.variant == variant
+    }
     return list({**section, **own}.values())
 
 
@@ -177,7 +181,12 @@ def unbuilt(spec: Spec, metrics: frozenset[str], methods: frozenset[str]) -> lis
             if method not in methods and ":" not in method:
                 found.append((("compress", "variants", name, method), f"the method `{method}`"))
             elif method == "quantize" and arguments["weights"] != "int8":
-                found.append((("compress", "variants", name, method, "weights"), f"quantising to {arguments['weights']}"))
+                found.append(
+                    (
+                        ("compress", "variants", name, method, "weights"),
+                        f"quantising to {arguments['weights']}",
+                    )
+                )
     if spec.serve:
         if spec.serve.properties:
             found.append((("serve", "properties"), "`properties`"))
@@ -187,7 +196,9 @@ def unbuilt(spec: Spec, metrics: frozenset[str], methods: frozenset[str]) -> lis
             found.append((("serve", "runtime"), f"the runtime {spec.serve.runtime}"))
     found += [(item.path, what) for item in spec.expectations if (what := _unbuilt_check(item, metrics))]
     hint = "leave it out, or run it with a version that has it"
-    return [SpecError(f"{what} can't be run by this version", spec.place(*path, key=True), hint) for path, what in found]
+    return [
+        SpecError(f"{what} can't be run by this version", spec.place(*path, key=True), hint) for path, what in found
+    ]
 
 
 def _unbuilt_check(item: Expectation, metrics: frozenset[str]) -> str | None:

@@ -6,7 +6,7 @@ reasons. It fails closed: what was not run, did not finish or can't be told coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -103,7 +103,7 @@ def _mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[str]:
 
 def _choose(candidates: Sequence[Candidate], policy: str) -> Candidate | str:
     """Return the variant the policy names, or why there is none. Ties go to the one the spec names first."""
-    keys = {
+    keys: dict[str, Callable[[Candidate], float | None]] = {
         "smallest": lambda candidate: candidate.size,
         "fastest": lambda candidate: candidate.latency,
         "most_accurate": lambda candidate: None if candidate.accuracy is None else -candidate.accuracy,
@@ -111,8 +111,9 @@ def _choose(candidates: Sequence[Candidate], policy: str) -> Candidate | str:
     if policy not in keys:
         named = [candidate for candidate in candidates if candidate.variant == policy]
         return named[0] if named else f"no artifact of the variant {policy!r}, which `choose` names"
-    measured = [candidate for candidate in candidates if keys[policy](candidate) is not None]
-    if not measured or len(measured) < len(candidates):
-        unknown = [candidate.variant for candidate in candidates if candidate not in measured]
-        return f"`choose: {policy}` can't compare: nothing measured for {', '.join(unknown) or 'any variant'}"
-    return min(measured, key=keys[policy])
+    values = {candidate.variant: keys[policy](candidate) for candidate in candidates}
+    known = {variant: value for variant, value in values.items() if value is not None}
+    if not known or len(known) < len(values):
+        unknown = ", ".join(values.keys() - known.keys()) or "any variant"
+        return f"`choose: {policy}` can't compare: nothing measured for {unknown}"
+    return min(candidates, key=lambda candidate: known[candidate.variant])

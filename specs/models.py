@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,7 @@ class ConvClassifier(nnx.Module):
     def __init__(self, shape: Sequence[int], features: Sequence[int], classes: int, rngs: nnx.Rngs) -> None:
         height, width, channels = shape
         widths = [channels, *features]
-        self.convolutions = nnx.List(
-            Convolution(before, after, rngs) for before, after in zip(widths, widths[1:], strict=False)
-        )
+        self.convolutions = nnx.List(Convolution(before, after, rngs) for before, after in pairwise(widths))
         scale = 2 ** len(features)
         self.dense = nnx.Linear((height // scale) * (width // scale) * widths[-1], classes, rngs=rngs)
 

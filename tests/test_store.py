@@ -387,9 +387,7 @@ def test_a_killed_builder_does_not_keep_the_lock(tmp_path: Path) -> None:
 def test_two_processes_that_ask_at_once_build_once_and_one_waits(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     said, barrier, waited = context.Queue(), context.Barrier(2), context.Event()
-    processes = [
-        context.Process(target=build_together, args=(tmp_path, (barrier, waited), said)) for _ in range(2)
-    ]
+    processes = [context.Process(target=build_together, args=(tmp_path, (barrier, waited), said)) for _ in range(2)]
     for process in processes:
         process.start()
     heard = sorted(str(said.get(timeout=30)) for _ in range(3))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from deploycheck.language.vocabulary import Dimension, Metric
 from deploycheck.verdict import Measurement
@@ -39,7 +40,7 @@ class MetricFunction:
 
 
 def metric(
-    name: str, *, dimension: Dimension, direction: str, stages: Iterable[str], **word: object
+    name: str, *, dimension: Dimension, direction: str, stages: Iterable[str], **word: Any
 ) -> Callable[[Callable[..., Measurement]], MetricFunction]:
     """Declare a metric.
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def _right(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Return which examples are answered right, ``[n]`` of bool. An answer that is no number is wrong."""
     finite = np.isfinite(outputs).all(axis=-1)
-    return (np.argmax(outputs, axis=-1) == labels) & finite
+    right: np.ndarray = (np.argmax(outputs, axis=-1) == labels) & finite
+    return right
 
 
 @metric("accuracy", dimension=Dimension.PROPORTION, direction="higher", stages=["train", "compress"])

@@ -32,7 +32,13 @@ def _markdown(spec: SpecRecord) -> Iterator[str]:
     yield from (f"- {_cell(line)}" for line in conclusion(spec))
     yield "\n| check | verdict | measured | threshold | |\n| --- | --- | --- | --- | --- |"
     for check in spec.checks:
-        cells = (check.stage + "::" + check.metric, check.verdict, check.shown, check.threshold or "", check.reason)
+        cells = (
+            check.stage + "::" + check.metric,
+            check.verdict,
+            check.shown,
+            check.threshold or "",
+            check.reason,
+        )
         yield "| " + " | ".join(map(_cell, cells)) + " |"
     yield ""
 
@@ -74,7 +80,8 @@ def conclusion(spec: SpecRecord) -> Iterator[str]:
     """Yield what the run came to for a spec, a line each."""
     if spec.promotion:
         moved = spec.promotion
-        yield f"promoted: {moved.variant} is now {moved.model}@{moved.alias} ({moved.artifact[:19]}) in {moved.registry}"
+        stands = f"{moved.model}@{moved.alias} ({moved.artifact[:19]}) in {moved.registry}"
+        yield f"promoted: {moved.variant} is now {stands}"
         yield f"it lies in {moved.path}"
     elif spec.decision is Decision.PROMOTABLE and spec.chosen:
         yield f"promotable: {spec.chosen.variant} ({spec.chosen.artifact[:19]}), with --deploycheck-promote"

@@ -95,7 +95,12 @@ def _steps(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mis
             mistakes += [_split(path, wrong) for wrong in check_import(name, root, None)]
         else:
             mistakes.append(
-                Mistake(path, f"unknown preprocessing step {name!r}", did_you_mean(name, vocabulary.steps), key=True)
+                Mistake(
+                    path,
+                    f"unknown preprocessing step {name!r}",
+                    did_you_mean(name, vocabulary.steps),
+                    key=True,
+                )
             )
     return mistakes
 
@@ -194,7 +199,9 @@ def _variants(tree: Tree) -> list[Mistake]:
     for name, variant in variants.items():
         path: Path_ = ("compress", "variants", name)
         if name == TRAINED:
-            mistakes.append(Mistake(path, "'trained' is the model before compression; name the variant otherwise", key=True))
+            mistakes.append(
+                Mistake(path, "'trained' is the model before compression; name the variant otherwise", key=True)
+            )
         if len(variant.methods) != 1:
             found = ", ".join(variant.methods) or "none"
             hint = "build one variant `from` another to chain methods"
@@ -236,7 +243,14 @@ def _promotion(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
         return []
     mistakes = []
     if not expected:
-        mistakes.append(Mistake(("promote",), "nothing is expected of this model: no check would stand before promotion", "add `expect` to a stage", key=True))
+        mistakes.append(
+            Mistake(
+                ("promote",),
+                "nothing is expected of this model: no check would stand before promotion",
+                "add `expect` to a stage",
+                key=True,
+            )
+        )
     variants = tree.serve.variants if tree.serve else (TRAINED, *(tree.compress.variants if tree.compress else ()))
     choices = (*POLICIES, *variants)
     if tree.promote.choose not in choices:

@@ -51,7 +51,9 @@ def expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Exp
     mistakes: list[Mistake] = []
     for section, variant, path, entries in _expects(data):
         if not entries:
-            mistakes.append(Mistake(path, "`expect` is empty: it would pass without a check", "add one, or leave it out"))
+            mistakes.append(
+                Mistake(path, "`expect` is empty: it would pass without a check", "add one, or leave it out")
+            )
         for name, entry in entries.items():
             at = (*path, name)
             metric = vocabulary.find(name)
@@ -111,10 +113,16 @@ def _parse(text: str, metric: Metric) -> Threshold:
     known = metric.relations | COMPARISONS
     if relation and relation.kind != "x" and str(relation) not in known:
         column = text.find(relation.kind)
-        raise ThresholdError(f"{metric.name} can't be held to {str(relation)!r}", column, did_you_mean(str(relation), known))
+        raise ThresholdError(
+            f"{metric.name} can't be held to {str(relation)!r}", column, did_you_mean(str(relation), known)
+        )
     missing = [needed for needed in metric.relations if relation is None and needed.startswith("over ")]
     if missing:
-        raise ThresholdError(f"{metric.name} is a gain {missing[0]}: write so", len(text), f"did you mean '{text} {missing[0]}'?")
+        raise ThresholdError(
+            f"{metric.name} is a gain {missing[0]}: write so",
+            len(text),
+            f"did you mean '{text} {missing[0]}'?",
+        )
     return threshold
 
 

@@ -85,7 +85,9 @@ def load(path: Path, root: Path, vocabulary: Vocabulary) -> tuple[Spec, ...]:
 
 
 def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spec | None:
-    errors = [SpecError("has no value", cell.place(where), "give it one, or leave it out") for where in _empty(cell.data)]
+    errors = [
+        SpecError("has no value", cell.place(where), "give it one, or leave it out") for where in _empty(cell.data)
+    ]
     try:
         tree = Tree.model_validate(cell.data)
     except ValidationError as error:
@@ -153,7 +155,9 @@ def _located(detail: Any, cell: Cell) -> SpecError:
         case "extra_forbidden":
             where = f"in `{'.'.join(map(str, loc[:-1]))}`" if len(loc) > 1 else "at the top"
             return SpecError(
-                f"unknown key {loc[-1]!r} {where}", cell.place(loc, key=True), did_you_mean(str(loc[-1]), known)
+                f"unknown key {loc[-1]!r} {where}",
+                cell.place(loc, key=True),
+                did_you_mean(str(loc[-1]), known),
             )
         case "missing":
             parent = f"`{'.'.join(map(str, loc[:-1]))}`" if len(loc) > 1 else "the spec"
@@ -167,7 +171,10 @@ def _located(detail: Any, cell: Cell) -> SpecError:
             return SpecError(what, cell.place(loc, key="[key]" in detail["loc"]), did_you_mean(str(given), choices))
         case "too_long" | "too_short" if isinstance(given, dict):
             found = ", ".join(given) or "none"
-            return SpecError(f"`{'.'.join(map(str, loc))}` takes one name with its arguments, found {found}", cell.place(loc))
+            return SpecError(
+                f"`{'.'.join(map(str, loc))}` takes one name with its arguments, found {found}",
+                cell.place(loc),
+            )
         case "string_pattern_mismatch":
             what = f"{given!r} is no name: small letters, digits, '.', '_' and '-', at most 64"
             return SpecError(what, cell.place(loc, key="[key]" in detail["loc"]))

@@ -120,9 +120,7 @@ def _signature(arguments: ast.arguments) -> Signature:
     positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
     keywords = [argument.arg for argument in arguments.kwonlyargs]
     optional = positional[len(positional) - len(arguments.defaults) :] if arguments.defaults else []
-    optional += [
-        name for name, default in zip(keywords, arguments.kw_defaults, strict=True) if default is not None
-    ]
+    optional += [name for name, default in zip(keywords, arguments.kw_defaults, strict=True) if default is not None]
     every = frozenset((*positional, *keywords))
     return Signature(every, every - set(optional), arguments.kwarg is not None)
 
@@ -137,6 +135,4 @@ def optax_functions(module: str) -> Mapping[str, Signature]:
     if file is None:
         return {}
     names = _top_level(file, file.stat().st_mtime_ns)
-    return {
-        name: signature for name, signature in names.items() if signature is not None and not name.startswith("_")
-    }
+    return {name: signature for name, signature in names.items() if signature is not None and not name.startswith("_")}

@@ -53,7 +53,9 @@ def _chain(path: Path, root: Path) -> tuple[Document, ...]:
         place = chain[-1].place(("extends",))
         parent = chain[-1].path.parent / extends
         if not parent.resolve().is_relative_to(root.resolve()):
-            raise SpecErrors([SpecError(f"{extends} lies outside of {root.name}/", place, "a standard lies in the project")])
+            raise SpecErrors(
+                [SpecError(f"{extends} lies outside of {root.name}/", place, "a standard lies in the project")]
+            )
         if parent.resolve() in seen:
             raise SpecErrors([SpecError(f"{extends} extends itself, directly or not", place)])
         if not parent.is_file():
@@ -88,10 +90,12 @@ def _deep(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(parent)
     for key, value in child.items():
         under = merged.get(key)
-        both = isinstance(value, dict) and isinstance(under, dict)
         # One key of a choice replaces the other: {adam: ...} over {sgd: ...} is adam.
         replaces = key in ("optimizer", "schedule", "arguments", "with")
-        merged[key] = _deep(under, value) if both and not replaces else value
+        if isinstance(value, dict) and isinstance(under, dict) and not replaces:
+            merged[key] = _deep(under, value)
+        else:
+            merged[key] = value
     return merged
 
 
@@ -107,7 +111,9 @@ def _cells(merged: dict[str, Any], chain: tuple[Document, ...]) -> list[Cell]:
             errors.append(SpecError("expected a list of values", chain[0].place(("matrix", key))))
         elif not _names_something(merged, target):
             hint = "a matrix key is a path to a value that the spec has, such as data.split.seed"
-            errors.append(SpecError(f"{key} names nothing in this spec", chain[0].place(("matrix", key), key=True), hint))
+            errors.append(
+                SpecError(f"{key} names nothing in this spec", chain[0].place(("matrix", key), key=True), hint)
+            )
         else:
             axes.append([(target, ("matrix", key, index), value) for index, value in enumerate(values)])
     if errors:

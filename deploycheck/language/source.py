@@ -142,8 +142,8 @@ def _refused_syntax(text: str, file: str, lines: tuple[str, ...]) -> Iterator[Sp
         place = _at(event.start_mark, file, lines)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             yield SpecError("anchors and aliases are not part of the language", place, "use `extends` or `matrix`")
-        elif getattr(event, "tag", None) and event.tag != "!":
-            yield SpecError(f"the tag {event.tag} is not part of the language", place, "write the plain value")
+        elif (tag := getattr(event, "tag", None)) and tag != "!":
+            yield SpecError(f"the tag {tag} is not part of the language", place, "write the plain value")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEEPEST:

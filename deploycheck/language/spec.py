@@ -33,7 +33,9 @@ def _quantity(dimension: Dimension) -> Callable[[Any], Any]:
     return read
 
 
-Share = Annotated[float, BeforeValidator(_quantity(Dimension.PROPORTION), json_schema_input_type=str), Field(ge=0, le=1)]
+Share = Annotated[
+    float, BeforeValidator(_quantity(Dimension.PROPORTION), json_schema_input_type=str), Field(ge=0, le=1)
+]
 Seconds = Annotated[float, BeforeValidator(_quantity(Dimension.TIME), json_schema_input_type=str), Field(ge=0)]
 PerSecond = Annotated[float, BeforeValidator(_quantity(Dimension.RATE), json_schema_input_type=str), Field(gt=0)]
 
@@ -70,9 +72,7 @@ def _long_form(value: Any) -> Any:
     return value
 
 
-Expectations = dict[
-    str, Annotated[Expect, BeforeValidator(_long_form, json_schema_input_type=StrictStr | Expect)]
-]
+Expectations = dict[str, Annotated[Expect, BeforeValidator(_long_form, json_schema_input_type=StrictStr | Expect)]]
 One = Annotated[dict[str, Arguments], Field(min_length=1, max_length=1)]
 """A mapping with one key, the name of a thing, whose value is its arguments."""
 
@@ -158,15 +158,13 @@ class Search(Section):
 
 
 class Optimize(Section):
-    """What to vary: a path into the spec, to ``{choice: [...]}``, ``{log: [low, high]}`` or ``{uniform: [low, high]}``."""
+    """What to vary: a path into the spec, to ``choice``, ``log``, ``uniform`` or ``int`` with its values."""
 
     search: Search
     space: Annotated[
         dict[
             str,
-            Annotated[
-                dict[Literal["choice", "log", "uniform", "int"], list[Any]], Field(min_length=1, max_length=1)
-            ],
+            Annotated[dict[Literal["choice", "log", "uniform", "int"], list[Any]], Field(min_length=1, max_length=1)],
         ],
         Field(min_length=1),
     ]

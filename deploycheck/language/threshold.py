@@ -135,7 +135,9 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
     if scan.next.kind == "number":
         meant = ">=" if metric.direction == "higher" else "<="
         raise ThresholdError(
-            f"a threshold on {metric.name} needs a comparator", scan.next.column, f"did you mean {meant + ' ' + text!r}?"
+            f"a threshold on {metric.name} needs a comparator",
+            scan.next.column,
+            f"did you mean {meant + ' ' + text!r}?",
         )
     comparator = scan.take("comparator", "a comparator (>=, <=, ==, > or <)").text
     number = scan.take("number", "a number")
@@ -152,7 +154,14 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
     if not math.isfinite(value):
         raise ThresholdError("the number is too large", number.column)
     return Threshold(
-        comparator, value, unit.text if unit else "", dimension, relation, confidence, point, " ".join(text.split())
+        comparator,
+        value,
+        unit.text if unit else "",
+        dimension,
+        relation,
+        confidence,
+        point,
+        " ".join(text.split()),
     )
 
 

@@ -27,7 +27,10 @@ def loosened(cell: Cell, expected: list[Expectation], tree: Tree, vocabulary: Vo
         if check.variant:
             above += [(item, cell.place(item.path)) for item in expected if item.variant is None]
         for item, place in above:
-            same = (item.section, item.name) == (check.section, check.name) and item.variant in (None, check.variant)
+            same = (item.section, item.name) == (check.section, check.name) and item.variant in (
+                None,
+                check.variant,
+            )
             what = _looser(check, item, tree.confidence) if same else None
             if what:
                 errors.append(_error(what, cell.place(check.path), place, f"{check.section}.{check.name}"))
@@ -54,7 +57,8 @@ def _confidence(cell: Cell, tree: Tree) -> list[SpecError]:
         asked = _share(document.data.get("confidence"))
         if asked is not None and tree.confidence < asked:
             place = document.place(("confidence",))
-            what = f"a confidence of {tree.confidence:.4g} is lower than the {asked:.4g} that {place.file}:{place.line} asks for"
+            least = f"the {asked:.4g} that {place.file}:{place.line} asks for"
+            what = f"a confidence of {tree.confidence:.4g} is lower than {least}"
             errors.append(SpecError(what, cell.place(("confidence",)), "raise it"))
     return errors
 

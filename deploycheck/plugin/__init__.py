@@ -26,7 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("deploycheck", "deployment standards as checks")
     group.addoption("--deploycheck", action="store_true", help="collect the specs (YAML) among the paths given")
     group.addoption(
-        "--deploycheck-promote", action="store_true", help="promote what every check of its spec passed, in its registry"
+        "--deploycheck-promote",
+        action="store_true",
+        help="promote what every check of its spec passed, in its registry",
     )
     group.addoption(
         "--deploycheck-evidence", action="append", default=[], type=Path, metavar="PATH",

@@ -82,9 +82,7 @@ class Gate:
         if errors:
             raise SpecErrors(errors)
         subjects = self.extensions.subjects()
-        plans = [
-            make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, subjects) for spec in specs
-        ]
+        plans = [make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, subjects) for spec in specs]
         self.plans.update({plan.id: plan for plan in plans})
         return plans
 
@@ -103,7 +101,7 @@ class Gate:
         """Show a line of progress: in place on a terminal, now and then in a log."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         capture = self.config.pluginmanager.get_plugin("capturemanager")
-        if terminal is None or self.config.getoption("verbose") < 0:
+        if terminal is None or capture is None or self.config.getoption("verbose") < 0:
             return
         with capture.global_and_fixture_disabled():
             if terminal.isatty:
@@ -227,7 +225,9 @@ class Gate:
         reports = self.extensions.reports
         if path.suffix not in reports:
             known = ", ".join(sorted(reports))
-            raise DeploycheckError(f"no report has the suffix {path.suffix!r}", where=str(path), hint=f"there are: {known}")
+            raise DeploycheckError(
+                f"no report has the suffix {path.suffix!r}", where=str(path), hint=f"there are: {known}"
+            )
         text = load_object(reports[path.suffix], self.root, str(path))(evidence)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -43,7 +43,7 @@ class SpecFile(pytest.File):
             else:
                 yield from _stages(self, plan, self.gate)
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ARG002
         """Show mistakes in a spec as they are, without a traceback."""
         if isinstance(excinfo.value, DeploycheckError):
             return str(excinfo.value)
@@ -167,4 +167,3 @@ def _explain(record: CheckRecord) -> str:
     if record.reason:
         lines.append(record.reason)
     return "\n".join(lines)
-

@@ -20,7 +20,7 @@ class RegistryError(DeploycheckError):
     """The registry can't do what was asked; nothing was changed."""
 
 
-class StalePromotion(RegistryError):  # noqa: N818 - it names what was refused
+class StalePromotion(RegistryError):
     """Someone else moved the alias since it was looked at; nothing was changed."""
 
 
@@ -111,9 +111,7 @@ class Registry(Protocol):
         Proposing a version again keeps its ``created``; what is promoted next stands on the latest evidence.
         """
 
-    def promote(
-        self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str
-    ) -> Promotion:
+    def promote(self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str) -> Promotion:
         """Point ``alias`` at a proposed version, if it still points at ``expected``; else ``StalePromotion``.
 
         The version's bytes are verified first. Promoting what stands there already changes nothing.

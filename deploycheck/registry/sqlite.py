@@ -107,9 +107,7 @@ class SqliteRegistry:
             )
             return self._version(database, model, artifact.digest)
 
-    def promote(
-        self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str
-    ) -> Promotion:
+    def promote(self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str) -> Promotion:
         """Move the alias, if it still stands at ``expected``."""
         _check_names(model, alias)
         with self._transaction() as database:
@@ -135,9 +133,7 @@ class SqliteRegistry:
             standing = way_back(self._moves(database, "WHERE model = ? AND alias = ?", model, alias))
             if len(standing) < 2:
                 state = "stands at its first version" if standing else "was never promoted"
-                raise RegistryError(
-                    f"{alias} {state}: there is nothing to go back to", where=f"{self.path}: {model}"
-                )
+                raise RegistryError(f"{alias} {state}: there is nothing to go back to", where=f"{self.path}: {model}")
             current, before = standing[-1], standing[-2]
             self._verify_bytes(before.to_digest)
             version = self._promoted(database, before)

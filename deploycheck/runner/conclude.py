@@ -32,7 +32,18 @@ from deploycheck.runner.extensions import Extensions
 from deploycheck.store import open_artifact
 
 DEFAULT_SCHEME, DEFAULT_LOCATION = "sqlite", "registry.db"
-LIBRARIES = ("deploycheck", "jax", "jaxlib", "flax", "optax", "qwix", "orbax-checkpoint", "numpy", "starlette", "uvicorn")
+LIBRARIES = (
+    "deploycheck",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "qwix",
+    "orbax-checkpoint",
+    "numpy",
+    "starlette",
+    "uvicorn",
+)
 
 
 @dataclass
@@ -59,7 +70,9 @@ def conclude(plans: Sequence[Plan], results: Results, run: str) -> Evidence:
 
 
 def _environment(results: Results) -> Environment:
-    models = [Path(step.path) for steps in results.steps.values() for name, step in steps.items() if name.startswith("model[")]
+    models = [
+        Path(step.path) for steps in results.steps.values() for name, step in steps.items() if name.startswith("model[")
+    ]
     devices = {str(meta["device"]) for path in models if (meta := _meta(path)) and "device" in meta}
     return Environment(
         python=sys.version.split()[0],
@@ -84,7 +97,10 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
     promote = plan.spec.promote
     ruling = rule(
         expected,
-        {id: [Result(id, check.verdict, check.variant, check.artifact) for check in checks] for id, checks in attempts.items()},
+        {
+            id: [Result(id, check.verdict, check.variant, check.artifact) for check in checks]
+            for id, checks in attempts.items()
+        },
         list(_candidates(plan, attempts, steps)),
         promote.choose if promote else plan.candidates[0],
     )
@@ -122,7 +138,9 @@ def _candidates(
         before, drop = values.get((TRAINED, "accuracy")), values.get((variant, "accuracy_drop"))
         if accuracy is None and before is not None and drop is not None:
             accuracy = before - drop
-        latencies = [value for (name, metric), value in values.items() if name == variant and metric.startswith("latency.")]
+        latencies = [
+            value for (name, metric), value in values.items() if name == variant and metric.startswith("latency.")
+        ]
         try:
             size = bytes_of(open_artifact(Path(step.path)))
         except DeploycheckError:
@@ -151,7 +169,12 @@ def promote(evidence: Evidence, root: Path, cache: Path, extensions: Extensions)
 
 
 def _move(
-    chosen: CandidateRecord, target: TargetRecord, evidence: Evidence, root: Path, cache: Path, extensions: Extensions
+    chosen: CandidateRecord,
+    target: TargetRecord,
+    evidence: Evidence,
+    root: Path,
+    cache: Path,
+    extensions: Extensions,
 ) -> PromotionRecord:
     artifact = open_artifact(Path(chosen.path))
     if artifact.digest != chosen.artifact:
@@ -170,7 +193,7 @@ def _move(
 
 
 def open_registry(url: str | None, root: Path, cache: Path, extensions: Extensions) -> Registry:
-    """Open the registry at ``SCHEME:LOCATION``, a location inside the project; by default the one in the cache folder."""
+    """Open the registry at ``SCHEME:LOCATION``, inside the project; by default the one in the cache folder."""
     scheme, _, location = (url or f"{DEFAULT_SCHEME}:{DEFAULT_LOCATION}").partition(":")
     if scheme not in extensions.registries:
         known = ", ".join(sorted(extensions.registries))

@@ -26,7 +26,10 @@ class Extensions:
         """Return the names as the language needs them."""
         return Vocabulary(
             {name: metric.word for name, metric in self.metrics.items()},
-            *(frozenset(names) for names in (self.loaders, self.steps, self.compressors, self.runtimes, self.registries)),
+            *(
+                frozenset(names)
+                for names in (self.loaders, self.steps, self.compressors, self.runtimes, self.registries)
+            ),
         )
 
     def subjects(self) -> Mapping[str, frozenset[str]]:
@@ -56,7 +59,8 @@ def merged(kind: str, parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
         for name, path in part.items():
             if whole.setdefault(name, path) != path:
                 raise DeploycheckError(
-                    f"two plugins define the {kind} {name!r}: {whole[name]} and {path}", hint="rename or remove one"
+                    f"two plugins define the {kind} {name!r}: {whole[name]} and {path}",
+                    hint="rename or remove one",
                 )
     return whole
 
@@ -67,5 +71,7 @@ def merged_metrics(parts: Iterable[Iterable[MetricFunction]]) -> dict[str, Metri
     for part in parts:
         for metric in part:
             if whole.setdefault(metric.word.name, metric) is not metric:
-                raise DeploycheckError(f"two plugins define the metric {metric.word.name!r}", hint="rename or remove one")
+                raise DeploycheckError(
+                    f"two plugins define the metric {metric.word.name!r}", hint="rename or remove one"
+                )
     return whole

@@ -56,7 +56,12 @@ def measure(
 
 
 async def _ask(
-    server: Any, name: str, inputs: Mapping[str, np.ndarray], reference: np.ndarray, serve: Serve, progress: Callable[[str], None]
+    server: Any,
+    name: str,
+    inputs: Mapping[str, np.ndarray],
+    reference: np.ndarray,
+    serve: Serve,
+    progress: Callable[[str], None],
 ) -> report.LoadReport:
     from deploycheck.serving.load import Client, arrivals, session
 

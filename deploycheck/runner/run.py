@@ -85,7 +85,11 @@ class Runner:
         work = Work(plan, step, inputs, self.root, self.extensions, self.report)
         make, decided_by = MAKERS[step.kind]
         key = fingerprint(
-            {"step": step.kind, "made from": {name: inputs[name].digest for name in step.needs}, **decided_by(work)}
+            {
+                "step": step.kind,
+                "made from": {name: inputs[name].digest for name in step.needs},
+                **decided_by(work),
+            }
         )
         marker = self.folder / "failed" / key
         if marker.exists():
@@ -166,4 +170,3 @@ def prune_runs(cache: Path) -> None:
     folders = sorted((cache / "runs").glob("*/"), key=lambda folder: folder.stat().st_mtime)
     for folder in folders[:-RUNS_KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
-

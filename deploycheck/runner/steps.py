@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.language.spec import Serve
 from deploycheck.plan import Plan, Step, method_chain
 from deploycheck.runner.code import code_fingerprint, load_object, own_fingerprint, versions
 from deploycheck.runner.extensions import Extensions
@@ -46,6 +47,13 @@ class Work:
     def where(self) -> str:
         """The step as an error names it."""
         return f"{self.plan.id}: {self.step.name}"
+
+    @property
+    def serve(self) -> Serve:
+        """The serve section, without which there is no step that asks for it."""
+        if self.plan.spec.serve is None:
+            raise DeploycheckError("the spec has no `serve`", where=self.where)
+        return self.plan.spec.serve
 
     def input(self, kind: str) -> Artifact:
         """Return the artifact of the one step of this kind that this step needs."""
@@ -98,6 +106,7 @@ def decided_by_data(work: Work) -> Made:
 
 def make_training(work: Work, building: Building) -> Made:
     """Train every seed; keep the weights of the one that is best on validation."""
+    import jax.numpy as jnp
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -118,7 +127,8 @@ def make_training(work: Work, building: Building) -> Made:
     runs = train.train(build, prepared, _recipe(section), section.seeds, building.scratch, work.report, work.where)
     best, shape = train.best_run(runs), build(section.seeds[0])
     trained = Model(best.params, best.state, shape.apply, shape.train)
-    weights = to_network(trained, prepare, dict(dataset.fitted)).weights
+    fitted = {name: jnp.asarray(array) for name, array in dataset.fitted.items()}
+    weights = to_network(trained, prepare, fitted).weights
     save_file({name: np.asarray(array) for name, array in weights.items()}, building.out / "weights.safetensors")
     report = train.report_of(runs)
     training.write(report, building.out)
@@ -191,7 +201,14 @@ def make_outputs(work: Work, building: Building) -> Made:
     artifact, examples = work.input("model"), work.input("data").file("test.safetensors")
     work.report(f"evaluate: {work.step.variant}")
     answers = building.scratch / "answers.safetensors"
-    command = [sys.executable, "-m", "deploycheck.serving.predict", str(artifact.path), str(examples), str(answers)]
+    command = [
+        sys.executable,
+        "-m",
+        "deploycheck.serving.predict",
+        str(artifact.path),
+        str(examples),
+        str(answers),
+    ]
     child = subprocess.run(command, capture_output=True, text=True, timeout=PREDICT_TIMEOUT_S, check=False)
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
@@ -217,7 +234,7 @@ def make_load(work: Work, building: Building) -> Made:
     """Serve the artifact in a process of its own, and measure it under load."""
     from deploycheck.runner.measure import measure
 
-    serve = work.plan.spec.serve
+    serve = work.serve
     runtime = load_object(work.extensions.runtimes[serve.runtime], work.root, work.where)
     measure(work.input("model"), work.input("outputs"), work.input("data"), serve, runtime, building, work.report)
     return {"model": work.input("model").digest}
@@ -225,7 +242,7 @@ def make_load(work: Work, building: Building) -> Made:
 
 def decided_by_load(work: Work) -> Made:
     """The serve section. Its address lies in the run's own folder: it is measured anew in each."""
-    return {"serve": work.plan.spec.serve.model_dump(exclude={"expect"})}
+    return {"serve": work.serve.model_dump(exclude={"expect"})}
 
 
 MAKERS: Mapping[str, tuple[Callable[[Work, Building], Made], Callable[[Work], Made]]] = {
@@ -250,7 +267,9 @@ def _loader_arguments(work: Work) -> dict[str, Any]:
         path = (work.root / arguments["path"]).resolve()
         if not path.is_relative_to(work.root.resolve()):
             raise DeploycheckError(
-                f"{arguments['path']} lies outside of the project", where=work.where, hint="move the file into it"
+                f"{arguments['path']} lies outside of the project",
+                where=work.where,
+                hint="move the file into it",
             )
         arguments["path"] = path
     return arguments
@@ -267,7 +286,7 @@ def _file_digest(path: Path, where: str) -> str:
 
 
 def _preprocessing(work: Work) -> list[tuple[str, Preprocessing, Mapping[str, Any]]]:
-    steps = []
+    steps: list[tuple[str, Preprocessing, Mapping[str, Any]]] = []
     for entry in work.plan.spec.data.preprocess:
         ((name, options),) = entry.items()
         step = load_object(work.extensions.steps.get(name, name), work.root, work.where)
@@ -328,4 +347,8 @@ def _platform() -> dict[str, Any]:
     import jax
 
     libraries = ("jax", "jaxlib", "flax", "optax", "qwix", "numpy", "safetensors")
-    return {"versions": versions(*libraries), "device": jax.devices()[0].device_kind, "backend": jax.default_backend()}
+    return {
+        "versions": versions(*libraries),
+        "device": jax.devices()[0].device_kind,
+        "backend": jax.default_backend(),
+    }

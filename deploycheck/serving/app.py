@@ -85,7 +85,10 @@ class Service:
 
 
 async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
-    """Read a request's body; 413 past ``limit`` bytes (told by its header before any is read), 408 past ``timeout_s``."""
+    """Read a request's body.
+
+    413 past ``limit`` bytes, before any is read where its header says so; 408 past ``timeout_s``.
+    """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise BadRequest("the body is compressed: send it as it is", 415)
     announced = request.headers.get("content-length", "0")
@@ -123,7 +126,12 @@ def make_app(service: Service) -> Starlette:
         from importlib.metadata import version
 
         return JSONResponse(
-            {"name": "deploycheck", "version": version("deploycheck"), "extensions": [BINARY], "artifact": digest}
+            {
+                "name": "deploycheck",
+                "version": version("deploycheck"),
+                "extensions": [BINARY],
+                "artifact": digest,
+            }
         )
 
     async def model_metadata(request: Request) -> Response:
@@ -187,7 +195,9 @@ async def _on_refusal(_: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = error.headers if isinstance(error, HTTPException) else None
-    message = {404: "there is nothing at this path", 405: f"{request.method} is not answered here"}.get(status, "bad request")
+    message = {404: "there is nothing at this path", 405: f"{request.method} is not answered here"}.get(
+        status, "bad request"
+    )
     return JSONResponse({"error": message}, status, headers)
 
 

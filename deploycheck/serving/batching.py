@@ -75,7 +75,7 @@ class Batcher:
                 self.metrics.queue_seconds.observe(started - waiting.since)
             try:
                 await self._answer(batch)
-            except Exception as error:  # noqa: BLE001 - a model may fail in any way; its requests must hear of it
+            except Exception as error:
                 if len(batch) == 1:
                     _fail(batch[0], error)
                 else:
@@ -144,7 +144,7 @@ class Batcher:
         for waiting in batch:
             try:
                 await self._answer([waiting])
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:
                 _fail(waiting, error)
 
 

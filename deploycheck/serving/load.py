@@ -54,16 +54,15 @@ class Sent:
         finite = [latency for latency in self.latencies_s if math.isfinite(latency)]
         allowed = max(LATE_S, 0.1 * float(np.quantile(finite, 0.99))) if finite else math.inf
         if lag > allowed:
-            return f"the client fell behind its own schedule: p99 {lag * 1e3:.1f} ms late, at most {allowed * 1e3:.1f} ms allowed"
+            late = f"p99 {lag * 1e3:.1f} ms late, at most {allowed * 1e3:.1f} ms allowed"
+            return f"the client fell behind its own schedule: {late}"
         return ""
 
 
 def arrivals(kind: str, rate: float, count: int, seed: int) -> Arrivals:
     """Draw ``count`` arrivals at ``rate`` a second: ``poisson``, or ``constant`` spacing."""
-    if kind == "constant":
-        gaps = np.full(count, 1 / rate)
-    else:
-        gaps = np.random.default_rng(seed).exponential(1 / rate, count)
+    drawn = np.random.default_rng(seed).exponential(1 / rate, count)
+    gaps = np.full(count, 1 / rate) if kind == "constant" else drawn
     return Arrivals(tuple(np.cumsum(gaps).tolist()), f"{count} requests, {kind} arrivals at {rate:g} /s")
 
 
@@ -199,5 +198,7 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 def session() -> aiohttp.ClientSession:
     """Return an HTTP session for any number of requests at once; use it in an ``async with``."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), auto_decompress=False
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+        auto_decompress=False,
     )

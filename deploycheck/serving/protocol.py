@@ -129,7 +129,9 @@ def _split(headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
     if written is None:
         return body, b""
     if not written.isascii() or not written.isdigit() or int(written[:20]) > len(body) or len(written) > 20:
-        raise BadRequest(f"Inference-Header-Content-Length is {written[:40]!r}, expected at most the body's {len(body)} bytes")
+        raise BadRequest(
+            f"Inference-Header-Content-Length is {written[:40]!r}, expected at most the body's {len(body)} bytes"
+        )
     length = int(written)
     return body[:length], body[length:]
 
@@ -263,7 +265,7 @@ def encode_response(request: InferRequest, outputs: Mapping[str, np.ndarray], si
     specs = {tensor.name: tensor for tensor in signature.outputs}
     for name, binary in request.outputs.items():
         array = outputs[name]
-        tensor = {"name": name, "datatype": specs[name].datatype, "shape": list(array.shape)}
+        tensor: dict[str, Any] = {"name": name, "datatype": specs[name].datatype, "shape": list(array.shape)}
         if binary:
             raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
             parts.append(raw)
@@ -271,7 +273,11 @@ def encode_response(request: InferRequest, outputs: Mapping[str, np.ndarray], si
         else:
             tensor["data"] = array.ravel().tolist()
         tensors.append(tensor)
-    content: dict[str, Any] = {"model_name": signature.model, "model_version": signature.version, "outputs": tensors}
+    content: dict[str, Any] = {
+        "model_name": signature.model,
+        "model_version": signature.version,
+        "outputs": tensors,
+    }
     if request.id is not None:
         content["id"] = request.id
     return _joined(orjson.dumps(content), parts)

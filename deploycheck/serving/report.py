@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 REPORT = "load.json"
 
@@ -39,5 +40,6 @@ def write(report: LoadReport, folder: Path) -> None:
 
 def read(folder: Path) -> LoadReport:
     """Read what ``write`` wrote."""
-    loaded = json.loads((folder / REPORT).read_text())
-    return LoadReport(**{name: tuple(value) if isinstance(value, list) else value for name, value in loaded.items()})
+    loaded: dict[str, Any] = json.loads((folder / REPORT).read_text())
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in loaded.items()}
+    return LoadReport(**cast(dict[str, Any], fields))

@@ -33,10 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 picks a free one (default: 8000)")
     parser.add_argument("--max-batch", type=int, default=DEFAULTS.max_batch, help="examples in a batch at most")
     parser.add_argument("--max-delay-ms", type=float, default=1e3 * DEFAULTS.max_delay_s, help="wait to fill a batch")
-    parser.add_argument("--max-body-mb", type=float, default=DEFAULTS.max_body_bytes / 2**20, help="largest request, MiB")
+    parser.add_argument(
+        "--max-body-mb", type=float, default=DEFAULTS.max_body_bytes / 2**20, help="largest request, MiB"
+    )
     parser.add_argument("--body-timeout", type=float, default=DEFAULTS.body_timeout_s, metavar="S")
     parser.add_argument("--header-timeout", type=float, default=DEFAULTS.header_timeout_s, metavar="S")
-    parser.add_argument("--insecure", action="store_true", help="allow another address than this machine's: anyone who reaches it can ask")
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="allow another address than this machine's: anyone who reaches it can ask",
+    )
     parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input is closed")
 
 
@@ -56,7 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
         service = Service(Engine(loaded, batch_sizes(limits.max_batch)), limits)
         listening = _listen(arguments.host, arguments.port)
     except DeploycheckError as error:
-        say(event="failed", error=f"{error.where}: {error.what}" if error.where else error.what, hint=error.hint)
+        say(
+            event="failed",
+            error=f"{error.where}: {error.what}" if error.where else error.what,
+            hint=error.hint,
+        )
         return 1
     server = _Server(service, limits, started, listening)
     if arguments.exit_with_parent:
@@ -124,7 +134,7 @@ class _Server(uvicorn.Server):
         loaded = time.monotonic() - self.started_at
         try:
             compiled = await self.service.start()
-        except Exception as error:  # noqa: BLE001 - whatever compiling raises is told to who started this
+        except Exception as error:
             say(event="failed", error=f"the model can't be compiled: {type(error).__name__}: {error}", hint="")
             self.failed = self.should_exit = True
             return

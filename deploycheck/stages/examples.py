@@ -57,7 +57,8 @@ def as_examples(loaded: Any, names: tuple[str, ...], where: str) -> Examples:
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DeploycheckError(
-            f"labels are {labels.dtype} of shape {labels.shape}, expected class numbers of shape [n]", where=where
+            f"labels are {labels.dtype} of shape {labels.shape}, expected class numbers of shape [n]",
+            where=where,
         )
     if len(labels) and labels.min() < 0:
         raise DeploycheckError(f"labels hold {labels.min()}, expected class numbers from 0", where=where)
@@ -67,9 +68,7 @@ def as_examples(loaded: Any, names: tuple[str, ...], where: str) -> Examples:
     return Examples(arrays, labels)
 
 
-def split(
-    examples: Examples, fractions: Mapping[str, float], *, seed: int, stratify: bool
-) -> dict[str, Examples]:
+def split(examples: Examples, fractions: Mapping[str, float], *, seed: int, stratify: bool) -> dict[str, Examples]:
     """Cut the examples into named parts by ``fractions`` (which sum to 1), the same way for the same seed.
 
     With ``stratify`` every class is cut in these fractions, so each part has the classes in the shares that the

@@ -43,9 +43,7 @@ def write(
     same bytes: no date, no path and no source line is written into them.
     """
     (batch,) = export.symbolic_shape("batch")
-    arguments = {
-        key: jax.ShapeDtypeStruct((batch, *shape), np.dtype(dtype)) for key, (shape, dtype) in inputs.items()
-    }
+    arguments = {key: jax.ShapeDtypeStruct((batch, *shape), np.dtype(dtype)) for key, (shape, dtype) in inputs.items()}
     weights = {key: jax.ShapeDtypeStruct(array.shape, array.dtype) for key, array in network.weights.items()}
     function = jax.jit(lambda weights, inputs: {"logits": network.apply(weights, inputs)})
     try:
@@ -83,7 +81,7 @@ def loadable_until(exported: date) -> date:
 @contextmanager
 def _without_source_lines() -> Iterator[None]:
     """Keep the file names and line numbers of the user's machine out of the program."""
-    before = jax.config.jax_traceback_in_locations_limit
+    before = jax.config.read("jax_traceback_in_locations_limit")
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

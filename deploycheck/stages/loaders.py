@@ -27,7 +27,7 @@ def csv(path: Path, *, labels: str, delimiter: str = ",", input: str = "") -> tu
     all features are one float32 array ``[n, features]`` of that name.
     """
     try:
-        table = np.genfromtxt(path, delimiter=delimiter, names=True, dtype=np.float64, encoding="utf-8")
+        table: Any = np.genfromtxt(path, delimiter=delimiter, names=True, dtype=np.float64, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DeploycheckError(f"can't be read as CSV: {error}", where=str(path)) from error
     table = np.atleast_1d(table)
@@ -51,9 +51,7 @@ def parquet(path: Path, *, labels: str, input: str = "") -> tuple[Any, np.ndarra
     return _tabular(columns, labels, input, path)
 
 
-def _apart(
-    columns: dict[str, np.ndarray], labels: str, path: Path
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _apart(columns: dict[str, np.ndarray], labels: str, path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     if labels not in columns:
         raise DeploycheckError(
             f"no column or array {labels!r} for the labels; there are: {', '.join(columns) or 'none'}",

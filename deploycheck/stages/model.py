@@ -20,7 +20,7 @@ from flax import linen, nnx
 from deploycheck.errors import DeploycheckError
 
 PyTree = Any
-Inputs = Mapping[str, jax.Array]
+Inputs = Mapping[str, Any]
 """Input name to array, the batch as first axis."""
 Weights = dict[str, jax.Array]
 """Weight name (its path in the model, ``params/conv/kernel``) to array."""
@@ -61,7 +61,9 @@ class Method:
     """
 
     compress: Callable[[Network, Mapping[str, Any], Inputs, str], Network]
-    rewrite: Callable[[Callable[[Weights, Inputs], jax.Array], Mapping[str, Any]], Callable[[Weights, Inputs], jax.Array]]
+    rewrite: Callable[
+        [Callable[[Weights, Inputs], jax.Array], Mapping[str, Any]], Callable[[Weights, Inputs], jax.Array]
+    ]
 
 
 def build_model(
@@ -72,7 +74,11 @@ def build_model(
     ``build`` is handed the seed if it has a parameter ``rngs`` (as ``nnx.Rngs``), ``key`` (as a JAX key) or
     ``seed`` (as an int). ``example`` holds one batch of inputs, for models that find their shapes from it.
     """
-    given = {"rngs": lambda: nnx.Rngs(seed), "key": lambda: jax.random.key(seed), "seed": lambda: seed}
+    given: dict[str, Callable[[], Any]] = {
+        "rngs": lambda: nnx.Rngs(seed),
+        "key": lambda: jax.random.key(seed),
+        "seed": lambda: seed,
+    }
     # A module class hides its arguments behind a metaclass.
     accepted = inspect.signature(build.__init__ if inspect.isclass(build) else build).parameters
     seeded = {name: make() for name, make in given.items() if name in accepted and name not in options}
@@ -106,7 +112,8 @@ def _from_nnx(module: nnx.Module) -> Model:
     graph = nnx.split(module, nnx.Param, nnx.RngState, ...)[0]
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> jax.Array:
-        return _call(nnx.merge(graph, params, rngs, state), inputs)
+        logits: jax.Array = _call(nnx.merge(graph, params, rngs, state), inputs)
+        return logits
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[jax.Array, PyTree]:
         module = nnx.merge(training_graph, params, _reseeded(rngs, key), state)
@@ -136,7 +143,10 @@ def _from_linen(module: linen.Module, example: Inputs, seed: int) -> Model:
     params = variables.pop("params", {})
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> jax.Array:
-        return _call(lambda *a, **k: module.apply({"params": params, **state}, *a, **k), inputs, **inference)
+        logits: jax.Array = _call(
+            lambda *a, **k: module.apply({"params": params, **state}, *a, **k), inputs, **inference
+        )
+        return logits
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[jax.Array, PyTree]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -153,7 +163,8 @@ def _from_linen(module: linen.Module, example: Inputs, seed: int) -> Model:
 def _from_function(params: PyTree, function: Callable[[PyTree, Any], jax.Array]) -> Model:
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> jax.Array:
         del state
-        return _call(lambda *a, **k: function(params, *a, **k), inputs)
+        logits: jax.Array = _call(lambda *a, **k: function(params, *a, **k), inputs)
+        return logits
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[jax.Array, PyTree]:
         del key

@@ -30,7 +30,7 @@ class Step:
 
 def _fit_scale(inputs: Arrays, *, by: float = 1.0, offset: float = 0.0) -> dict[str, np.ndarray]:
     del inputs
-    return {"by": np.float32(by), "offset": np.float32(offset)}
+    return {"by": np.asarray(by, np.float32), "offset": np.asarray(offset, np.float32)}
 
 
 def _apply_scale(fitted: Arrays, inputs: Arrays) -> dict[str, jax.Array]:
@@ -40,10 +40,9 @@ def _apply_scale(fitted: Arrays, inputs: Arrays) -> dict[str, jax.Array]:
 def _fit_standardize(inputs: Arrays, *, epsilon: float = 1e-6) -> dict[str, np.ndarray]:
     fitted: dict[str, np.ndarray] = {}
     for name, array in inputs.items():
-        fitted[f"{name}.mean"] = np.nanmean(array, axis=0, dtype=np.float64).astype(np.float32)
-        fitted[f"{name}.deviation"] = np.nanstd(array, axis=0, dtype=np.float64).astype(np.float32) + np.float32(
-            epsilon
-        )
+        deviation = np.nanstd(array, axis=0, dtype=np.float64) + epsilon
+        fitted[f"{name}.mean"] = np.asarray(np.nanmean(array, axis=0, dtype=np.float64), np.float32)
+        fitted[f"{name}.deviation"] = np.asarray(deviation, np.float32)
     return fitted
 
 

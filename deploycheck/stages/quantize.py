@@ -164,7 +164,8 @@ def _traced(apply: Apply, weights: Mapping[str, Any], inputs: Inputs, arithmetic
     arguments = [arithmetic.wrap(name, weights[name]) for name in sorted(weights)]
     arguments += [inputs[name] for name in sorted(inputs)]
     (logits,) = _evaluate(closed.jaxpr, closed.consts, arguments, arithmetic)
-    return arithmetic.plain(logits)
+    plain: jax.Array = arithmetic.plain(logits)
+    return plain
 
 
 def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], arithmetic: Any) -> list[Any]:
@@ -187,7 +188,14 @@ def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], ar
 
 def _called(equation: Any) -> core.ClosedJaxpr | None:
     """Return what a call runs, where the call takes and gives just what its body does."""
-    if equation.primitive.name not in ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat"):
+    if equation.primitive.name not in (
+        "jit",
+        "pjit",
+        "closed_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "remat",
+    ):
         return None
     inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
     return inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())

@@ -19,7 +19,7 @@ from jax import lax
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
-from deploycheck.stages.model import Model, PyTree, predictor
+from deploycheck.stages.model import Inputs, Model, PyTree, predictor
 from deploycheck.stages.training import Epoch, SeedReport, TrainingReport
 
 CHECKPOINT_SHARE = 0.05
@@ -163,10 +163,15 @@ def _compile(model: Model, examples: Mapping[str, Examples], recipe: Recipe, whe
     steps = recipe.epochs * (count // min(recipe.batch_size, count))
     transform = optimizer(recipe, steps, where)
     batch = min(recipe.batch_size, len(examples["validation"]))
+
+    def infer(weights: PyTree, inputs: Inputs) -> jax.Array:
+        params, state = weights
+        return model.apply(params, state, inputs)
+
     return _Program(
         transform.init,
         _compile_epoch(model, transform, recipe, count),
-        predictor(lambda weights, inputs: model.apply(*weights, inputs), batch),
+        predictor(infer, batch),
     )
 
 
@@ -181,9 +186,7 @@ def _run(
     report: Callable[[str], None],
     where: str,
 ) -> Run:
-    fresh = _Progress(
-        model.params, model.state, program.init(model.params), (model.params, model.state), (), 0, False
-    )
+    fresh = _Progress(model.params, model.state, program.init(model.params), (model.params, model.state), (), 0, False)
     progress = _restore(manager, fresh)
     if progress.epochs and not progress.finished:
         report(f"{title}: resumed after epoch {len(progress.epochs)}")

@@ -24,7 +24,7 @@ _NO_KINDS = frozenset({"partial", "work", "locks"})
 """What a store calls its own folders."""
 
 
-class CorruptArtifact(DeploycheckError):  # noqa: N818 - it names what was found
+class CorruptArtifact(DeploycheckError):
     """An artifact is not what its manifest says. It is named, and never used."""
 
 

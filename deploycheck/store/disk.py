@@ -58,6 +58,4 @@ def explained(path: Path) -> Iterator[None]:
         ours = [name for name in named if name.absolute().is_relative_to(path.absolute())]
         if error.errno not in _HINTS or not ours:
             raise
-        raise StoreError(
-            f"can't be written: {error.strerror}", where=str(ours[0]), hint=_HINTS[error.errno]
-        ) from error
+        raise StoreError(f"can't be written: {error.strerror}", where=str(ours[0]), hint=_HINTS[error.errno]) from error

@@ -59,9 +59,7 @@ def _paired(lost: int, gained: int, total: int, confidence: float) -> tuple[floa
     return lost_low - gained_high, lost_high - gained_low
 
 
-def _order_statistics(
-    values: tuple[float, ...], probability: float, confidence: float
-) -> tuple[float, float]:
+def _order_statistics(values: tuple[float, ...], probability: float, confidence: float) -> tuple[float, float]:
     """Distribution-free bounds on a quantile (David and Nagaraja, Order Statistics, 2003, section 7.1).
 
     The upper bound is the smallest observation with ``P[Binomial(n, p) < rank] >= confidence``; with fewer

@@ -69,7 +69,9 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
     if _holds(threshold, low, high):
         return replace(verdict, outcome=Outcome.PASS)
     if _broken(threshold, low, high):
-        return replace(verdict, reason=measurement.doubt) if measurement.doubt else replace(verdict, outcome=Outcome.FAIL)
+        return (
+            replace(verdict, reason=measurement.doubt) if measurement.doubt else replace(verdict, outcome=Outcome.FAIL)
+        )
     return replace(verdict, reason=_what_would_decide(measurement, threshold, level))
 
 

@@ -115,7 +115,7 @@ class Project:
         return caught.value
 
     def refused(self, text: str | bytes, name: str = "specs/spec.yaml") -> list[str]:
-        """Return each error of a refused spec as ``line: what [hint]``, with its file where it's another one."""
+        """Return each error of a refused spec as ``line: what [hint]``, after its file if that's another one."""
         return [
             f"{'' if error.place.file == name else error.place.file + ':'}{error.place.line}: {error.what}"
             + (f" [{error.hint}]" if error.hint else "")

@@ -45,7 +45,7 @@ def test_a_wrong_name_is_refused_with_what_was_meant(project: Project) -> None:
 
 def test_a_wrong_argument_is_refused_with_what_was_meant(project: Project) -> None:
     text = MINIMAL.replace("{features: [32],", "{feature: [32], features: [32],")
-    assert project.refused(text) == ["4: conv_classifier takes no 'feature' [did you mean 'features'?]"]
+    assert project.refused(text) == ["5: conv_classifier takes no 'feature' [did you mean 'features'?]"]
 
 
 def test_a_missing_argument_is_refused(project: Project) -> None:
@@ -88,7 +88,8 @@ def test_every_way_to_define_a_name_is_found(project: Project, source: str, give
 
 
 @pytest.mark.parametrize(
-    "source", ["build, other = print, print\n", "from specs.models import *\n", "for build in [print]: pass\n"]
+    "source",
+    ["build, other = print, print\n", "from specs.models import *\n", "for build in [print]: pass\n"],
 )
 def test_a_name_that_may_be_there_is_not_refused(project: Project, source: str) -> None:
     build = "specs.made:anything" if "*" in source else "specs.made:build"
@@ -109,7 +110,13 @@ def test_a_name_inside_of_a_function_is_not_found(project: Project) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [b"def build(:\n", b"\xff\xfe", b"x = '\0'\n", b"x = 1" + b" + 1" * 100_000, b"x = " + b"-" * 100_000 + b"1"],
+    [
+        b"def build(:\n",
+        b"\xff\xfe",
+        b"x = '\0'\n",
+        b"x = 1" + b" + 1" * 100_000,
+        b"x = " + b"-" * 100_000 + b"1",
+    ],
     ids=["syntax", "encoding", "nul", "deep", "deeper"],
 )
 def test_a_module_that_cannot_be_parsed_is_refused(project: Project, source: bytes) -> None:
@@ -134,6 +141,15 @@ def test_what_is_no_import_path_is_refused(project: Project, path: str, where: s
     assert error.place.line == line_of(text, f"{where}:")
 
 
+@pytest.mark.parametrize("value", ["3", "null", "[a]", "{a: b}", "true"])
+@pytest.mark.parametrize("where", ["build", "load"])
+def test_an_import_path_that_is_no_string_is_refused(project: Project, value: str, where: str) -> None:
+    old = {"build": "specs.models:conv_classifier", "load": "specs.data:digits"}[where]
+    text = MINIMAL.replace(f"{where}: {old}", f"{where}: {value}")
+    (error,) = project.errors(text).errors
+    assert error.place.line == line_of(text, f"{where}:")
+
+
 def test_a_loader_is_known_or_refused_with_what_was_meant(project: Project) -> None:
     assert project.one(MINIMAL.replace("specs.data:digits", "npz"))
     assert project.refused(MINIMAL.replace("specs.data:digits", "parket")) == [
@@ -148,7 +164,7 @@ def with_steps(steps: str) -> str:
 def test_a_step_is_known_or_code_or_refused_at_its_name(project: Project) -> None:
     assert project.one(with_steps("[{scale: {by: 2}}, {'specs.data:shift': {by: 1}}]"))
     (error,) = project.errors(with_steps("[{scale: {by: 2}}, {standardise: {}}]")).errors
-    assert (error.place.line, error.place.column) == (9, 36)
+    assert (error.place.line, error.place.column) == (9, 35)
     assert error.hint == "did you mean 'standardize'?"
     assert project.refused(with_steps("[{'specs.data:shft': {by: 1}}]")) == [
         "9: specs.data has no shft [did you mean 'shift'?]"
@@ -180,11 +196,16 @@ def test_an_optimizer_goes_by_its_optax_name_and_arguments(project: Project, opt
     ("optimizer", "column", "what", "hint"),
     [
         ("{adm: {learning_rate: 1e-3}}", 15, "optax has no optimiser 'adm'", "did you mean 'adam'?"),
-        ("{adam: {learning_rte: 1e-3, learning_rate: 1}}", 22, "adam takes no 'learning_rte'", "did you mean 'learning_rate'?"),
+        (
+            "{adam: {learning_rte: 1, learning_rate: 1}}",
+            22,
+            "adam takes no 'learning_rte'",
+            "did you mean 'learning_rate'?",
+        ),
         ("{adam: {b1: 0.9}}", 15, "adam needs learning_rate", ""),
         ("{_src: {}}", 15, "optax has no optimiser '_src'", None),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_optimizer_is_refused_where_it_is_wrong(
     project: Project, optimizer: str, column: int, what: str, hint: str | None
 ) -> None:

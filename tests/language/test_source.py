@@ -195,9 +195,7 @@ def test_a_bomb_of_nesting_neither_crashes_nor_hangs(sign: str) -> None:
         "try: parse('a:\\n  ' + sys.argv[1] * 400_000 + 'x', Path('x'), 'x')\n"
         "except SpecErrors: print('refused')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, sign], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code, sign], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "refused"), done.stderr[-500:]
 
 

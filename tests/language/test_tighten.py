@@ -15,12 +15,15 @@ train:
     accuracy: ">= 97 %"
     learned: {threshold: ">= 50 % over majority @ 95 %"}
 """
-COMPRESSED = STANDARD + """\
+COMPRESSED = (
+    STANDARD
+    + """\
 compress:
   expect:
     accuracy_drop: "<= 1 pp"
     size: "<= 60 kB"
 """
+)
 
 CHILD = MINIMAL + "extends: edge.yaml\n"
 VARIANTS = "compress:\n  variants:\n    int8:\n      quantize: {weights: int8}\n"
@@ -83,7 +86,10 @@ def test_a_warning_where_the_standard_has_an_error_is_refused(standard: Project)
 
 
 def test_an_error_where_the_standard_has_a_warning_passes(standard: Project) -> None:
-    standard.write(STANDARD.replace('accuracy: ">= 97 %"', 'accuracy: {threshold: ">= 97 %", severity: warn}'), "specs/edge.yaml")
+    standard.write(
+        STANDARD.replace('accuracy: ">= 97 %"', 'accuracy: {threshold: ">= 97 %", severity: warn}'),
+        "specs/edge.yaml",
+    )
     assert standard.one(with_accuracy('">= 97 %"')).expectations[0].severity == "error"
 
 
@@ -121,7 +127,10 @@ def test_a_variants_own_check_may_not_be_looser_than_its_sections(project: Proje
 
 def test_a_variants_own_check_may_be_tighter(project: Project) -> None:
     text = MINIMAL + VARIANTS + '      expect: {size: "<= 50 kB"}\n  expect: {size: "<= 60 kB"}\n'
-    assert [(item.variant, item.threshold.value) for item in project.one(text).expectations[1:]] == [(None, 60e3), ("int8", 50e3)]
+    assert [(item.variant, item.threshold.value) for item in project.one(text).expectations[1:]] == [
+        (None, 60e3),
+        ("int8", 50e3),
+    ]
 
 
 def test_a_variants_own_check_may_not_be_looser_than_the_standards(compressed: Project) -> None:
@@ -130,8 +139,8 @@ def test_a_variants_own_check_may_not_be_looser_than_the_standards(compressed: P
 
 
 def test_the_checks_of_one_variant_are_not_held_against_anothers(project: Project) -> None:
-    text = MINIMAL + VARIANTS + '      expect: {size: "<= 50 kB"}\n    int4:\n      quantize: {weights: int4}\n      expect: {size: "<= 90 kB"}\n'
-    assert project.one(text)
+    other = '    int4:\n      quantize: {weights: int4}\n      expect: {size: "<= 90 kB"}\n'
+    assert project.one(MINIMAL + VARIANTS + '      expect: {size: "<= 50 kB"}\n' + other)
 
 
 def test_points_instead_of_relative_percent_are_refused(compressed: Project) -> None:
@@ -152,9 +161,11 @@ def test_a_waiver_of_one_check_does_not_cover_another(standard: Project) -> None
 
 
 def test_every_loosened_check_is_reported_at_once(compressed: Project) -> None:
-    text = with_accuracy('">= 90 %"\n    learned: ">= 10 % over majority"') + VARIANTS + '  expect: {size: "<= 70 kB"}\n'
+    text = (
+        with_accuracy('">= 90 %"\n    learned: ">= 10 % over majority"') + VARIANTS + '  expect: {size: "<= 70 kB"}\n'
+    )
     assert [error.place.line for error in compressed.errors(text).errors] == [
-        line_of(text, "accuracy:"), line_of(text, "learned:"), line_of(text, "size:")
+        line_of(text, "accuracy:"), line_of(text, "learned:"), line_of(text, "70 kB")
     ]  # fmt: skip
 
 
@@ -170,13 +181,23 @@ def test_a_matrix_may_not_drop_a_check_of_the_standard(compressed: Project, matr
 
 
 @pytest.mark.parametrize(
-    "asked", ["samples: 1000", "slices: {writer: all}", "baseline: required"], ids=["samples", "slices", "baseline"]
+    "asked",
+    ["samples: 1000", "slices: {writer: all}", "baseline: required"],
+    ids=["samples", "slices", "baseline"],
 )
 def test_what_the_long_form_of_a_standard_asks_may_not_be_dropped(standard: Project, asked: str) -> None:
-    standard.write(STANDARD.replace('accuracy: ">= 97 %"', f'accuracy: {{threshold: ">= 97 %", {asked}}}'), "specs/edge.yaml")
+    standard.write(
+        STANDARD.replace('accuracy: ">= 97 %"', f'accuracy: {{threshold: ">= 97 %", {asked}}}'),
+        "specs/edge.yaml",
+    )
     assert standard.errors(with_accuracy('">= 97 %"'))
 
 
 def test_a_waiver_in_a_standard_is_refused_in_the_specs_that_extend_it_too(standard: Project) -> None:
     standard.write(STANDARD + f'waive: {{"train.accuracy": {WAIVER}}}\n', "specs/edge.yaml")
     assert standard.errors(with_accuracy('">= 1 %"'))
+
+
+def test_a_standards_confidence_holds_however_it_is_written(project: Project) -> None:
+    project.write("deploycheck: 1\nname: edge\nconfidence: 0.99\n", "specs/edge.yaml")
+    assert project.errors(CHILD + "confidence: 60 %\n")

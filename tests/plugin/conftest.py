@@ -20,7 +20,7 @@ import pytest
 import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
-NET = '''
+NET = """
 import jax, jax.numpy as jnp
 from flax import linen, nnx
 
@@ -64,9 +64,9 @@ def build_function(features, key):
         return hidden @ params["out"] + params["bias"]
 
     return params, apply
-'''
+"""
 
-DATA = '''
+DATA = """
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -79,7 +79,7 @@ def digits():
 def shuffled():
     images, labels = digits()
     return images, np.random.default_rng(0).permutation(labels)
-'''
+"""
 
 SPEC = """\
 deploycheck: 1

@@ -45,7 +45,9 @@ def test_without_the_flag_it_says_what_would_be_promoted_and_moves_nothing(proje
     assert not project.promoted
 
 
-def test_an_unchanged_spec_is_not_done_again_and_a_changed_one_only_from_there(project: Project, tmp_path: Path) -> None:
+def test_an_unchanged_spec_is_not_done_again_and_a_changed_one_only_from_there(
+    project: Project, tmp_path: Path
+) -> None:
     project.write()
     project.run("spec.yaml", cache=tmp_path)
     assert {step["reused"] for step in project.spec["steps"]} == {False}
@@ -96,7 +98,10 @@ def test_a_model_that_learned_nothing_is_refused_by_name(project: Project) -> No
     assert result.ret == 1
     assert project.verdicts()["train::learned"] == "fail"
     learned = next(check for check in project.spec["checks"] if check["metric"] == "learned")
-    said = re.search(r"for the majority class; training loss ([\d.]+) in the first epoch, ([\d.]+) in the last of 3", learned["reason"])
+    said = re.search(
+        r"for the majority class; training loss ([\d.]+) in the first epoch, ([\d.]+) in the last of 3",
+        learned["reason"],
+    )
     assert said
     assert float(said[2]) == pytest.approx(math.log(10), abs=0.1)
     assert project.spec["decision"] == "withheld"
@@ -139,7 +144,9 @@ def test_mistakes_in_arguments_are_found_without_running_the_code(project: Proje
 
 
 def test_what_this_version_cannot_run_is_said_before_anything_is_run(project: Project, tmp_path: Path) -> None:
-    project.write(SPEC.replace("int8: {quantize: {weights: int8, activations: int8}}", "small: {prune: {sparsity: 80 %}}"))
+    project.write(
+        SPEC.replace("int8: {quantize: {weights: int8, activations: int8}}", "small: {prune: {sparsity: 80 %}}")
+    )
     result = project.run("spec.yaml", cache=tmp_path / "cache")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["*spec.yaml:22:*the method `prune` can't be run by this version*"])
@@ -214,9 +221,7 @@ def test_linen_nnx_and_a_plain_function_pass_through_the_same_spec(project: Proj
     result = project.run("spec.yaml")
     assert result.ret == 0
     specs = {spec["id"]: spec["decision"] for spec in project.evidence["specs"]}
-    assert specs == {
-        f"spec.yaml::[build=net:build_{form}]": "promotable" for form in ("nnx", "linen", "function")
-    }
+    assert specs == {f"spec.yaml::[build=net:build_{form}]": "promotable" for form in ("nnx", "linen", "function")}
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "model.jax_export"])
@@ -235,7 +240,9 @@ def test_a_flipped_byte_in_a_stored_artifact_is_refused_by_name(project: Project
     result.stdout.fnmatch_lines([f"*{file} is damaged: expected sha256*"])
     assert project.spec["decision"] == "withheld"
     assert not project.promoted
-    assert not any(check["stage"].startswith("serve") and check["verdict"] == "pass" for check in project.spec["checks"])
+    assert not any(
+        check["stage"].startswith("serve") and check["verdict"] == "pass" for check in project.spec["checks"]
+    )
 
 
 def test_evidence_of_an_artifact_that_changed_since_promotes_nothing(

@@ -70,7 +70,11 @@ def test_a_dataset_comes_back_as_written(tmp_path: Path) -> None:
 
 
 def test_preprocessing_learns_from_what_it_is_given_only() -> None:
-    steps = [("fill_missing", fill_missing, {}), ("scale", scale, {"by": 2.0}), ("standardize", standardize, {})]
+    steps = [
+        ("fill_missing", fill_missing, {}),
+        ("scale", scale, {"by": 2.0}),
+        ("standardize", standardize, {}),
+    ]
     training = {"x": np.array([[1.0], [np.nan], [3.0]], np.float32)}
     fitted = fit_all(steps, training, "data.preprocess")
     out = np.asarray(apply_all(steps)(fitted, {"x": np.array([[2.0], [np.nan], [100.0]], np.float32)})["x"])
@@ -88,7 +92,7 @@ def test_a_copy_in_another_split_is_counted() -> None:
     rows = np.arange(6, dtype=np.float32)[:, None]
     parts = [Examples({"x": rows[:3]}, np.zeros(3, int)), Examples({"x": rows[2:]}, np.zeros(4, int))]
     assert data.duplicates_across(parts) == 1
-    assert data.duplicates_across(parts[:1] + [Examples({"x": rows[3:]}, np.zeros(3, int))]) == 0
+    assert data.duplicates_across([*parts[:1], Examples({"x": rows[3:]}, np.zeros(3, int))]) == 0
 
 
 def test_missing_values_and_the_rarest_class_are_counted() -> None:

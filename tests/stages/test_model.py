@@ -11,7 +11,9 @@ from deploycheck.stages.model import Model, build_model, flatten, predictor, to_
 from deploycheck.stages.preprocess import apply_all
 
 
-def test_every_form_gives_logits_and_trains(builder: Callable[[int], Model], stripes: tuple[np.ndarray, np.ndarray]) -> None:
+def test_every_form_gives_logits_and_trains(
+    builder: Callable[[int], Model], stripes: tuple[np.ndarray, np.ndarray]
+) -> None:
     model = builder(0)
     inputs = {"image": stripes[0][:8]}
     assert model.apply(model.params, model.state, inputs).shape == (8, 3)
@@ -20,7 +22,9 @@ def test_every_form_gives_logits_and_trains(builder: Callable[[int], Model], str
     assert jax.tree.structure(state) == jax.tree.structure(model.state)
 
 
-def test_inference_answers_each_example_alone(builder: Callable[[int], Model], stripes: tuple[np.ndarray, np.ndarray]) -> None:
+def test_inference_answers_each_example_alone(
+    builder: Callable[[int], Model], stripes: tuple[np.ndarray, np.ndarray]
+) -> None:
     model = builder(0)
     together = model.apply(model.params, model.state, {"image": stripes[0][:8]})
     alone = model.apply(model.params, model.state, {"image": stripes[0][3:4]})

@@ -40,14 +40,14 @@ def leaves(run: Run) -> list[np.ndarray]:
 def test_every_form_learns(
     builder: Callable[[int], Model], stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
-    (run,) = train(builder, parts(stripes), RECIPE, (0,), tmp_path, lambda line: None, "train")
+    (run,) = train(builder, parts(stripes), RECIPE, (0,), tmp_path, lambda _: None, "train")
     assert run.report.epochs[-1].loss < run.report.epochs[0].loss / 2
     assert run.report.validation.validation_accuracy > 0.9
 
 
 def test_labels_that_say_nothing_teach_nothing(stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     shuffled = parts((stripes[0], np.random.default_rng(1).permutation(stripes[1])))
-    (run,) = train(plain, shuffled, replace(RECIPE, epochs=3), (0,), tmp_path, lambda line: None, "train")
+    (run,) = train(plain, shuffled, replace(RECIPE, epochs=3), (0,), tmp_path, lambda _: None, "train")
     assert run.report.validation.validation_accuracy < 0.6
 
 
@@ -60,7 +60,7 @@ def test_one_line_of_progress_an_epoch(stripes: tuple[np.ndarray, np.ndarray], t
 
 
 def test_a_second_call_trains_nothing_again(stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    (first,) = train(plain, parts(stripes), RECIPE, (0,), tmp_path, lambda line: None, "train")
+    (first,) = train(plain, parts(stripes), RECIPE, (0,), tmp_path, lambda _: None, "train")
     lines: list[str] = []
     (second,) = train(plain, parts(stripes), RECIPE, (0,), tmp_path, lines.append, "train")
     assert lines == []
@@ -87,7 +87,7 @@ def test_a_killed_run_resumes_and_ends_where_an_undisturbed_one_does(
     assert child.exitcode == -signal.SIGKILL
     lines: list[str] = []
     (resumed,) = train(plain, parts(stripes), RECIPE, (0,), tmp_path / "killed", lines.append, "train")
-    (whole,) = train(plain, parts(stripes), RECIPE, (0,), tmp_path / "whole", lambda line: None, "train")
+    (whole,) = train(plain, parts(stripes), RECIPE, (0,), tmp_path / "whole", lambda _: None, "train")
     assert "resumed after epoch" in lines[0]
     assert not any("epoch 1/" in line for line in lines)
     assert resumed.report.epochs == whole.report.epochs
@@ -95,26 +95,24 @@ def test_a_killed_run_resumes_and_ends_where_an_undisturbed_one_does(
         np.testing.assert_array_equal(one, other)
 
 
-def test_patience_ends_a_run_and_its_best_epoch_is_kept(
-    stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path
-) -> None:
+def test_patience_ends_a_run_and_its_best_epoch_is_kept(stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     recipe = replace(RECIPE, options={"learning_rate": 0.3}, schedule="constant", warmup=0.0, epochs=60)
     recipe = replace(recipe, watch="validation.loss", patience=2)
-    (run,) = train(plain, parts(stripes), recipe, (0,), tmp_path, lambda line: None, "train")
+    (run,) = train(plain, parts(stripes), recipe, (0,), tmp_path, lambda _: None, "train")
     assert len(run.report.epochs) < 60
     assert run.report.kept == len(run.report.epochs) - 1 - 2
     assert run.report.validation.validation_loss == min(epoch.validation_loss for epoch in run.report.epochs)
 
 
 def test_the_deployed_seed_is_the_best_on_validation(stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    runs = train(plain, parts(stripes), replace(RECIPE, epochs=2), (0, 1, 2), tmp_path, lambda line: None, "train")
+    runs = train(plain, parts(stripes), replace(RECIPE, epochs=2), (0, 1, 2), tmp_path, lambda _: None, "train")
     best = best_run(runs)
     assert best.report.validation.validation_accuracy == max(run.report.validation.validation_accuracy for run in runs)
 
 
 def test_regularisation_shrinks_kernels(stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     def norm(recipe: Recipe, name: str) -> float:
-        (run,) = train(plain, parts(stripes), recipe, (0,), tmp_path / name, lambda line: None, "train")
+        (run,) = train(plain, parts(stripes), recipe, (0,), tmp_path / name, lambda _: None, "train")
         return sum(float(np.abs(leaf).sum()) for leaf in leaves(run) if leaf.ndim > 1)
 
     free = norm(RECIPE, "free")
@@ -125,7 +123,7 @@ def test_regularisation_shrinks_kernels(stripes: tuple[np.ndarray, np.ndarray], 
 def test_a_loss_that_is_no_number_stops_with_its_epoch(stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     broken = parts((np.where(stripes[0] > 2, np.nan, stripes[0]), stripes[1]))
     with pytest.raises(DeploycheckError, match=r"seed 0: the training loss is nan in epoch 1"):
-        train(plain, broken, RECIPE, (0,), tmp_path, lambda line: None, "train")
+        train(plain, broken, RECIPE, (0,), tmp_path, lambda _: None, "train")
 
 
 @pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0), ("linear", 0.0), ("constant", 0.1)])

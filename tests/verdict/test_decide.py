@@ -8,7 +8,17 @@ import pytest
 
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.vocabulary import Dimension, Metric
-from deploycheck.verdict import Exact, Measurement, Outcome, Proportion, Quantile, Sample, Verdict, decide, settle
+from deploycheck.verdict import (
+    Exact,
+    Measurement,
+    Outcome,
+    Proportion,
+    Quantile,
+    Sample,
+    Verdict,
+    decide,
+    settle,
+)
 
 ACCURACY = Metric("accuracy", Dimension.PROPORTION, "higher", frozenset({"train"}))
 SIZE = Metric("size", Dimension.SIZE, "lower", frozenset({"train"}))
@@ -72,7 +82,9 @@ def test_what_is_no_number_never_passes() -> None:
 
 def test_an_invalid_sample_decides_nothing() -> None:
     verdict = judged(
-        Quantile(0.99, (0.001,) * 1000), parse_threshold("<= 20 ms", LATENCY), invalid="the client fell behind"
+        Quantile(0.99, (0.001,) * 1000),
+        parse_threshold("<= 20 ms", LATENCY),
+        invalid="the client fell behind",
     )
     assert verdict.outcome is Outcome.UNDECIDED
     assert verdict.reason == "the client fell behind"

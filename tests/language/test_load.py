@@ -1,0 +1,406 @@
+"""A whole file: everything it says, or every mistake in it at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deploycheck.language import SpecErrors, is_spec, load, near_miss
+from tests.language.conftest import DATA, MINIMAL, MODELS, VOCABULARY, Project
+
+EXAMPLE = """\
+# specs/digits.yaml
+deploycheck: 1                        # language version; an unknown one is an error
+name: digits
+description: Handwritten digits for the counter tablets
+owner: vision
+extends: standards/edge.yaml          # a standard: defaults and thresholds; a spec may only tighten it
+
+model:
+  build: specs.models:conv_classifier # import path of a callable that returns a model
+  with: {features: [32], classes: 10} # its keyword arguments
+  input: {image: {shape: [28, 28, 1], dtype: float32}}
+
+data:
+  load: specs.data:digits             # import path, or one of the built-in loaders: npz, csv, parquet, ...
+  split: {train: 0.8, validation: 0.1, test: 0.1, seed: 0, stratify: true}
+  preprocess: [{scale: {by: 0.0625}}]
+  expect:
+    missing_values: "== 0"
+    duplicates_across_splits: "== 0"
+    smallest_class: ">= 5 %"
+
+train:
+  optimizer: {adam: {learning_rate: 1e-3}}   # any optax optimiser, by its optax name
+  schedule: {cosine: {warmup: 5 %}}
+  regularize: {l2: 1e-4}
+  epochs: 10
+  batch_size: 128
+  seeds: [0, 1, 2]
+  stop_early: {watch: validation.loss, patience: 3}
+  expect:
+    accuracy: ">= 97 %"
+    accuracy.worst_class: ">= 92 %"          # a slice
+    calibration_error: "<= 5 %"
+    learned: ">= 50 % over majority"          # a run that never leaves chance is refused by name
+
+optimize:                              # optional: search before the final training
+  search: {sampler: tpe, trials: 20, maximize: validation.accuracy}
+  space:
+    train.optimizer.adam.learning_rate: {log: [1e-4, 1e-1]}
+    model.with.features: {choice: [[16], [32], [16, 32]]}
+
+compress:
+  variants:                            # each is a deployable form; one can build on another
+    int8: {quantize: {weights: int8, activations: int8}}
+    sparse: {prune: {sparsity: 80 %, structure: unstructured, finetune: {epochs: 2}}}
+    student: {distill: {model: {with: {features: [8]}}, temperature: 4, alpha: 0.7}}
+    student-int8: {from: student, quantize: {weights: int8}}
+  expect:                              # holds for every variant; a variant may add its own
+    accuracy_drop: "<= 1 pp"           # percentage points, on the same test examples
+    size: "<= 60 kB"
+    size_ratio: "<= 0.27"
+
+serve:
+  variants: [trained, int8]            # what is exported, started as a server, and loaded
+  runtime: xla                         # xla | onnxruntime
+  batching: {max_size: 32, max_delay: 2 ms}
+  load: {scenario: server, arrivals: poisson, rate: 200 /s}   # MLPerf's four scenarios, by their names
+  expect:
+    latency.p99: "<= 20 ms @ 95 %"
+    throughput: ">= 500 /s"
+    errors: "== 0"
+    parity: "<= 1e-4"                  # served output against the model in memory
+    cold_start: "<= 10 s"
+    memory: "<= 800 MB"
+    recompilations: "== 0"
+    speedup: {threshold: ">= 1.2 x trained", severity: warn}   # a check's long form
+  properties: [batch_invariant, deterministic, finite, rejects_malformed]
+
+promote:
+  registry: sqlite:registry.db         # embedded default; mlflow:URI is the same block
+  model: digits
+  to: staging
+  choose: smallest                     # among the variants that pass every check
+"""
+"""The whole file of the language's page, word for word but for shortened comments."""
+
+STANDARD = """\
+deploycheck: 1
+name: edge
+train:
+  expect:
+    accuracy: ">= 90 %"
+"""
+
+
+@pytest.fixture
+def example(project: Project) -> Project:
+    project.write(STANDARD, "specs/standards/edge.yaml")
+    return project
+
+
+def test_the_whole_example_of_the_language_is_a_spec(example: Project) -> None:
+    spec = example.one(EXAMPLE, "specs/digits.yaml")
+    assert (spec.name, spec.owner, spec.label) == ("digits", "vision", "")
+    assert spec.model.arguments == {"features": [32], "classes": 10}
+    assert spec.model.input["image"].shape == (28, 28, 1)
+    assert spec.data.split.stratify
+    assert spec.data.preprocess == ({"scale": {"by": 0.0625}},)
+    assert spec.train.optimizer == {"adam": {"learning_rate": 1e-3}}
+    assert spec.train.schedule["cosine"].warmup == pytest.approx(0.05)
+    assert spec.train.regularize.l2 == 1e-4
+    assert spec.train.seeds == (0, 1, 2)
+    assert spec.optimize is not None
+    assert spec.optimize.space["train.optimizer.adam.learning_rate"] == {"log": [1e-4, 1e-1]}
+    assert spec.compress is not None
+    assert {name: list(variant.methods) for name, variant in spec.compress.variants.items()} == {
+        "int8": ["quantize"],
+        "sparse": ["prune"],
+        "student": ["distill"],
+        "student-int8": ["quantize"],
+    }
+    assert spec.compress.variants["student-int8"].source == "student"
+    assert spec.serve is not None
+    assert spec.serve.batching.max_delay == pytest.approx(0.002)
+    assert spec.serve.load.rate == 200
+    assert spec.serve.properties == ("batch_invariant", "deterministic", "finite", "rejects_malformed")
+    assert spec.promote is not None
+    assert (spec.promote.registry, spec.promote.choose) == ("sqlite:registry.db", "smallest")
+
+
+def test_every_entry_under_expect_is_one_expectation(example: Project) -> None:
+    spec = example.one(EXAMPLE, "specs/digits.yaml")
+    assert [f"{item.section}.{item.name}" for item in spec.expectations] == [
+        "data.missing_values", "data.duplicates_across_splits", "data.smallest_class",
+        "train.accuracy", "train.accuracy.worst_class", "train.calibration_error", "train.learned",
+        "compress.accuracy_drop", "compress.size", "compress.size_ratio",
+        "serve.latency.p99", "serve.throughput", "serve.errors", "serve.parity", "serve.cold_start",
+        "serve.memory", "serve.recompilations", "serve.speedup",
+    ]  # fmt: skip
+    found = {item.name: item for item in spec.expectations}
+    assert found["latency.p99"].percentile == 0.99
+    assert found["latency.p99"].threshold.confidence == pytest.approx(0.95)
+    assert found["speedup"].severity == "warn"
+    assert found["accuracy"].severity == "error"
+
+
+EIGHT = """\
+deploycheck: 1
+name: Digits!
+ownr: vision
+model:
+  build: specs.models:conv_clasifier
+  input: {image: {shape: [28, 28, 1], dtype: float33}}
+data:
+  load: specs.data:digits
+train:
+  optimizer: {adamm: {learning_rate: 1e-3}}
+  epochs: ten
+  batch_size: 128
+  expect:
+    acuracy: ">= 97 %"
+    learned: ">= 50 ms over majority"
+"""
+
+
+def test_eight_mistakes_are_eight_errors_each_at_its_own_place(project: Project) -> None:
+    pytest.importorskip("optax")
+    found = project.errors(EIGHT)
+    expected = [
+        (2, 7, "is no name"),
+        (3, 1, "unknown key 'ownr' at the top"),
+        (5, 10, "specs.models has no conv_clasifier"),
+        (6, 46, "'float33' is not one of"),
+        (10, 15, "optax has no optimiser 'adamm'"),
+        (11, 11, "`train.epochs`"),
+        (14, 5, "unknown metric 'acuracy' in train"),
+        (15, 21, "learned is a proportion, in %; found 'ms'"),
+    ]
+    assert [(error.place.line, error.place.column) for error in found.errors] == [place[:2] for place in expected]
+    for error, (*_, words) in zip(found.errors, expected, strict=True):
+        assert words in error.what
+    assert str(found).endswith("8 mistakes in the spec")
+    assert all(f"specs/spec.yaml:{line}:{column}: " in str(found) for line, column, _ in expected)
+
+
+def test_mistakes_of_structure_are_reported_with_those_of_form(project: Project) -> None:
+    text = MINIMAL.replace("load: specs.data:digits", "load: specs.data:digits\n  split: {train: 0.5}")
+    assert [error.place.line for error in project.errors(text + "ownr: vision\n").errors] == [9, 16]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("name: digits", "name: digits\npromot: {}", "did you mean 'promote'?"),
+        ("  epochs: 10", "  epochs: 10\n  epoch: 10", "did you mean 'epochs'?"),
+        ("  load:", "  splits: {}\n  load:", "did you mean 'split'?"),
+        ("{shape:", "{shap: 1, shape:", "did you mean 'shape'?"),
+        (
+            'accuracy: ">= 97 %"',
+            'accuracy: {threshold: ">= 97 %", severty: warn}',
+            "did you mean 'severity'?",
+        ),
+        ("  with:", "  wiht: {}\n  with:", "did you mean 'with'?"),
+    ],
+)
+def test_an_unknown_key_is_refused_at_the_key_with_what_was_meant(
+    project: Project, old: str, new: str, hint: str
+) -> None:
+    (error,) = project.errors(MINIMAL.replace(old, new)).errors
+    assert error.what.startswith("unknown key")
+    assert error.hint == hint
+    key = error.what.split("'")[1]
+    assert error.place.text[error.place.column - 1 :].startswith(key + ":")
+
+
+def test_an_internal_name_is_no_key_of_the_language(project: Project) -> None:
+    assert "unknown key 'arguments'" in project.refused(MINIMAL.replace("  with:", "  arguments: {}\n  with:"))[0]
+
+
+@pytest.mark.parametrize("version", ["2", "0", "'1'", "one", "true", "1.0"])
+def test_an_unknown_version_of_the_language_is_refused(project: Project, version: str) -> None:
+    (error,) = project.errors(MINIMAL.replace("deploycheck: 1", f"deploycheck: {version}")).errors
+    assert "unknown language version" in error.what
+    assert (error.place.line, error.place.column) == (1, 14)
+
+
+@pytest.mark.parametrize("key", ["name", "build", "input", "load", "optimizer", "epochs", "batch_size"])
+def test_a_key_that_is_needed_is_missed_by_its_name(project: Project, key: str) -> None:
+    text = "".join(line for line in MINIMAL.splitlines(keepends=True) if not line.strip().startswith(f"{key}:"))
+    if key == "load":
+        text = text.replace("data:\n", "data: {split: {seed: 1}}\n")
+    assert any(f"has no '{key}'" in refused for refused in project.refused(text))
+
+
+@pytest.mark.parametrize("line", ["owner:", "serve:", "promote:", "waive: {train.accuracy: }"])
+def test_a_key_without_a_value_is_refused_once(project: Project, line: str) -> None:
+    text = MINIMAL + line + "\n"
+    (refused,) = project.refused(text)
+    assert refused.startswith("15:")
+
+
+def test_an_argument_without_a_value_is_fine(project: Project) -> None:
+    assert project.one(MINIMAL.replace("classes: 10", "classes: null")).model.arguments["classes"] is None
+
+
+def test_a_quantity_in_the_wrong_unit_is_refused(project: Project) -> None:
+    (error,) = project.errors(MINIMAL + "serve: {batching: {max_delay: 2 GB}}\n").errors
+    assert "expected a time" in error.what
+
+
+def test_a_quantity_that_is_not_finite_is_refused(project: Project) -> None:
+    assert project.errors(MINIMAL + "serve: {batching: {max_delay: 1e400 s}}\n")
+
+
+def test_a_mistake_in_an_inherited_value_is_placed_in_the_standard(project: Project) -> None:
+    standard = STANDARD.replace(">= 90 %", ">= 90 ms")
+    project.write(standard, "specs/standards/edge.yaml")
+    text = MINIMAL.replace('  expect:\n    accuracy: ">= 97 %"\n', "") + "extends: standards/edge.yaml\n"
+    (error,) = project.errors(text).errors
+    assert (error.place.file, error.place.line, error.place.column) == ("specs/standards/edge.yaml", 5, 22)
+    assert error.place.text == '    accuracy: ">= 90 ms"'
+
+
+def test_a_missing_file_is_refused(project: Project) -> None:
+    with pytest.raises(SpecErrors, match="1 mistake in the spec"):
+        load(project.root / "specs/none.yaml", project.root, VOCABULARY)
+
+
+def test_the_digest_is_of_what_a_spec_says_not_of_how(project: Project) -> None:
+    lines = MINIMAL.splitlines(keepends=True)
+    reordered = "".join([*lines[8:], *lines[6:8], *lines[:6], "# a comment\n"])
+    assert project.one(reordered).digest == project.one(MINIMAL).digest
+    assert project.one(MINIMAL.replace("1e-3", "0.001")).digest == project.one(MINIMAL).digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("epochs: 10", "epochs: 11"),
+        (">= 97 %", ">= 98 %"),
+        ("features: [32]", "features: [33]"),
+        ("name: digits", "name: digit"),
+        ("name: digits", "name: digits\nconfidence: 99 %"),
+    ],
+)
+def test_the_digest_differs_where_a_value_does(project: Project, old: str, new: str) -> None:
+    assert project.one(MINIMAL.replace(old, new)).digest != project.one(MINIMAL).digest
+
+
+def test_the_digest_covers_what_is_inherited(project: Project) -> None:
+    digests = set()
+    for share in (90, 91):
+        project.write(STANDARD.replace('accuracy: ">= 90', f'accuracy.worst_class: ">= {share}'), "specs/s.yaml")
+        digests.add(project.one(MINIMAL + "extends: s.yaml\n").digest)
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "deploycheck: 1\n",
+        "# top\n---\nname: x\ndeploycheck: 2\n",
+        "'deploycheck': 1\n",
+        '"deploycheck" : 1\n',
+    ],
+)
+def test_a_file_that_says_it_is_a_spec_is_one(text: str) -> None:
+    assert is_spec(text)
+    assert near_miss(text) is None
+
+
+@pytest.mark.parametrize("text", ["", "a: 1\n", "a:\n  deploycheck: 1\n", "# deploycheck: 1\n", "x: deploycheck: 1\n"])
+def test_a_file_that_does_not_is_none(text: str) -> None:
+    assert not is_spec(text)
+
+
+@pytest.mark.parametrize("key", ["deploychek", "deploy_check", "deploy-check", "Deploycheck", "deploycheck1"])
+def test_a_key_that_was_meant_so_is_a_near_miss(key: str) -> None:
+    assert near_miss(f"name: x\n{key}: 1\n") == key
+
+
+@pytest.mark.parametrize("text", ["", "deploy: 1\n", "name: x\n", "a:\n  deploychek: 1\n", "check: 1\n"])
+def test_any_other_key_is_no_near_miss(text: str) -> None:
+    assert near_miss(text) is None
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = Project(tmp_path_factory.mktemp("fuzzed"))
+    for name, text in {"__init__": "", "models": MODELS, "data": DATA}.items():
+        made.write(text, f"specs/{name}.py")
+    made.write(STANDARD, "specs/standards/edge.yaml")
+    return made
+
+
+def specs_or_errors(project: Project, raw: bytes) -> None:
+    """Load; anything but specs or errors that can be shown is a bug."""
+    found: SpecErrors | None = None
+    try:
+        specs = project.load(raw)
+    except SpecErrors as error:
+        found = error
+    if found is None:
+        assert all(spec.digest.startswith("sha256:") for spec in specs)
+        return
+    assert found.errors
+    assert all(error.place.line >= 1 and error.place.column >= 1 for error in found.errors)
+    assert str(found).endswith("in the spec")
+
+
+FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+VALUES = (
+    "null",
+    "[]",
+    "{}",
+    "0",
+    "-1",
+    "1e-3",
+    "x",
+    "'>= 1 %'",
+    "[[1]]",
+    "{a: {b: 1}}",
+    "true",
+    "2027-01-31",
+    '""',
+    ".nan",
+    "&a 1",
+    "*a",
+)
+
+
+@FUZZ
+@given(st.one_of(st.text(), st.text(alphabet="a:-[]{}\n '\"#&*!|>?%@,0.~\t")))
+def test_any_text_is_refused_or_a_spec(fuzzed: Project, text: str) -> None:
+    specs_or_errors(fuzzed, text.encode("utf-8", "surrogatepass"))
+    specs_or_errors(fuzzed, f"deploycheck: 1\n{text}".encode("utf-8", "surrogatepass"))
+
+
+@FUZZ
+@given(st.binary())
+def test_any_bytes_are_refused_or_a_spec(fuzzed: Project, raw: bytes) -> None:
+    specs_or_errors(fuzzed, raw)
+
+
+@FUZZ
+@given(st.data())
+def test_any_mutation_of_a_spec_is_refused_or_a_spec(fuzzed: Project, data: st.DataObject) -> None:
+    lines = EXAMPLE.splitlines()
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        match data.draw(st.sampled_from(["delete", "duplicate", "move", "value", "indent", "text"])):
+            case "delete" if len(lines) > 1:
+                del lines[at]
+            case "duplicate":
+                lines.insert(data.draw(st.integers(0, len(lines))), lines[at])
+            case "move":
+                lines.insert(data.draw(st.integers(0, len(lines) - 1)), lines.pop(at))
+            case "value":
+                lines[at] = f"{lines[at].partition(':')[0]}: {data.draw(st.sampled_from(VALUES))}"
+            case "indent":
+                lines[at] = " " * data.draw(st.integers(0, 6)) + lines[at].lstrip()
+            case _:
+                lines[at] = data.draw(st.text(max_size=20))
+    specs_or_errors(fuzzed, "\n".join(lines).encode("utf-8", "surrogatepass"))

@@ -1,0 +1,137 @@
+"""The typed tree, and the JSON Schema that editors take from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pydantic
+import pytest
+
+from deploycheck.language import json_schema
+from deploycheck.language.source import parse
+from deploycheck.language.spec import Section, Tree
+from tests.language.conftest import MINIMAL, Project
+from tests.language.test_load import EXAMPLE
+
+SPECS = Path(__file__).parents[2] / "specs"
+
+
+def data(text: str) -> dict[str, Any]:
+    return parse(text, Path("spec.yaml"), "spec.yaml").data
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_the_schema_takes_the_projects_own_spec(validator: jsonschema.Draft202012Validator) -> None:
+    validator.validate(data((SPECS / "digits.yaml").read_text()))
+
+
+@pytest.mark.parametrize("text", [MINIMAL, EXAMPLE], ids=["minimal", "example"])
+def test_the_schema_takes_what_the_language_takes(validator: jsonschema.Draft202012Validator, text: str) -> None:
+    validator.validate(data(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: digits", "name: digits\nownr: vision"),
+        ("  epochs: 10", "  epochs: 10\n  epoch: 10"),
+        ("{shape:", "{shap: 1, shape:"),
+        ("  epochs: 10", "  epochs: 0"),
+        ("deploycheck: 1", "deploycheck: 2"),
+        ("name: digits", "name: Digits!"),
+        ("name: digits\n", ""),
+        ("float32", "float33"),
+        ("{adam: {learning_rate: 1e-3}}", "{adam: {}, sgd: {}}"),
+        ('">= 97 %"', '{threshold: ">= 97 %", severity: mild}'),
+    ],
+)
+def test_the_schema_refuses_what_the_language_refuses(
+    validator: jsonschema.Draft202012Validator, project: Project, old: str, new: str
+) -> None:
+    text = MINIMAL.replace(old, new)
+    assert project.errors(text)
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate(data(text))
+
+
+def test_the_schema_names_its_draft_and_the_keys_as_they_are_written() -> None:
+    schema = json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert "with" in schema["$defs"]["Model"]["properties"]
+    assert "from" in schema["$defs"]["Variant"]["properties"]
+
+
+def sections(value: object) -> list[Section]:
+    """Return every section within a value."""
+    match value:
+        case Section():
+            return [
+                value,
+                *(inner for name in type(value).model_fields for inner in sections(getattr(value, name))),
+            ]
+        case dict():
+            return [inner for item in value.values() for inner in sections(item)]
+        case tuple() | list():
+            return [inner for item in value for inner in sections(item)]
+    return []
+
+
+def test_every_section_is_frozen() -> None:
+    found = sections(Tree.model_validate(data(EXAMPLE)))
+    assert len({type(section) for section in found}) > 15
+    for section in found:
+        name = next(iter(type(section).model_fields))
+        with pytest.raises(pydantic.ValidationError, match="frozen"):
+            setattr(section, name, getattr(section, name))
+
+
+def test_every_section_is_closed_to_unknown_keys() -> None:
+    def every(kind: type[Section]) -> list[type[Section]]:
+        return [kind, *(inner for child in kind.__subclasses__() for inner in every(child))]
+
+    assert all(kind.model_config["extra"] == "forbid" for kind in every(Section))
+
+
+def test_a_loaded_spec_is_frozen(project: Project) -> None:
+    with pytest.raises(AttributeError):
+        project.one(MINIMAL).name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", ["95 %", "50 %", "99.9 %"])
+def test_a_confidence_lies_from_a_half_to_under_one(project: Project, value: str) -> None:
+    assert project.one(MINIMAL + f"confidence: {value}\n").confidence == pytest.approx(float(value[:-2]) / 100)
+
+
+@pytest.mark.parametrize("value", ["49 %", "100 %", "0.95", "95", "95 ms", "high"])
+def test_any_other_confidence_is_refused(project: Project, value: str) -> None:
+    assert project.refused(MINIMAL + f"confidence: {value}\n")[0].startswith("15: `confidence`")
+
+
+@pytest.mark.parametrize("until", ["soon", "2027-13-01", "2027-01-31T10:00:00", "20270131", "1"])
+def test_a_waiver_lasts_until_a_day(project: Project, until: str) -> None:
+    text = MINIMAL + f"waive: {{train.accuracy: {{because: x, until: {until}, by: me}}}}\n"
+    assert "expected a day as YYYY-MM-DD" in project.refused(text)[0]
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["because: '', until: 2027-01-01, by: me", "because: x, until: 2027-01-01", "until: 2027-01-01, by: me"],
+)
+def test_a_waiver_says_why_and_by_whom(project: Project, part: str) -> None:
+    assert project.errors(MINIMAL + f"waive: {{train.accuracy: {{{part}}}}}\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("epochs: 10", "epochs: 10.0"), ("epochs: 10", "epochs: '10'"), ("epochs: 10", "epochs: true")],
+)
+def test_numbers_are_not_coerced(project: Project, old: str, new: str) -> None:
+    assert project.errors(MINIMAL.replace(old, new))
