@@ -30,17 +30,6 @@ def names(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mist
         *_methods(data, root, vocabulary),
         *_known(data, ("serve", "runtime"), vocabulary.runtimes, "runtime"),
         *_registry(data, vocabulary),
-        *_standard(data),
-    ]
-
-
-def _standard(data: dict[str, Any]) -> list[Mistake]:
-    """A standard (no model) is completed by the specs that extend it; some parts only they can have."""
-    hint = "add the model, or leave it to the specs that extend this"
-    return [
-        Mistake((name,), f"a standard can't have `{name}`", hint, key=True)
-        for name in ("promote", "matrix", "waive")
-        if name in data and "model" not in data
     ]
 
 
@@ -72,6 +61,8 @@ def _split(path: Path_, wrong: str) -> Mistake:
 def _loader(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:
     load = _get(data, ("data", "load"))
     if isinstance(load, str) and ":" in load:
+        if not IMPORT_PATH.fullmatch(load):
+            return [Mistake(("data", "load"), f"{load!r} is no import path", "write it as package.module:name")]
         return _code(data, ("data", "load"), root)
     return _known(data, ("data", "load"), vocabulary.loaders, "loader")
 
@@ -168,6 +159,7 @@ def structure(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
         *_served(tree),
         *_promotion(tree, expected),
         *_waivers(tree, expected),
+        *_multiples(tree, expected),
     ]
 
 
@@ -265,4 +257,16 @@ def _waivers(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
         Mistake(("waive", name), f"there is no check {name!r} to waive", did_you_mean(name, checks), key=True)
         for name in tree.waive
         if name not in checks
+    ]
+
+
+def _multiples(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
+    """A multiple is of the baseline, or of a variant that there is."""
+    there = ["baseline", TRAINED, *(tree.compress.variants if tree.compress else ())]
+    return [
+        Mistake(
+            item.path, f"there is no variant {relation.name!r} to be a multiple of", did_you_mean(relation.name, there)
+        )
+        for item in expected
+        if tree.model and (relation := item.threshold.relation) and relation.kind == "x" and relation.name not in there
     ]

@@ -133,4 +133,7 @@ def _with_confidence(threshold: Threshold, form: dict[str, Any]) -> Threshold:
         return threshold
     if threshold.confidence is not None or threshold.point:
         raise ThresholdError("the confidence is given twice, as `@` and as `confidence`", threshold.text.find("@"))
-    return replace(threshold, confidence=parse_quantity(str(given), Dimension.PROPORTION))
+    try:
+        return replace(threshold, confidence=parse_quantity(str(given), Dimension.PROPORTION))
+    except ThresholdError:
+        return threshold  # the structure is wrong, which is reported as such

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -97,6 +98,7 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
         errors += [_located(detail, cell) for detail in details]
         errors += _mistakes(cell, expectations(cell.data, vocabulary)[1])
         errors += _mistakes(cell, crosscheck.names(cell.data, root, vocabulary))
+        errors += _of_the_whole(cell, details, vocabulary)
         if errors:
             raise SpecErrors(_without_echoes(errors)) from None
         return None
@@ -105,6 +107,8 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
     mistakes += crosscheck.structure(tree, expected)
     errors += _mistakes(cell, mistakes)
     errors += loosened(cell, expected, tree, vocabulary)
+    if tree.compress and not tree.compress.variants and tree.model and "compress" in cell.chain[0].data:
+        errors.append(SpecError("`compress` has no 'variants'", cell.place(("compress",), key=True), "add a variant"))
     if errors:
         raise SpecErrors(errors)
     if tree.model is None:
@@ -115,6 +119,24 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
         path=path, label=cell.label, digest="sha256:" + hashlib.sha256(content.encode()).hexdigest(),
         expectations=tuple(expected), cell=cell, **sections,
     )  # fmt: skip
+
+
+def _of_the_whole(cell: Cell, details: list[Any], vocabulary: Vocabulary) -> list[SpecError]:
+    """Return the mistakes that only a whole spec shows, in what is left of one without its malformed parts."""
+    data = copy.deepcopy(cell.data)
+    for detail in details:
+        part: Any = data
+        *parents, last = detail["loc"]
+        for key in parents:
+            part = part.get(key) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            part.pop(last, None)
+    try:
+        tree = Tree.model_validate(data)
+    except ValidationError:
+        return []
+    expected, _ = expectations(data, vocabulary)
+    return [*_mistakes(cell, crosscheck.structure(tree, expected)), *loosened(cell, expected, tree, vocabulary)]
 
 
 def _empty(data: Any, path: Path_ = ()) -> Iterator[Path_]:
@@ -162,7 +184,7 @@ def _located(detail: Any, cell: Cell) -> SpecError:
         case "missing":
             parent = f"`{'.'.join(map(str, loc[:-1]))}`" if len(loc) > 1 else "the spec"
             return SpecError(f"{parent} has no {loc[-1]!r}", cell.place(loc[:-1], key=True), f"add `{loc[-1]}: ...`")
-        case "literal_error" if loc == ("deploycheck",):
+        case "language_version":
             hint = "this version of deploycheck reads `deploycheck: 1`"
             return SpecError(f"unknown language version {given!r}", cell.place(loc), hint)
         case "literal_error":

@@ -61,7 +61,11 @@ def check_import(path: str, root: Path, given: Iterable[str] | None, filled: fro
     if file is None:
         return [f"there is no module {module}"]
     names = _top_level(file, file.stat().st_mtime_ns)
+    if names is None:
+        return [f"the module {module} can't be parsed"]
     if name.partition(".")[0] not in names:
+        if "*" in names:
+            return []
         return [f"{module} has no {name}; {did_you_mean(name, names)}"]
     signature = names.get(name)
     if signature is None or given is None:
@@ -83,13 +87,16 @@ def wrong_arguments(name: str, signature: Signature, given: Iterable[str], fille
 
 
 @functools.cache
-def _top_level(file: Path, changed: int) -> Mapping[str, Signature | None]:
-    """Return the names a module defines at its top, with the signature of each plain function."""
+def _top_level(file: Path, changed: int) -> Mapping[str, Signature | None] | None:
+    """Return the names a module defines at its top, with the signature of each plain function.
+
+    None where it can't be parsed; a name ``*`` where it takes all that another module has.
+    """
     del changed  # only there so that an edited file is read again
     try:
         tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError):
-        return {}
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
     names: dict[str, Signature | None] = {}
     for node in _statements(tree.body):
         match node:
@@ -99,10 +106,12 @@ def _top_level(file: Path, changed: int) -> Mapping[str, Signature | None]:
                 names[node.name] = None
             case ast.Import() | ast.ImportFrom():
                 names |= {(alias.asname or alias.name).partition(".")[0]: None for alias in node.names}
-            case ast.Assign():
-                names |= {target.id: None for target in node.targets if isinstance(target, ast.Name)}
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                names[name] = None
+            case _:
+                names |= {
+                    part.id: None
+                    for part in ast.walk(node)
+                    if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+                }
     return names
 
 
@@ -117,12 +126,14 @@ def _statements(body: list[ast.stmt]) -> Iterable[ast.stmt]:
 
 
 def _signature(arguments: ast.arguments) -> Signature:
-    positional = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    """Return what a function can be given by name; what it takes by position alone, it can't be given."""
+    nameless = [argument.arg for argument in arguments.posonlyargs]
+    positional = nameless + [argument.arg for argument in arguments.args]
     keywords = [argument.arg for argument in arguments.kwonlyargs]
     optional = positional[len(positional) - len(arguments.defaults) :] if arguments.defaults else []
     optional += [name for name, default in zip(keywords, arguments.kw_defaults, strict=True) if default is not None]
     every = frozenset((*positional, *keywords))
-    return Signature(every, every - set(optional), arguments.kwarg is not None)
+    return Signature(every - set(nameless), every - set(optional), arguments.kwarg is not None)
 
 
 @functools.cache
@@ -134,5 +145,5 @@ def optax_functions(module: str) -> Mapping[str, Signature]:
     file = source_file(f"optax.{module}", Path())
     if file is None:
         return {}
-    names = _top_level(file, file.stat().st_mtime_ns)
+    names = _top_level(file, file.stat().st_mtime_ns) or {}
     return {name: signature for name, signature in names.items() if signature is not None and not name.startswith("_")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +38,23 @@ class Cell:
 def resolve(path: Path, root: Path) -> tuple[Cell, ...]:
     """Read a spec and what it extends, merge them, and expand its matrix."""
     chain = _chain(path, root)
+    misplaced = [error for document in chain for error in _only_in_specs(document)]
+    if misplaced:
+        raise SpecErrors(misplaced)
     merged: dict[str, Any] = {}
     for document in reversed(chain):
         merged = _merge(merged, document.data)
-    if len(chain) > 1 and "matrix" in merged and "matrix" not in chain[0].data:
-        raise SpecErrors([SpecError("a standard has no matrix", chain[1].place(("matrix",), key=True))])
     return tuple(_cells(merged, chain))
+
+
+def _only_in_specs(document: Document) -> list[SpecError]:
+    """A standard (no model) is completed by the specs that extend it; some parts only they can have."""
+    hint = "add the model, or leave it to the specs that extend this"
+    return [
+        SpecError(f"a standard can't have `{name}`", document.place((name,), key=True), hint)
+        for name in ("promote", "matrix", "waive")
+        if name in document.data and "model" not in document.data
+    ]
 
 
 def _chain(path: Path, root: Path) -> tuple[Document, ...]:
@@ -52,6 +64,8 @@ def _chain(path: Path, root: Path) -> tuple[Document, ...]:
     while isinstance(extends := chain[-1].data.get("extends"), str):
         place = chain[-1].place(("extends",))
         parent = chain[-1].path.parent / extends
+        if not _is_name(parent):
+            raise SpecErrors([SpecError(f"{extends[:80]!r} is no file name", place)])
         if not parent.resolve().is_relative_to(root.resolve()):
             raise SpecErrors(
                 [SpecError(f"{extends} lies outside of {root.name}/", place, "a standard lies in the project")]
@@ -70,6 +84,15 @@ def _chain(path: Path, root: Path) -> tuple[Document, ...]:
     return tuple(chain)
 
 
+def _is_name(path: Path) -> bool:
+    """Whether the system takes a path for one, whether or not there is a file."""
+    try:
+        path.resolve().exists()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _shown(path: Path, root: Path) -> str:
     try:
         return path.resolve().relative_to(root.resolve()).as_posix()
@@ -77,6 +100,8 @@ def _shown(path: Path, root: Path) -> str:
         return str(path)
 
 
+_FIXED = ("deploycheck", "extends", "matrix")
+"""Keys that a matrix can't vary: they are what makes it one."""
 _OWN = ("extends", "description", "owner", "name")
 """Keys that speak of one file and aren't inherited."""
 
@@ -107,7 +132,11 @@ def _cells(merged: dict[str, Any], chain: tuple[Document, ...]) -> list[Cell]:
     axes: list[list[tuple[Path_, Path_, Any]]] = []
     for key, values in matrix.items():
         target = tuple(key.split("."))
-        if not isinstance(values, list) or not values:
+        overlapping = [other for other in matrix if other != key and f"{key}.".startswith(f"{other}.")]
+        if overlapping or target[0] in _FIXED:
+            what = f"{key} lies within {overlapping[0]}" if overlapping else f"a matrix can't vary {key}"
+            errors.append(SpecError(what, chain[0].place(("matrix", key), key=True), "vary the values themselves"))
+        elif not isinstance(values, list) or not values:
             errors.append(SpecError("expected a list of values", chain[0].place(("matrix", key))))
         elif not _names_something(merged, target):
             hint = "a matrix key is a path to a value that the spec has, such as data.split.seed"
@@ -148,4 +177,8 @@ def _set(data: dict[str, Any], path: Path_, value: Any) -> None:
 
 def _word(value: Any) -> str:
     """Return a value as an id may hold it: no brackets, no spaces, no ``::``."""
-    return "-".join(map(_word, value)) if isinstance(value, list) else str(value).replace("::", ":").replace(" ", "_")
+    if isinstance(value, list):
+        return "-".join(map(_word, value))
+    if isinstance(value, dict):
+        return "-".join(f"{key}-{_word(part)}" for key, part in value.items())
+    return re.sub(r"[\[\]\s]+", "_", str(value).replace("::", ":"))

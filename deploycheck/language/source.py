@@ -30,6 +30,8 @@ _WORDS = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+_NESTED = re.compile(r"(?:[-?]\s+){8}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 
 Path_ = tuple[str | int, ...]
@@ -105,6 +107,12 @@ def read(path: Path, file: str) -> Document:
 def parse(text: str, path: Path, file: str) -> Document:
     """Parse a spec's text; raise ``SpecErrors`` with every mistake that parsing can find."""
     lines = tuple(text.splitlines())
+    control = _CONTROL.search(text)
+    if control:
+        before = text[: control.start()]
+        line, column = before.count("\n") + 1, control.start() - before.rfind("\n")
+        place = Place(file, line, column, "")
+        raise SpecErrors([SpecError(f"the character {control[0]!r} is not part of a text", place, "remove it")])
     try:
         errors = list(_refused_syntax(text, file, lines))
         root = None if errors else _Loader(text).get_single_node()
@@ -134,7 +142,7 @@ def _refused_syntax(text: str, file: str, lines: tuple[str, ...]) -> Iterator[Sp
 
     Looked for event by event, before any alias is expanded, and only where their characters stand at all.
     """
-    deep = max((len(line) - len(line.lstrip(" ")) for line in lines), default=0) > DEEPEST
+    deep = any(len(line) - len(line.lstrip(" ")) > DEEPEST or _NESTED.search(line) for line in lines)
     if not (deep or any(sign in text for sign in "&*!") or text.count("[") + text.count("{") > DEEPEST):
         return
     depth = 0

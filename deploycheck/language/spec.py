@@ -6,7 +6,17 @@ from collections.abc import Callable
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 from pydantic_core import PydanticCustomError
 
 from deploycheck.language.names import IMPORT_PATH
@@ -23,8 +33,6 @@ Arguments = dict[str, Any]
 
 def _quantity(dimension: Dimension) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
-        if isinstance(value, float):
-            return value  # already read: a default
         try:
             return parse_quantity(str(value), dimension)
         except ThresholdError as error:
@@ -46,7 +54,7 @@ def _import_path(value: str) -> str:
     return value
 
 
-ImportPath = Annotated[StrictStr, Field(pattern=f"^{IMPORT_PATH.pattern}$"), BeforeValidator(_import_path)]
+ImportPath = Annotated[StrictStr, Field(pattern=f"^{IMPORT_PATH.pattern}$"), AfterValidator(_import_path)]
 
 
 class Section(BaseModel):
@@ -60,7 +68,7 @@ class Expect(Section):
 
     threshold: StrictStr
     severity: Literal["error", "warn"] = "error"
-    confidence: Share | None = None
+    confidence: Annotated[Share, Field(ge=0.5, lt=1)] | None = None
     slices: Arguments | None = None
     samples: Positive | None = None
     baseline: Literal["required", "optional"] | None = None
@@ -221,7 +229,7 @@ class Variant(Section):
 class Compress(Section):
     """The variants, and what each of them must keep."""
 
-    variants: Annotated[dict[Name, Variant], Field(min_length=1)]
+    variants: dict[Name, Variant] = {}
     expect: Expectations = {}
 
 
@@ -262,6 +270,12 @@ class Promote(Section):
     choose: StrictStr = "smallest"
 
 
+def _version(value: Any) -> Any:
+    if type(value) is not int or value != 1:  # True and 1.0 equal 1
+        raise PydanticCustomError("language_version", "unknown language version")
+    return value
+
+
 def _day(value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -284,7 +298,7 @@ class Waiver(Section):
 class Tree(Section):
     """A whole spec as it is written."""
 
-    deploycheck: Literal[1]
+    deploycheck: Annotated[Literal[1], BeforeValidator(_version)]
     name: Name
     description: StrictStr = ""
     owner: StrictStr = ""

@@ -22,6 +22,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from deploycheck.language.vocabulary import UNITS, Dimension, Metric
 
@@ -74,7 +75,7 @@ class Threshold:
 
     def __str__(self) -> str:
         scale = UNITS[self.dimension][self.unit]
-        parts = [self.comparator, repr(self.value / scale)]
+        parts = [self.comparator, str(Decimal(repr(self.value)) / Decimal(repr(scale)))]
         if self.relation is None or self.relation.kind != "x":
             parts += [self.unit] if self.unit else []
         parts += [str(self.relation)] if self.relation else []
@@ -150,9 +151,7 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
     confidence, point = _confidence(scan)
     if scan.next.kind != "end":
         raise ThresholdError(f"unexpected {scan.next.text!r} after the threshold", scan.next.column)
-    value = float(number.text) * scale
-    if not math.isfinite(value):
-        raise ThresholdError("the number is too large", number.column)
+    value = _in_base_unit(number, scale)
     return Threshold(
         comparator,
         value,
@@ -163,6 +162,14 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
         point,
         " ".join(text.split()),
     )
+
+
+def _in_base_unit(number: _Token, scale: float) -> float:
+    """Return a number in the base unit, rounded once: 7000 ns is 7 us to the last bit."""
+    value = float(Decimal(number.text) * Decimal(repr(scale)))
+    if not math.isfinite(value):
+        raise ThresholdError("the number is too large", number.column)
+    return value
 
 
 def _unit(scan: _Scanner) -> _Token | None:
@@ -231,11 +238,12 @@ def parse_quantity(text: str, dimension: Dimension) -> float:
     if unit is None or unit.text not in UNITS[dimension]:
         found = f"found {unit.text!r}" if unit else "found none"
         raise ThresholdError(
-            f"expected {dimension.article}, in {' or '.join(UNITS[dimension])}; {found}", scan.next.column
+            f"expected {dimension.article}, in {' or '.join(UNITS[dimension])}; {found}",
+            unit.column if unit else scan.next.column,
         )
     if scan.next.kind != "end":
         raise ThresholdError(f"unexpected {scan.next.text!r}", scan.next.column)
-    return float(number.text) * UNITS[dimension][unit.text]
+    return _in_base_unit(number, UNITS[dimension][unit.text])
 
 
 def tighter_or_equal(child: Threshold, parent: Threshold, confidence: float) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from deploycheck.language.errors import Place, SpecError
 from deploycheck.language.expect import Expectation, expectations
 from deploycheck.language.resolve import Cell
+from deploycheck.language.source import Document
 from deploycheck.language.spec import Tree
 from deploycheck.language.threshold import ThresholdError, parse_quantity, tighter_or_equal
 from deploycheck.language.vocabulary import Dimension, Vocabulary
@@ -19,7 +20,7 @@ def loosened(cell: Cell, expected: list[Expectation], tree: Tree, vocabulary: Vo
     that its section expects of all variants.
     """
     standards = [(document, expectations(document.data, vocabulary)[0]) for document in cell.chain[1:]]
-    errors = _confidence(cell, tree)
+    errors = [*_confidence(cell, tree), *_dropped(cell, expected, standards, tree)]
     for check in expected:
         if f"{check.section}.{check.name}" in tree.waive:
             continue
@@ -37,9 +38,31 @@ def loosened(cell: Cell, expected: list[Expectation], tree: Tree, vocabulary: Vo
     return errors
 
 
+def _dropped(
+    cell: Cell, expected: list[Expectation], standards: list[tuple[Document, list[Expectation]]], tree: Tree
+) -> list[SpecError]:
+    """A check of a standard may be tightened, not left out: a matrix could replace a whole ``expect``."""
+    kept = {(check.section, check.name) for check in expected} | {tuple(name.split(".", 1)) for name in tree.waive}
+    return [
+        _error(
+            "it is left out, which",
+            cell.place((item.section,)),
+            document.place(item.path),
+            f"{item.section}.{item.name}",
+        )
+        for document, items in standards
+        for item in items
+        if (item.section, item.name) not in kept
+    ]
+
+
 def _looser(check: Expectation, above: Expectation, confidence: float) -> str | None:
     if above.severity == "error" and check.severity == "warn":
         return "`severity: warn` loosens a check that"
+    if above.samples and (check.samples or 0) < above.samples:
+        return f"fewer than the {above.samples} samples that"
+    if (above.slices and check.slices != above.slices) or (above.baseline == "required" != check.baseline):
+        return "without the `slices` or `baseline` of"
     if tighter_or_equal(check.threshold, above.threshold, confidence):
         return None
     return f"'{check.threshold.text}' is looser than '{above.threshold.text}', which"
@@ -54,7 +77,10 @@ def _confidence(cell: Cell, tree: Tree) -> list[SpecError]:
     """A spec's own confidence may not lie under a standard's."""
     errors = []
     for document in cell.chain[1:]:
-        asked = _share(document.data.get("confidence"))
+        written = document.data.get("confidence")
+        asked = _share(written)
+        if written is not None and asked is None:
+            errors.append(SpecError(f"{written!r} is no confidence, such as 95 %", document.place(("confidence",))))
         if asked is not None and tree.confidence < asked:
             place = document.place(("confidence",))
             least = f"the {asked:.4g} that {place.file}:{place.line} asks for"

@@ -285,7 +285,7 @@ def test_a_mistake_in_every_cell_is_reported_once(project: Project) -> None:
 def test_a_standard_has_no_matrix(standard: Project) -> None:
     standard.write(STANDARD + "matrix: {data.split.seed: [1, 2]}\n", "specs/standards/edge.yaml")
     (error,) = standard.errors(CHILD).errors
-    assert error.what == "a standard has no matrix"
+    assert error.what == "a standard can't have `matrix`"
     assert error.place.file == "specs/standards/edge.yaml"
 
 

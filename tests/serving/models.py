@@ -17,9 +17,7 @@ from deploycheck.store import write_manifest
 
 KEY = "0" * 64
 KERNEL = np.random.default_rng(7).normal(size=(16, 3)).astype(np.float32)
-SIGNATURE = Signature(
-    "digits", "1", (TensorSpec("image", "FP32", (4, 4, 1)),), (TensorSpec("logits", "FP32", (3,)),)
-)
+SIGNATURE = Signature("digits", "1", (TensorSpec("image", "FP32", (4, 4, 1)),), (TensorSpec("logits", "FP32", (3,)),))
 
 
 def dense(weights: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from deploycheck.serving.metrics import Metrics
 from deploycheck.serving.protocol import BadRequest
 from tests.serving.asking import DEADLINE_S
 
+T = TypeVar("T")
 POISON = -1.0
 LARGEST = 8
 

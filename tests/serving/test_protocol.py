@@ -203,7 +203,9 @@ def test_the_extremes_of_an_integer_input_arrive() -> None:
 def test_fp16_is_refused_in_json_and_taken_in_binary() -> None:
     signature = Signature("half", "1", (TensorSpec("x", "FP16", (1,)),), (TensorSpec("y", "FP16", (1,)),))
     with pytest.raises(BadRequest, match="use the binary extension"):
-        decode_request({}, b'{"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP16", "data": [1]}]}', signature, 8)
+        decode_request(
+            {}, b'{"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP16", "data": [1]}]}', signature, 8
+        )
     sent = encode_request({"x": np.ones((1, 1), np.float16)})
     assert decode_request(sent.headers, sent.body, signature, 8).inputs["x"].tolist() == [[1.0]]
 

@@ -61,9 +61,7 @@ def test_the_server_names_itself_its_extension_and_the_artifact_it_answers_with(
 
 
 @pytest.mark.parametrize("base", ["/v2/models/digits", "/v2/models/digits/versions/1"])
-def test_the_model_answers_with_and_without_its_version(
-    server: ServerProcess, images: np.ndarray, base: str
-) -> None:
+def test_the_model_answers_with_and_without_its_version(server: ServerProcess, images: np.ndarray, base: str) -> None:
     assert ask(server, base).json == SIGNATURE.metadata()
     assert ask(server, f"{base}/ready").json == {"name": "digits", "ready": True}
     reply = ask(server, f"{base}/infer", as_json(images, id="seven"))
@@ -265,9 +263,7 @@ def test_headers_that_drip_do_not_move_the_deadline(server: ServerProcess, image
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"inputs": ['])
-def test_a_slow_body_is_408_and_its_connection_closed(
-    server: ServerProcess, images: np.ndarray, sent: bytes
-) -> None:
+def test_a_slow_body_is_408_and_its_connection_closed(server: ServerProcess, images: np.ndarray, sent: bytes) -> None:
     with connect(server) as connection:
         connection.sendall(head(Content_Length=1000) + sent)
         reply = reply_on(connection)
@@ -306,7 +302,10 @@ def test_a_client_that_does_not_wait_for_its_answer_leaves_nothing_behind(
 
     def nothing_left() -> bool:
         found = scrape(server)
-        return found["inference_in_flight_requests" if "inference_in_flight_requests" in found else "in_flight_requests"] == 0
+        return (
+            found["inference_in_flight_requests" if "inference_in_flight_requests" in found else "in_flight_requests"]
+            == 0
+        )
 
     assert eventually(nothing_left)
 

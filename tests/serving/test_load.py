@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploycheck.serving import report
+from deploycheck.serving.load import Client, Sent, arrivals, session
+from deploycheck.serving.process import ServerProcess
+from deploycheck.serving.protocol import Encoded, encode_request
+from deploycheck.serving.report import LoadReport
+from tests.serving.asking import DEADLINE_S, scrape
+from tests.serving.models import expected
+
+T = TypeVar("T")
+FREEZE_S = 0.4
+
+
+def with_client(address: str, use: Callable[[Client], Awaitable[T]], model: str = "digits") -> T:
+    async def run() -> T:
+        async with asyncio.timeout(DEADLINE_S), session() as http:
+            return await use(Client(address, model, http))
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def requests(images: np.ndarray) -> Sequence[Encoded]:
+    return [encode_request({"image": images[index : index + 1]}) for index in range(8)]
+
+
+@given(st.integers(1, 200), st.floats(0.1, 1e4), st.integers(0, 2**32 - 1), st.sampled_from(["poisson", "constant"]))
+def test_arrivals_are_in_order_and_the_same_for_the_same_seed(count: int, rate: float, seed: int, kind: str) -> None:
+    drawn = arrivals(kind, rate, count, seed)
+    assert len(drawn.seconds) == count
+    assert list(drawn.seconds) == sorted(drawn.seconds)
+    assert drawn.seconds[0] >= 0
+    assert drawn == arrivals(kind, rate, count, seed)
+
+
+def test_another_seed_draws_other_arrivals() -> None:
+    assert arrivals("poisson", 10, 5, 0).seconds != arrivals("poisson", 10, 5, 1).seconds
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_poisson_arrivals_have_their_rate_and_its_spread(seed: int) -> None:
+    count, rate = 20_000, 50.0
+    gaps = np.diff(arrivals("poisson", rate, count, seed).seconds, prepend=0.0)
+    assert gaps.mean() == pytest.approx(1 / rate, rel=5 / math.sqrt(count))
+    assert gaps.std() == pytest.approx(1 / rate, rel=0.05)
+    # No memory: of the gaps over one mean, those over two are as frequent as those over one are of all.
+    assert (gaps > 1 / rate).mean() == pytest.approx(math.exp(-1), abs=0.02)
+    assert (gaps > 2 / rate).mean() == pytest.approx(math.exp(-2), abs=0.02)
+
+
+def test_constant_arrivals_are_evenly_spaced() -> None:
+    assert arrivals("constant", 4, 3, 0).seconds == pytest.approx((0.25, 0.5, 0.75))
+
+
+def test_arrivals_say_how_they_were_drawn() -> None:
+    assert arrivals("poisson", 12.5, 100, 0).text == "100 requests, poisson arrivals at 12.5 /s"
+
+
+def test_a_freeze_of_the_server_shows_in_the_tail_and_not_in_the_median(
+    server: ServerProcess, requests: Sequence[Encoded]
+) -> None:
+    assert server.process is not None
+    pid = server.process.pid
+    schedule = arrivals("poisson", 100, 300, 0)
+
+    async def use(client: Client) -> Sent:
+        await client.ask(requests[0])
+        asyncio.get_running_loop().call_later(1.0, os.kill, pid, signal.SIGSTOP)
+        waking = threading.Timer(1.0 + FREEZE_S, os.kill, (pid, signal.SIGCONT))
+        waking.start()
+        try:
+            return await client.open_loop(requests, schedule)
+        finally:
+            waking.join()
+
+    try:
+        sent = with_client(server.address, use)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    latencies = np.array(sent.latencies_s)
+    assert sent.failures == {}
+    assert len(latencies) == 300
+    assert np.quantile(latencies, 0.99) > FREEZE_S / 2
+    # Each that was due in the freeze counts from when it was due: a tenth of them all, not one a connection.
+    assert (latencies > FREEZE_S / 4).sum() >= 15
+    assert np.median(latencies) < FREEZE_S / 4
+
+
+def test_each_request_of_the_schedule_is_sent_once(server: ServerProcess, requests: Sequence[Encoded]) -> None:
+    before = scrape(server)["samples_total"]
+    sent = with_client(server.address, lambda client: client.open_loop(requests, arrivals("constant", 200, 50, 0)))
+    assert scrape(server)["samples_total"] == before + 50
+    assert len(sent.latencies_s) == len(sent.lags_s) == 50
+    assert all(math.isfinite(latency) and latency > 0 for latency in sent.latencies_s)
+    assert all(lag >= 0 for lag in sent.lags_s)
+
+
+def test_requests_that_fail_are_infinitely_late_and_counted_by_reason(
+    server: ServerProcess, requests: Sequence[Encoded]
+) -> None:
+    mixed = [requests[0], Encoded(b"{}"), requests[1], Encoded(b"[]")]
+    sent = with_client(server.address, lambda client: client.open_loop(mixed, arrivals("constant", 200, 12, 0)))
+    assert [math.isinf(latency) for latency in sent.latencies_s] == [False, True] * 6
+    assert sorted(sent.failures.values()) == [3, 3]
+    assert all(reason.startswith('400: {"error":"expected ') for reason in sent.failures)
+
+
+def test_a_server_that_is_not_there_fails_every_request(requests: Sequence[Encoded]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can come to answer here
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        sent = with_client(address, lambda client: client.open_loop(requests, arrivals("constant", 1000, 5, 0)))
+    assert sent.latencies_s == (math.inf,) * 5
+    assert sum(sent.failures.values()) == 5
+
+
+def test_an_answer_that_is_cut_off_is_a_failure(requests: Sequence[Encoded]) -> None:
+    async def cut_off(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\npart")
+        await writer.drain()
+        writer.close()
+
+    async def run() -> Sent:
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            await asyncio.start_server(cut_off, "127.0.0.1", 0) as listening,
+            session() as http,
+        ):
+            host, port = listening.sockets[0].getsockname()
+            client = Client(f"http://{host}:{port}", "digits", http)
+            return await client.open_loop(requests, arrivals("constant", 1000, 3, 0))
+
+    sent = asyncio.run(run())
+    assert sent.latencies_s == (math.inf,) * 3
+    assert sum(sent.failures.values()) == 3
+
+
+def test_the_closed_loop_gives_a_rate_for_each_block(server: ServerProcess, requests: Sequence[Encoded]) -> None:
+    before = scrape(server)["samples_total"]
+    rates, failures = with_client(server.address, lambda client: client.closed_loop(requests, 4, 3, 0.2))
+    answered = scrape(server)["samples_total"] - before
+    assert failures == {}
+    assert len(rates) == 3
+    assert min(rates) > 0
+    assert 0.2 * sum(rates) <= answered + 1
+
+
+def test_the_closed_loop_counts_failures_and_not_as_answers(server: ServerProcess) -> None:
+    rates, failures = with_client(server.address, lambda client: client.closed_loop([Encoded(b"{}")], 2, 2, 0.1))
+    assert rates == (0.0, 0.0)
+    assert sum(failures.values()) > 0
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_predictions_over_the_wire_are_the_models_own(server: ServerProcess, batch: int) -> None:
+    images = np.random.default_rng(5).normal(size=(19, 4, 4, 1)).astype(np.float32)
+    outputs = with_client(server.address, lambda client: client.predict({"image": images}, batch))
+    assert list(outputs) == ["logits"]
+    np.testing.assert_allclose(outputs["logits"], expected(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_clients_scrape_reads_what_has_no_labels_but_the_models(server: ServerProcess) -> None:
+    found = with_client(server.address, lambda client: client.scrape())
+    assert found["deploycheck_inference_compilations_total"] == 4
+    assert found["deploycheck_model_ready"] == 1
+    assert "deploycheck_inference_requests_total" not in found
+
+
+def test_a_client_on_time_is_not_in_doubt() -> None:
+    assert Sent((0.01,) * 100, (0.0001,) * 100, {}).doubt == ""
+
+
+def test_a_client_late_by_itself_is_in_doubt() -> None:
+    lags = (0.0,) * 95 + (0.1,) * 5
+    assert "p99 100.0 ms late, at most 2.0 ms" in Sent((0.01,) * 100, lags, {}).doubt
+
+
+def test_a_lag_that_is_small_beside_the_latencies_is_no_doubt() -> None:
+    assert Sent((1.0,) * 100, (0.05,) * 100, {}).doubt == ""
+
+
+def test_a_single_late_request_in_a_thousand_is_no_doubt() -> None:
+    assert Sent((0.01,) * 1000, (0.0,) * 999 + (5.0,), {}).doubt == ""
+
+
+def test_a_load_report_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = LoadReport(
+        latencies_s=(0.001, math.inf, 0.1 + 0.2),
+        schedule="3 requests",
+        doubt="",
+        requests_per_s=(100.5, 99.0),
+        saturation="4 at once",
+        failed=1,
+        failures="1 x 503",
+        largest_difference=1e-7,
+        cold_start_s=2.5,
+        peak_memory_bytes=1e8,
+        recompilations=0,
+    )
+    report.write(written, tmp_path)
+    assert report.read(tmp_path) == written
