@@ -81,7 +81,7 @@ def loadable_until(exported: date) -> date:
 @contextmanager
 def _without_source_lines() -> Iterator[None]:
     """Keep the file names and line numbers of the user's machine out of the program."""
-    before = jax.config.read("jax_traceback_in_locations_limit")
+    before = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield

@@ -77,12 +77,12 @@ def test_a_freeze_of_the_server_shows_in_the_tail_and_not_in_the_median(
 ) -> None:
     assert server.process is not None
     pid = server.process.pid
-    schedule = arrivals("poisson", 100, 300, 0)
+    schedule = arrivals("poisson", 100, 200, 0)
 
     async def use(client: Client) -> Sent:
         await client.ask(requests[0])
-        asyncio.get_running_loop().call_later(1.0, os.kill, pid, signal.SIGSTOP)
-        waking = threading.Timer(1.0 + FREEZE_S, os.kill, (pid, signal.SIGCONT))
+        asyncio.get_running_loop().call_later(0.5, os.kill, pid, signal.SIGSTOP)
+        waking = threading.Timer(0.5 + FREEZE_S, os.kill, (pid, signal.SIGCONT))
         waking.start()
         try:
             return await client.open_loop(requests, schedule)
@@ -95,9 +95,9 @@ def test_a_freeze_of_the_server_shows_in_the_tail_and_not_in_the_median(
         os.kill(pid, signal.SIGCONT)
     latencies = np.array(sent.latencies_s)
     assert sent.failures == {}
-    assert len(latencies) == 300
+    assert len(latencies) == 200
     assert np.quantile(latencies, 0.99) > FREEZE_S / 2
-    # Each that was due in the freeze counts from when it was due: a tenth of them all, not one a connection.
+    # Each that was due in the freeze counts from when it was due: a fifth of them all, not one a connection.
     assert (latencies > FREEZE_S / 4).sum() >= 15
     assert np.median(latencies) < FREEZE_S / 4
 

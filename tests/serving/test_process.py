@@ -21,7 +21,7 @@ from deploycheck.serving import process, server
 from deploycheck.serving.process import ServerFailed, ServerProcess
 from deploycheck.serving.protocol import decode_response
 from deploycheck.store import write_manifest
-from tests.serving.asking import DEADLINE_S, as_json, ask, check_answers, connect, head, reply_on
+from tests.serving.asking import DEADLINE_S, as_json, connect, eventually, head, reply_on
 from tests.serving.models import KEY, expected, flip_a_byte, write_artifact
 
 READY = '{"event": "ready", "address": "http://127.0.0.1:9"}'
@@ -37,6 +37,14 @@ def standing_in(tmp_path: Path, code: str, **options: float) -> ServerProcess:
 def wait_for_the_end_of(pidfd: int) -> bool:
     """Wait until a process, no child of this one, has ended; tell whether it did so by the deadline."""
     return bool(select.select([pidfd], [], [], DEADLINE_S)[0])
+
+
+def turned_away(running: ServerProcess) -> bool:
+    try:
+        connect(running).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def refusal(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> dict[str, str]:
@@ -61,7 +69,7 @@ def test_a_server_with_a_flipped_byte_is_never_ready_and_names_the_file(tmp_path
         raise AssertionError("it was ready")
     assert damaged.address == ""
     assert damaged.process is not None
-    assert damaged.process.returncode == 1
+    assert damaged.process.returncode not in (None, 0)
 
 
 def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,10 +120,9 @@ def test_this_machines_own_addresses_need_no_asking(
     assert "manifest.json is missing" in refusal(capsys, [str(tmp_path), f"--host={host}"])["error"]
 
 
-def test_a_killed_server_is_noticed_with_its_signal(artifact: Path, tmp_path: Path, images: np.ndarray) -> None:
-    with ServerProcess(artifact, ["--max-batch=1"], tmp_path / "log") as running:
+def test_a_killed_server_is_noticed_with_its_signal(tmp_path: Path) -> None:
+    with standing_in(tmp_path, f"import time; print({READY!r}, flush=True); time.sleep(1000)") as running:
         running.check_alive()
-        check_answers(running, images[:1])
         assert running.process is not None
         os.kill(running.process.pid, signal.SIGKILL)
         running.process.wait(DEADLINE_S)
@@ -135,9 +142,7 @@ def test_requests_in_flight_are_finished_after_sigterm_and_it_exits_0(
             assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"  # it has begun to read the body
             connection.sendall(body[:50])
         running.process.terminate()
-        with pytest.raises(OSError):  # it takes no more connections, and those begun aren't finished yet
-            while True:
-                ask(running, "/v2/health/live")
+        assert eventually(lambda: turned_away(running))
         assert running.process.poll() is None
         for connection in connections:
             connection.sendall(body[50:])

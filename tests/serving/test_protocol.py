@@ -87,7 +87,7 @@ def test_a_json_request_arrives_bit_for_bit_flat_or_nested(images: np.ndarray, n
     assert arrived.outputs == {"logits": False}
 
 
-@given(st.binary(max_size=300), st.none() | st.integers(-5, 400).map(str) | st.text(max_size=30))
+@given(st.binary(max_size=300), st.none() | st.integers(-5, 400).map(str) | st.text("-+0123456789 ²٣x", max_size=30))
 def test_any_bytes_at_all_are_a_request_or_refused(body: bytes, length: str | None) -> None:
     headers = {} if length is None else {LENGTH: length}
     with pytest.raises(BadRequest):
@@ -99,22 +99,19 @@ def test_any_value_in_any_field_of_a_tensor_is_right_or_refused(field: str, valu
     body = orjson.dumps({"inputs": [{**GOOD, field: value}]})
     try:
         found = decode_request({}, body, SIGNATURE, 8)
-    except BadRequest as refused:
-        assert refused.status == 400
-    else:
-        assert isinstance(found, InferRequest)
-        assert np.isfinite(found.inputs["image"]).all()
-        assert found.inputs["image"].shape == (found.batch, 4, 4, 1)
+    except BadRequest:
+        return
+    assert np.isfinite(found.inputs["image"]).all()
+    assert found.inputs["image"].shape == (found.batch, 4, 4, 1)
 
 
 @given(st.sampled_from(["inputs", "outputs", "parameters", "id"]), json_values)
 def test_any_value_in_any_field_of_a_request_is_right_or_refused(field: str, value: Any) -> None:
     try:
         found = decode_request({}, orjson.dumps({"inputs": [GOOD], field: value}), SIGNATURE, 8)
-    except BadRequest as refused:
-        assert refused.status == 400
-    else:
-        assert set(found.outputs) == {"logits"}
+    except BadRequest:
+        return
+    assert set(found.outputs) == {"logits"}
 
 
 @given(batches, st.integers(0, 10_000), st.integers(0, 255))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -272,6 +273,29 @@ def test_a_slow_body_is_408_and_its_connection_closed(server: ServerProcess, ima
     check_answers(server, images)
 
 
+def test_a_refusal_before_the_body_leaves_no_connection_that_a_slow_body_can_hold(
+    server: ServerProcess, images: np.ndarray
+) -> None:
+    refused = {
+        "/v2/models/other/infer": 404,
+        "/nowhere": 404,
+        "/v2/health/live": 405,
+        INFER: 415,
+    }
+    connections = []
+    for path, status in refused.items():
+        connection = connect(server)
+        connections.append(connection)
+        connection.sendall(head(path, Content_Length=10**9, Content_Encoding="gzip"))
+        check_refusal(reply_on(connection), status)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(b" ")  # the first of a billion, and then nothing
+    for connection in connections:
+        until_closed(connection)
+        connection.close()
+    check_answers(server, images)
+
+
 def test_a_compressed_body_is_415(server: ServerProcess, images: np.ndarray) -> None:
     for body in (gzip.compress(as_json(images)), b"garbage"):
         check_refusal(ask(server, INFER, body, {"Content-Encoding": "gzip"}), 415)
@@ -300,14 +324,7 @@ def test_a_client_that_does_not_wait_for_its_answer_leaves_nothing_behind(
             connection.sendall(head(Content_Length=len(body)) + body)
     check_answers(server, images)
 
-    def nothing_left() -> bool:
-        found = scrape(server)
-        return (
-            found["inference_in_flight_requests" if "inference_in_flight_requests" in found else "in_flight_requests"]
-            == 0
-        )
-
-    assert eventually(nothing_left)
+    assert eventually(lambda: scrape(server)["in_flight_requests"] == 0)
 
 
 def test_every_batch_size_is_answered_and_none_is_compiled_for(server: ServerProcess, images: np.ndarray) -> None:
@@ -355,7 +372,9 @@ def test_the_metrics_count_exactly(server: ServerProcess, images: np.ndarray) ->
     for _ in range(3):
         ask(server, INFER, b"{}")
     ask(server, "/v2/models/other/infer", b"{}")
-    ask(server, INFER, b" " * (LIMIT + 1))
+    with connect(server) as connection:
+        connection.sendall(head(Content_Length=LIMIT + 1))
+        check_refusal(reply_on(connection), 413)
     ask(server, INFER, b"{}", {"Content-Encoding": "gzip"})
     after = scrape(server)
     changed = {
