@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from deploycheck.language.errors import did_you_mean
-from deploycheck.language.expect import Expectation, Mistake
+from deploycheck.language.expect import Expectation, Mistake, written
 from deploycheck.language.names import IMPORT_PATH, SEEDED, check_import, optax_functions, wrong_arguments
 from deploycheck.language.source import Path_
-from deploycheck.language.spec import Tree, Variant
+from deploycheck.language.spec import Split
 from deploycheck.language.vocabulary import Vocabulary
 
 TRAINED = "trained"
+METHODS = ("quantize", "prune", "distill")
 POLICIES = ("smallest", "fastest", "most_accurate")
 
 
@@ -30,6 +31,16 @@ def names(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mist
         *_methods(data, root, vocabulary),
         *_known(data, ("serve", "runtime"), vocabulary.runtimes, "runtime"),
         *_registry(data, vocabulary),
+    ]
+
+
+def standard(data: dict[str, Any]) -> list[Mistake]:
+    """Check a standard (no model): it is completed by the specs that extend it; some parts only they can have."""
+    hint = "leave it to the specs that extend this"
+    return [
+        Mistake((name,), f"a standard can't have `{name}`", hint, key=True)
+        for name in ("promote", "matrix", "waive")
+        if name in data
     ]
 
 
@@ -150,123 +161,146 @@ def _registry(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
     return [Mistake(("promote", "registry"), f"unknown registry {scheme!r}", hint)]
 
 
-def structure(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
-    """Check how the parts of a well-formed spec fit together."""
-    return [
-        *_needs(tree),
-        *_split_sums(tree),
-        *_variants(tree),
-        *_served(tree),
-        *_promotion(tree, expected),
-        *_waivers(tree, expected),
-        *_multiples(tree, expected),
-    ]
+def structure(data: dict[str, Any], expected: list[Expectation], own: dict[str, Any]) -> list[Mistake]:
+    """Check how the parts of a spec fit together; a standard is checked where a spec has completed it.
+
+    ``own`` is what the spec's own file says: what its standard expects of variants needs none to be made.
+    """
+    mistakes = _variants(data)
+    if "model" in data:
+        mistakes += [
+            *_needs(data),
+            *(_no_variants(data) if "compress" in own else ()),
+            *_split_sums(data),
+            *_served(data),
+            *_multiples(data, expected),
+            *_promotion(data),
+            *_waivers(data),
+        ]
+    return mistakes
 
 
-def _needs(tree: Tree) -> list[Mistake]:
+def _needs(data: dict[str, Any]) -> list[Mistake]:
     """A stage needs those before it."""
-    if tree.model is None:
-        return []
     before = {"model": ("data", "train"), "compress": ("train",), "serve": ("train",), "optimize": ("train",)}
     return [
         Mistake((name,), f"`{name}` needs a section `{needed}`", f"add `{needed}:`", key=True)
         for name, every in before.items()
         for needed in every
-        if getattr(tree, name) is not None and getattr(tree, needed) is None
+        if name in data and needed not in data
     ]
 
 
-def _split_sums(tree: Tree) -> list[Mistake]:
-    if tree.data is None:
+def _split_sums(data: dict[str, Any]) -> list[Mistake]:
+    split = _get(data, ("data", "split"))
+    if not isinstance(split, dict):
         return []
-    total = tree.data.split.train + tree.data.split.validation + tree.data.split.test
-    if abs(total - 1) < 1e-9:
+    shares = [split.get(name, Split.model_fields[name].default) for name in ("train", "validation", "test")]
+    if any(isinstance(share, bool) or not isinstance(share, int | float) for share in shares):
+        return []  # the structure is wrong, which is reported as such
+    if abs(sum(shares) - 1) < 1e-9:
         return []
-    return [Mistake(("data", "split"), f"train, validation and test sum to {total:g}, expected 1")]
+    return [Mistake(("data", "split"), f"train, validation and test sum to {sum(shares):g}, expected 1")]
 
 
-def _variants(tree: Tree) -> list[Mistake]:
-    variants = tree.compress.variants if tree.compress else {}
+def _mapping(data: dict[str, Any], *path: str) -> dict[str, Any]:
+    found = _get(data, path)
+    return found if isinstance(found, dict) else {}
+
+
+def _no_variants(data: dict[str, Any]) -> list[Mistake]:
+    if not isinstance(data["compress"], dict) or data["compress"].get("variants", {}) != {}:
+        return []
+    return [Mistake(("compress",), "`compress` has no 'variants'", "add a variant", key=True)]
+
+
+def _made(data: dict[str, Any]) -> list[str]:
+    """Return every variant there is, the trained model first."""
+    return [TRAINED, *(name for name in _mapping(data, "compress", "variants") if name != TRAINED)]
+
+
+def _variants(data: dict[str, Any]) -> list[Mistake]:
+    variants = {name: it for name, it in _mapping(data, "compress", "variants").items() if isinstance(it, dict)}
+    sources = {name: it["from"] for name, it in variants.items() if isinstance(it.get("from"), str)}
     mistakes = []
     for name, variant in variants.items():
         path: Path_ = ("compress", "variants", name)
         if name == TRAINED:
-            mistakes.append(
-                Mistake(path, "'trained' is the model before compression; name the variant otherwise", key=True)
-            )
-        if len(variant.methods) != 1:
-            found = ", ".join(variant.methods) or "none"
+            what = "'trained' is the model before compression; name the variant otherwise"
+            mistakes.append(Mistake(path, what, key=True))
+        methods = [*(key for key in METHODS if key in variant), *_mapping(variant, "method")]
+        misspelt = variant.keys() - {*METHODS, "from", "expect", "method"}
+        if len(methods) > 1 or not (methods or misspelt):
+            found = ", ".join(methods) or "none"
             hint = "build one variant `from` another to chain methods"
             mistakes.append(Mistake(path, f"a variant has one method, found {found}", hint, key=True))
-        if variant.source and variant.source not in {*variants, TRAINED}:
-            hint = did_you_mean(variant.source, [*variants, TRAINED])
-            mistakes.append(Mistake((*path, "from"), f"there is no variant {variant.source!r}", hint))
-        elif _circular(name, variants):
+        source = sources.get(name, TRAINED)
+        if source not in _made(data):
+            mistakes.append(Mistake((*path, "from"), *_no_variant(source, data)))
+        elif _circular(name, sources):
             mistakes.append(Mistake((*path, "from"), f"{name} is made from itself, directly or not"))
     return mistakes
 
 
-def _circular(name: str, variants: dict[str, Variant]) -> bool:
-    seen, at = {name}, variants[name].source
-    while at in variants:
+def _no_variant(name: str, data: dict[str, Any]) -> tuple[str, str]:
+    return f"there is no variant {name!r}", did_you_mean(name, _made(data))
+
+
+def _circular(name: str, sources: dict[str, str]) -> bool:
+    seen, at = {name}, sources.get(name)
+    while at in sources:
         if at in seen:
             return at == name
         seen.add(at)
-        at = variants[at].source
+        at = sources[at]
     return False
 
 
-def _served(tree: Tree) -> list[Mistake]:
-    if tree.serve is None or tree.model is None:
-        return []
-    there = [TRAINED, *(tree.compress.variants if tree.compress else {})]
+def _served(data: dict[str, Any]) -> list[Mistake]:
+    served = _get(data, ("serve", "variants"))
+    names = [name for name in served if isinstance(name, str)] if isinstance(served, list) else []
     mistakes = [
-        Mistake(("serve", "variants", index), f"there is no variant {name!r}", did_you_mean(name, there))
-        for index, name in enumerate(tree.serve.variants)
-        if name not in there
+        Mistake(("serve", "variants", index), *_no_variant(name, data))
+        for index, name in enumerate(served if isinstance(served, list) else ())
+        if isinstance(name, str) and name not in _made(data)
     ]
-    if len(set(tree.serve.variants)) < len(tree.serve.variants):
+    if len(set(names)) < len(names):
         mistakes.append(Mistake(("serve", "variants"), "a variant stands here twice"))
     return mistakes
 
 
-def _promotion(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
-    if tree.promote is None or tree.model is None:
-        return []
-    mistakes = []
-    if not expected:
-        mistakes.append(
-            Mistake(
-                ("promote",),
-                "nothing is expected of this model: no check would stand before promotion",
-                "add `expect` to a stage",
-                key=True,
-            )
-        )
-    variants = tree.serve.variants if tree.serve else (TRAINED, *(tree.compress.variants if tree.compress else ()))
-    choices = (*POLICIES, *variants)
-    if tree.promote.choose not in choices:
-        what = f"{tree.promote.choose!r} is neither a policy nor a variant that is {'served' if tree.serve else 'made'}"
-        mistakes.append(Mistake(("promote", "choose"), what, did_you_mean(tree.promote.choose, choices)))
-    return mistakes
-
-
-def _waivers(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
-    checks = {f"{item.section}.{item.name}" for item in expected}
+def _multiples(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
+    """``x NAME`` compares with another variant, or with the baseline."""
     return [
-        Mistake(("waive", name), f"there is no check {name!r} to waive", did_you_mean(name, checks), key=True)
-        for name in tree.waive
-        if name not in checks
+        Mistake(item.path, *_no_variant(item.threshold.relation.name, data))
+        for item in expected
+        if item.threshold.relation is not None
+        and item.threshold.relation.kind == "x"
+        and item.threshold.relation.name not in {*_made(data), "baseline"}
     ]
 
 
-def _multiples(tree: Tree, expected: list[Expectation]) -> list[Mistake]:
-    """A multiple is of the baseline, or of a variant that there is."""
-    there = ["baseline", TRAINED, *(tree.compress.variants if tree.compress else ())]
+def _promotion(data: dict[str, Any]) -> list[Mistake]:
+    if "promote" not in data:
+        return []
+    mistakes = []
+    if not any(entries for *_, entries in written(data)):
+        what = "nothing is expected of this model: no check would stand before promotion"
+        mistakes.append(Mistake(("promote",), what, "add `expect` to a stage", key=True))
+    served = _get(data, ("serve", "variants"))
+    variants = served if isinstance(served, list) else [TRAINED] if "serve" in data else _made(data)
+    choices = [*POLICIES, *(name for name in variants if isinstance(name, str))]
+    choose = _get(data, ("promote", "choose"))
+    if isinstance(choose, str) and choose not in choices:
+        what = f"{choose!r} is neither a policy nor a variant that is {'served' if 'serve' in data else 'made'}"
+        mistakes.append(Mistake(("promote", "choose"), what, did_you_mean(choose, choices)))
+    return mistakes
+
+
+def _waivers(data: dict[str, Any]) -> list[Mistake]:
+    checks = {f"{section}.{name}" for section, _, _, entries in written(data) for name in entries}
     return [
-        Mistake(
-            item.path, f"there is no variant {relation.name!r} to be a multiple of", did_you_mean(relation.name, there)
-        )
-        for item in expected
-        if tree.model and (relation := item.threshold.relation) and relation.kind == "x" and relation.name not in there
+        Mistake(("waive", name), f"there is no check {name!r} to waive", did_you_mean(name, checks), key=True)
+        for name in _mapping(data, "waive")
+        if name not in checks
     ]

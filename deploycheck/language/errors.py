@@ -50,8 +50,9 @@ class SpecErrors(DeploycheckError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint naming what ``name`` was probably meant to be, or else what there is."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
-        return f"did you mean {close[0]!r}?"
+        # Two letters swapped are the usual typo: of what is close, what has the same letters is meant.
+        return f"did you mean {min(close, key=lambda other: sorted(other) != sorted(name))!r}?"
     return f"there are: {', '.join(names)}" if names else ""

@@ -49,7 +49,7 @@ def expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Exp
     """
     found: list[Expectation] = []
     mistakes: list[Mistake] = []
-    for section, variant, path, entries in _expects(data):
+    for section, variant, path, entries in written(data):
         if not entries:
             mistakes.append(
                 Mistake(path, "`expect` is empty: it would pass without a check", "add one, or leave it out")
@@ -79,7 +79,8 @@ def expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Exp
     return found, mistakes
 
 
-def _expects(data: dict[str, Any]) -> Iterator[tuple[str, str | None, Path_, dict[str, Any]]]:
+def written(data: dict[str, Any]) -> Iterator[tuple[str, str | None, Path_, dict[str, Any]]]:
+    """Yield every ``expect`` of a spec: its section, its variant if it is one's own, its path and its entries."""
     for section in SECTIONS:
         part = data.get(section)
         if not isinstance(part, dict):

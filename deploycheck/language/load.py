@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import hashlib
 import json
@@ -19,12 +18,12 @@ from deploycheck.language import crosscheck
 from deploycheck.language.errors import Place, SpecError, SpecErrors, did_you_mean
 from deploycheck.language.expect import Expectation, Mistake, expectations
 from deploycheck.language.resolve import Cell, resolve
-from deploycheck.language.source import Path_
+from deploycheck.language.source import Document, Path_
 from deploycheck.language.spec import Compress, Data, Model, Optimize, Promote, Serve, Train, Tree, Waiver
 from deploycheck.language.tighten import loosened
 from deploycheck.language.vocabulary import Vocabulary
 
-_KEY = re.compile(r"""^["']?([A-Za-z_][\w-]*)["']?\s*:""", re.MULTILINE)
+_KEY = re.compile(r"""^\ufeff?["']?([A-Za-z_][\w-]*)["']?\s*:""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def load(path: Path, root: Path, vocabulary: Vocabulary) -> tuple[Spec, ...]:
     Raises ``SpecErrors`` with every mistake. Nothing is imported and nothing is run.
     """
     specs: list[Spec] = []
-    errors: list[SpecError] = []
-    for cell in resolve(path, root):
+    cells, errors = resolve(path, root)
+    for cell in cells:
         try:
             spec = _validate(path, cell, root, vocabulary)
             specs += [spec] if spec else []
@@ -89,6 +88,7 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
     errors = [
         SpecError("has no value", cell.place(where), "give it one, or leave it out") for where in _empty(cell.data)
     ]
+    tree = None
     try:
         tree = Tree.model_validate(cell.data)
     except ValidationError as error:
@@ -96,22 +96,17 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
         incomplete = {"missing"} if "model" not in cell.data else set()
         details = [detail for detail in error.errors(include_url=False) if detail["type"] not in incomplete]
         errors += [_located(detail, cell) for detail in details]
-        errors += _mistakes(cell, expectations(cell.data, vocabulary)[1])
-        errors += _mistakes(cell, crosscheck.names(cell.data, root, vocabulary))
-        errors += _of_the_whole(cell, details, vocabulary)
-        if errors:
-            raise SpecErrors(_without_echoes(errors)) from None
-        return None
     expected, mistakes = expectations(cell.data, vocabulary)
     mistakes += crosscheck.names(cell.data, root, vocabulary)
-    mistakes += crosscheck.structure(tree, expected)
+    mistakes += crosscheck.structure(cell.data, expected, cell.chain[0].data)
     errors += _mistakes(cell, mistakes)
-    errors += loosened(cell, expected, tree, vocabulary)
-    if tree.compress and not tree.compress.variants and tree.model and "compress" in cell.chain[0].data:
-        errors.append(SpecError("`compress` has no 'variants'", cell.place(("compress",), key=True), "add a variant"))
+    for document in cell.standards:
+        errors += _mistakes(document, crosscheck.standard(document.data))
+        errors += _mistakes(document, expectations(document.data, vocabulary)[1])
+    errors += loosened(cell, expected, vocabulary)
     if errors:
-        raise SpecErrors(errors)
-    if tree.model is None:
+        raise SpecErrors(_without_echoes(errors))
+    if tree is None or tree.model is None:
         return None
     content = json.dumps(cell.data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     sections = {name: getattr(tree, name) for name in Spec.__dataclass_fields__ if name in Tree.model_fields}
@@ -121,38 +116,20 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
     )  # fmt: skip
 
 
-def _of_the_whole(cell: Cell, details: list[Any], vocabulary: Vocabulary) -> list[SpecError]:
-    """Return the mistakes that only a whole spec shows, in what is left of one without its malformed parts."""
-    data = copy.deepcopy(cell.data)
-    for detail in details:
-        part: Any = data
-        *parents, last = detail["loc"]
-        for key in parents:
-            part = part.get(key) if isinstance(part, dict) else None
-        if isinstance(part, dict):
-            part.pop(last, None)
-    try:
-        tree = Tree.model_validate(data)
-    except ValidationError:
-        return []
-    expected, _ = expectations(data, vocabulary)
-    return [*_mistakes(cell, crosscheck.structure(tree, expected)), *loosened(cell, expected, tree, vocabulary)]
-
-
 def _empty(data: Any, path: Path_ = ()) -> Iterator[Path_]:
     """Yield the path of every key with no value; the arguments of someone else's function may have none."""
     if data is None:
         yield path
     elif isinstance(data, dict):
         for key, value in data.items():
-            if key not in ("with", "optimizer", "preprocess", "method", "matrix"):
+            if key not in ("with", "optimizer", "preprocess", "method"):
                 yield from _empty(value, (*path, key))
 
 
-def _mistakes(cell: Cell, mistakes: list[Mistake]) -> list[SpecError]:
+def _mistakes(at: Cell | Document, mistakes: list[Mistake]) -> list[SpecError]:
     errors = []
     for mistake in mistakes:
-        place = cell.place(mistake.path, key=mistake.key)
+        place = at.place(mistake.path, key=mistake.key)
         if mistake.column is not None:
             quoted = place.text[place.column - 1 : place.column] in ("'", '"')
             place = Place(place.file, place.line, place.column + mistake.column + quoted, place.text)

@@ -64,7 +64,7 @@ def check_import(path: str, root: Path, given: Iterable[str] | None, filled: fro
     if names is None:
         return [f"the module {module} can't be parsed"]
     if name.partition(".")[0] not in names:
-        if "*" in names:
+        if names.keys() & {"*", "__getattr__"}:
             return []
         return [f"{module} has no {name}; {did_you_mean(name, names)}"]
     signature = names.get(name)

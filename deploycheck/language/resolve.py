@@ -26,6 +26,11 @@ class Cell:
     chain: tuple[Document, ...]
     replaced: Mapping[Path_, Path_] = field(default_factory=dict)
 
+    @property
+    def standards(self) -> tuple[Document, ...]:
+        """The files that are standards: those the spec extends, and itself where it has no model."""
+        return self.chain if "model" not in self.data else self.chain[1:]
+
     def place(self, path: Path_, *, key: bool = False) -> Place:
         """Return where the part at ``path`` is written: in the spec, its matrix, or a standard it extends."""
         for target, origin in self.replaced.items():
@@ -35,26 +40,17 @@ class Cell:
         return document.place(path, key=key)
 
 
-def resolve(path: Path, root: Path) -> tuple[Cell, ...]:
-    """Read a spec and what it extends, merge them, and expand its matrix."""
+def resolve(path: Path, root: Path) -> tuple[tuple[Cell, ...], list[SpecError]]:
+    """Read a spec and what it extends, merge them, and expand its matrix.
+
+    Returns the cells and what is wrong with the matrix; then there is one cell, the spec without its matrix.
+    Raises ``SpecErrors`` where a file can't be read or parsed, or extends what it can't.
+    """
     chain = _chain(path, root)
-    misplaced = [error for document in chain for error in _only_in_specs(document)]
-    if misplaced:
-        raise SpecErrors(misplaced)
     merged: dict[str, Any] = {}
     for document in reversed(chain):
         merged = _merge(merged, document.data)
-    return tuple(_cells(merged, chain))
-
-
-def _only_in_specs(document: Document) -> list[SpecError]:
-    """A standard (no model) is completed by the specs that extend it; some parts only they can have."""
-    hint = "add the model, or leave it to the specs that extend this"
-    return [
-        SpecError(f"a standard can't have `{name}`", document.place((name,), key=True), hint)
-        for name in ("promote", "matrix", "waive")
-        if name in document.data and "model" not in document.data
-    ]
+    return _expand(merged, chain)
 
 
 def _chain(path: Path, root: Path) -> tuple[Document, ...]:
@@ -64,33 +60,26 @@ def _chain(path: Path, root: Path) -> tuple[Document, ...]:
     while isinstance(extends := chain[-1].data.get("extends"), str):
         place = chain[-1].place(("extends",))
         parent = chain[-1].path.parent / extends
-        if not _is_name(parent):
-            raise SpecErrors([SpecError(f"{extends[:80]!r} is no file name", place)])
-        if not parent.resolve().is_relative_to(root.resolve()):
+        try:
+            real, there = parent.resolve(), parent.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, a circle of links
+            raise SpecErrors([SpecError(f"no file can be reached by {extends[:80]!r}", place)]) from error
+        if not real.is_relative_to(root.resolve()):
             raise SpecErrors(
                 [SpecError(f"{extends} lies outside of {root.name}/", place, "a standard lies in the project")]
             )
-        if parent.resolve() in seen:
+        if real in seen:
             raise SpecErrors([SpecError(f"{extends} extends itself, directly or not", place)])
-        if not parent.is_file():
+        if not there:
             others = [str(p.relative_to(chain[-1].path.parent)) for p in chain[-1].path.parent.rglob("*.yaml")]
             raise SpecErrors([SpecError(f"there is no file {extends}", place, did_you_mean(extends, others))])
-        seen.add(parent.resolve())
+        seen.add(real)
         document = read(parent, _shown(parent, root))
         if "model" in document.data:
             hint = "move what they share into a spec without a `model`"
             raise SpecErrors([SpecError(f"{extends} is no standard: it has a model", place, hint)])
         chain.append(document)
     return tuple(chain)
-
-
-def _is_name(path: Path) -> bool:
-    """Whether the system takes a path for one, whether or not there is a file."""
-    try:
-        path.resolve().exists()
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _shown(path: Path, root: Path) -> str:
@@ -100,8 +89,6 @@ def _shown(path: Path, root: Path) -> str:
         return str(path)
 
 
-_FIXED = ("deploycheck", "extends", "matrix")
-"""Keys that a matrix can't vary: they are what makes it one."""
 _OWN = ("extends", "description", "owner", "name")
 """Keys that speak of one file and aren't inherited."""
 
@@ -124,49 +111,72 @@ def _deep(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _cells(merged: dict[str, Any], chain: tuple[Document, ...]) -> list[Cell]:
+def _expand(merged: dict[str, Any], chain: tuple[Document, ...]) -> tuple[tuple[Cell, ...], list[SpecError]]:
     matrix = merged.get("matrix")
-    if not isinstance(matrix, dict) or not matrix:
-        return [Cell(merged, "", chain)]
-    errors = []
+    if "matrix" not in merged or not isinstance(matrix, dict) or "matrix" not in chain[0].data:
+        return (Cell(merged, "", chain),), []
+    spec = {key: value for key, value in merged.items() if key != "matrix"}
+    errors: list[SpecError] = []
     axes: list[list[tuple[Path_, Path_, Any]]] = []
     for key, values in matrix.items():
-        target = tuple(key.split("."))
-        overlapping = [other for other in matrix if other != key and f"{key}.".startswith(f"{other}.")]
-        if overlapping or target[0] in _FIXED:
-            what = f"{key} lies within {overlapping[0]}" if overlapping else f"a matrix can't vary {key}"
-            errors.append(SpecError(what, chain[0].place(("matrix", key), key=True), "vary the values themselves"))
-        elif not isinstance(values, list) or not values:
+        target = _target(spec, key)
+        if not isinstance(values, list) or not values:
             errors.append(SpecError("expected a list of values", chain[0].place(("matrix", key))))
-        elif not _names_something(merged, target):
+        elif target is None or key in _FIXED:
             hint = "a matrix key is a path to a value that the spec has, such as data.split.seed"
-            errors.append(
-                SpecError(f"{key} names nothing in this spec", chain[0].place(("matrix", key), key=True), hint)
-            )
+            what = f"{key} names nothing in this spec" if target is None else f"a matrix can't vary `{key}`"
+            errors.append(SpecError(what, chain[0].place(("matrix", key), key=True), hint))
         else:
             axes.append([(target, ("matrix", key, index), value) for index, value in enumerate(values)])
-    if errors:
-        raise SpecErrors(errors)
-    lasts = [key.rpartition(".")[2] for key in matrix]
-    names = {key: last if lasts.count(last) == 1 else key for key, last in zip(matrix, lasts, strict=True)}
+    if not matrix:
+        hint = "give it a path with its values, or leave it out"
+        errors.append(SpecError("`matrix` is empty", chain[0].place(("matrix",)), hint))
+    errors += _nested(axes, chain[0])
+    labels = _names([axis[0][0] for axis in axes])
     cells = []
-    for choice in itertools.product(*axes):
-        data = copy.deepcopy({key: value for key, value in merged.items() if key != "matrix"})
+    for choice in itertools.product(*axes) if not errors else ():
+        data = copy.deepcopy(spec)
         for target, _, value in choice:
             _set(data, target, value)
-        label = ",".join(f"{names['.'.join(map(str, target))]}={_word(value)}" for target, _, value in choice)
+        label = ",".join(f"{labels[target]}={_word(value)}" for target, _, value in choice)
         cells.append(Cell(data, label, chain, {target: origin for target, origin, _ in choice}))
     if len({cell.label for cell in cells}) < len(cells):
-        raise SpecErrors([SpecError("two cells of the matrix are the same", chain[0].place(("matrix",), key=True))])
-    return cells
+        errors.append(SpecError("two cells of the matrix are the same", chain[0].place(("matrix",), key=True)))
+    return ((Cell(spec, "", chain),), errors) if errors else (tuple(cells), [])
 
 
-def _names_something(data: Any, path: Path_) -> bool:
-    for part in path:
-        if not isinstance(data, dict) or part not in data:
-            return False
-        data = data[part]
-    return True
+_FIXED = ("deploycheck", "extends")
+"""Keys that say how the file itself is read."""
+
+
+def _target(data: Any, key: str) -> Path_ | None:
+    """Return the path that a matrix key names; the parts of a spec may have dots in their own names."""
+    if not isinstance(data, dict):
+        return None
+    if key in data:
+        return (key,)
+    for part, under in data.items():
+        rest = _target(under, key[len(part) + 1 :]) if key.startswith(f"{part}.") else None
+        if rest:
+            return (part, *rest)
+    return None
+
+
+def _nested(axes: list[list[tuple[Path_, Path_, Any]]], document: Document) -> list[SpecError]:
+    """Refuse one axis inside of another: which of the two values held would depend on their order."""
+    return [
+        SpecError(f"{inner[1][1]} lies inside of {outer[1][1]}", document.place(inner[1][:2], key=True))
+        for (outer, *_), (inner, *_) in itertools.permutations(axes, 2)
+        if inner[0][: len(outer[0])] == outer[0]
+    ]
+
+
+def _names(targets: list[Path_]) -> dict[Path_, str]:
+    """Return what labels call each target: its last part, or the whole path where two end the same."""
+    lasts = [target[-1] for target in targets]
+    return {
+        target: str(target[-1]) if lasts.count(target[-1]) == 1 else ".".join(map(str, target)) for target in targets
+    }
 
 
 def _set(data: dict[str, Any], path: Path_, value: Any) -> None:
@@ -177,8 +187,11 @@ def _set(data: dict[str, Any], path: Path_, value: Any) -> None:
 
 def _word(value: Any) -> str:
     """Return a value as an id may hold it: no brackets, no spaces, no ``::``."""
-    if isinstance(value, list):
-        return "-".join(map(_word, value))
-    if isinstance(value, dict):
-        return "-".join(f"{key}-{_word(part)}" for key, part in value.items())
-    return re.sub(r"[\[\]\s]+", "_", str(value).replace("::", ":"))
+    match value:
+        case list():
+            return "-".join(map(_word, value))
+        case dict():
+            return "-".join(f"{_word(key)}-{_word(item)}" for key, item in value.items())
+        case bool() | None:
+            return {True: "true", False: "false", None: "null"}[value]
+    return re.sub(r"[\[\]\s]|::+", "_", str(value))

@@ -7,6 +7,7 @@ are refused, each where it stands.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -21,7 +22,16 @@ from deploycheck.language.errors import Place, SpecError, SpecErrors
 MOST_BYTES = 1_000_000
 DEEPEST = 50
 
-_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+class _Loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
+    """Composes nodes and resolves none: what a scalar means is decided here."""
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> str:
+        """Return the one tag that every node gets; nobody reads it."""
+        del kind, value, implicit
+        return "?"
+
+
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
@@ -104,8 +114,12 @@ def read(path: Path, file: str) -> Document:
     return parse(text, path, file)
 
 
+@functools.lru_cache(maxsize=32)
 def parse(text: str, path: Path, file: str) -> Document:
-    """Parse a spec's text; raise ``SpecErrors`` with every mistake that parsing can find."""
+    """Parse a spec's text; raise ``SpecErrors`` with every mistake that parsing can find.
+
+    Cached for the standards, which many specs extend: what is returned is shared, and not to be changed.
+    """
     lines = tuple(text.splitlines())
     control = _CONTROL.search(text)
     if control:

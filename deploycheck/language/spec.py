@@ -141,6 +141,13 @@ class StopEarly(Section):
     patience: Positive
 
 
+def _unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+    if twice is not None:
+        raise PydanticCustomError("unique", "the seed {seed} stands here twice", {"seed": twice})
+    return seeds
+
+
 class Train(Section):
     """How the model is trained, and what it must reach."""
 
@@ -151,7 +158,7 @@ class Train(Section):
     regularize: Regularize = Regularize()
     epochs: Positive
     batch_size: Positive
-    seeds: Annotated[tuple[Natural, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(_unique)] = (0,)
     stop_early: StopEarly | None = None
     expect: Expectations = {}
 

@@ -18,6 +18,7 @@ The grammar::
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -130,6 +131,7 @@ class _Scanner:
         return token
 
 
+@functools.lru_cache(maxsize=1024)
 def parse_threshold(text: str, metric: Metric) -> Threshold:
     """Parse a threshold on ``metric``; raise ``ThresholdError`` pointing at the column that is wrong."""
     scan = _Scanner(text)
@@ -166,7 +168,9 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
 
 def _in_base_unit(number: _Token, scale: float) -> float:
     """Return a number in the base unit, rounded once: 7000 ns is 7 us to the last bit."""
-    value = float(Decimal(number.text) * Decimal(repr(scale)))
+    written = float(number.text)
+    # Decimal has bounds of its own, beyond a float's: what a float can't hold never gets there.
+    value = float(Decimal(number.text) * Decimal(repr(scale))) if 0 < abs(written) < math.inf else written
     if not math.isfinite(value):
         raise ThresholdError("the number is too large", number.column)
     return value

@@ -2,95 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deploycheck.language.errors import Place, SpecError
 from deploycheck.language.expect import Expectation, expectations
 from deploycheck.language.resolve import Cell
-from deploycheck.language.source import Document
+from deploycheck.language.source import Document, Path_
 from deploycheck.language.spec import Tree
 from deploycheck.language.threshold import ThresholdError, parse_quantity, tighter_or_equal
 from deploycheck.language.vocabulary import Dimension, Vocabulary
 
+_DEFAULT: float = Tree.model_fields["confidence"].default
 
-def loosened(cell: Cell, expected: list[Expectation], tree: Tree, vocabulary: Vocabulary) -> list[SpecError]:
-    """Return an error for every threshold that asks less than one above it, unless it is waived.
+
+@dataclass(frozen=True)
+class _Asked:
+    """A check as a file or a section above asks for it; ``at`` says where, and ``confidence`` is that file's."""
+
+    check: Expectation
+    confidence: float
+    at: Cell | Document
+
+
+def loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) -> list[SpecError]:
+    """Return an error for every check that asks less than one above it, or that is gone, unless it is waived.
 
     Above a spec's check stand the same check in the standards it extends and, above a variant's own, the one
-    that its section expects of all variants.
+    that its section expects of all variants. Works on plain data, so that a spec whose structure is wrong
+    elsewhere still gets these found.
     """
-    standards = [(document, expectations(document.data, vocabulary)[0]) for document in cell.chain[1:]]
-    errors = [*_confidence(cell, tree), *_dropped(cell, expected, standards, tree)]
+    confidence = _effective([cell.data], _DEFAULT)
+    standards = [
+        _Asked(check, _effective([above.data for above in cell.chain[depth:]], confidence), document)
+        for depth, document in enumerate(cell.chain)
+        if depth > 0
+        for check in expectations(document.data, vocabulary)[0]
+    ]
+    own = [_Asked(check, confidence, cell) for check in expected if check.variant is None]
+    waive = cell.data.get("waive")
+    waived = set(waive) if isinstance(waive, dict) else set()
+    errors = _confidence(cell, confidence)
     for check in expected:
-        if f"{check.section}.{check.name}" in tree.waive:
-            continue
-        above = [(item, document.place(item.path)) for document, items in standards for item in items]
-        if check.variant:
-            above += [(item, cell.place(item.path)) for item in expected if item.variant is None]
-        for item, place in above:
-            same = (item.section, item.name) == (check.section, check.name) and item.variant in (
-                None,
-                check.variant,
-            )
-            what = _looser(check, item, tree.confidence) if same else None
-            if what:
-                errors.append(_error(what, cell.place(check.path), place, f"{check.section}.{check.name}"))
+        for asked in (*standards, *own) if check.variant else standards:
+            what = _looser(check, confidence, asked) if _above(asked.check, check) else None
+            if what and _key(check) not in waived:
+                errors.append(_error(what, cell.place(check.path), asked))
+    for asked in standards:
+        if not _stands(cell.data, asked.check.path) and _key(asked.check) not in waived:
+            errors.append(_error("this leaves out a check that", cell.place(asked.check.path), asked))
     return errors
 
 
-def _dropped(
-    cell: Cell, expected: list[Expectation], standards: list[tuple[Document, list[Expectation]]], tree: Tree
-) -> list[SpecError]:
-    """A check of a standard may be tightened, not left out: a matrix could replace a whole ``expect``."""
-    kept = {(check.section, check.name) for check in expected} | {tuple(name.split(".", 1)) for name in tree.waive}
-    return [
-        _error(
-            "it is left out, which",
-            cell.place((item.section,)),
-            document.place(item.path),
-            f"{item.section}.{item.name}",
-        )
-        for document, items in standards
-        for item in items
-        if (item.section, item.name) not in kept
-    ]
+def _key(check: Expectation) -> str:
+    return f"{check.section}.{check.name}"
 
 
-def _looser(check: Expectation, above: Expectation, confidence: float) -> str | None:
-    if above.severity == "error" and check.severity == "warn":
+def _above(upper: Expectation, check: Expectation) -> bool:
+    return _key(upper) == _key(check) and upper.variant in (None, check.variant)
+
+
+def _stands(data: Any, path: Path_) -> bool:
+    for part in path:
+        if not isinstance(data, dict) or part not in data:
+            return False
+        data = data[part]
+    return True
+
+
+def _looser(check: Expectation, confidence: float, asked: _Asked) -> str | None:
+    upper = asked.check
+    if upper.severity == "error" and check.severity == "warn":
         return "`severity: warn` loosens a check that"
-    if above.samples and (check.samples or 0) < above.samples:
-        return f"fewer than the {above.samples} samples that"
-    if (above.slices and check.slices != above.slices) or (above.baseline == "required" != check.baseline):
-        return "without the `slices` or `baseline` of"
-    if tighter_or_equal(check.threshold, above.threshold, confidence):
-        return None
-    return f"'{check.threshold.text}' is looser than '{above.threshold.text}', which"
+    # The standard's threshold means the standard's confidence, also where the spec raises its own. A spec that
+    # lowers its own is refused once, for that, not for every check.
+    held_to = upper.threshold
+    if held_to.confidence is None and not held_to.point:
+        held_to = replace(held_to, confidence=min(asked.confidence, confidence))
+    if not tighter_or_equal(check.threshold, held_to, confidence):
+        return f"'{check.threshold.text}' is looser than '{upper.threshold.text}', which"
+    if isinstance(upper.samples, int) and not (isinstance(check.samples, int) and check.samples >= upper.samples):
+        return f"this has fewer than the {upper.samples} samples that"
+    if upper.slices is not None and check.slices != upper.slices:
+        return "this hasn't the slices that"
+    if upper.baseline == "required" and check.baseline != "required":
+        return "this hasn't the required baseline that"
+    return None
 
 
-def _error(what: str, at: Place, above: Place, check: str) -> SpecError:
-    hint = f'tighten it, or waive it: waive: {{"{check}": {{because: ..., until: YYYY-MM-DD, by: ...}}}}'
+def _error(what: str, at: Place, asked: _Asked) -> SpecError:
+    above = asked.at.place(asked.check.path)
+    hint = f'tighten it, or waive it: waive: {{"{_key(asked.check)}": {{because: ..., until: YYYY-MM-DD, by: ...}}}}'
     return SpecError(f"{what} {above.file}:{above.line} asks for", at, hint)
 
 
-def _confidence(cell: Cell, tree: Tree) -> list[SpecError]:
-    """A spec's own confidence may not lie under a standard's."""
+def _confidence(cell: Cell, confidence: float) -> list[SpecError]:
+    """A spec's own confidence may not lie under a standard's, and a standard's must be one."""
     errors = []
     for document in cell.chain[1:]:
-        written = document.data.get("confidence")
-        asked = _share(written)
-        if written is not None and asked is None:
-            errors.append(SpecError(f"{written!r} is no confidence, such as 95 %", document.place(("confidence",))))
-        if asked is not None and tree.confidence < asked:
-            place = document.place(("confidence",))
+        if "confidence" not in document.data:
+            continue
+        place = document.place(("confidence",))
+        try:
+            asked = parse_quantity(str(document.data["confidence"]), Dimension.PROPORTION)
+        except ThresholdError as error:
+            errors.append(SpecError(f"`confidence`: {error}", place))
+            continue
+        if confidence < asked:
             least = f"the {asked:.4g} that {place.file}:{place.line} asks for"
-            what = f"a confidence of {tree.confidence:.4g} is lower than {least}"
+            what = f"a confidence of {confidence:.4g} is lower than {least}"
             errors.append(SpecError(what, cell.place(("confidence",)), "raise it"))
     return errors
 
 
-def _share(written: Any) -> float | None:
-    try:
-        return parse_quantity(str(written), Dimension.PROPORTION)
-    except ThresholdError:
-        return None
+def _effective(chain: Sequence[Mapping[str, Any]], default: float) -> float:
+    """Return the confidence that holds in a file: its own, or the nearest above it, or ``default``."""
+    for data in chain:
+        try:
+            return parse_quantity(str(data["confidence"]), Dimension.PROPORTION)
+        except (KeyError, ThresholdError):
+            continue
+    return default

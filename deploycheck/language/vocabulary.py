@@ -96,7 +96,7 @@ class Vocabulary:
         family, _, percentile = name.partition(".")
         metric = words.get(family)
         match = PERCENTILE.fullmatch(percentile)
-        if metric is None or not metric.percentiles or match is None:
+        if metric is None or not metric.percentiles or match is None or float(match[1]) == 0:
             return None
         return metric, float(match[1]) / 100
 

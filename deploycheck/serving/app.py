@@ -22,8 +22,6 @@ from deploycheck.serving.runtime import Engine
 
 log = logging.getLogger(__name__)
 
-REASONS = {404: "not_found", 408: "timeout", 413: "too_large", 503: "rejected"}
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -45,15 +43,18 @@ class Service:
         self.engine = engine
         self.signature: Signature = engine.loaded.signature
         self.limits = limits
-        self.metrics = Metrics(self.signature.model, self.signature.version, engine.sizes)
+        self.metrics = Metrics(
+            self.signature.model, self.signature.version, engine.loaded.artifact.digest, engine.sizes
+        )
+        engine.on_compile = self.metrics.compilations.inc
         self.batcher = Batcher(engine, limits.max_delay_s, limits.max_queue, self.metrics)
         self.ready = False
+        self.draining = False
         self._runner: asyncio.Task[None] | None = None
 
     async def start(self) -> float:
         """Compile every batch size, begin to answer, and return the seconds the compilation took."""
         seconds = await asyncio.get_running_loop().run_in_executor(None, self.engine.compile)
-        self.metrics.compilations.inc(self.engine.compilations)
         self.metrics.load_seconds.set(seconds)
         self._runner = asyncio.create_task(self.batcher.run())
         self.ready = True
@@ -63,13 +64,14 @@ class Service:
     def drain(self) -> None:
         """Say that no further requests are welcome; those begun are finished."""
         self.ready = False
+        self.draining = True
         self.metrics.ready.set(0)
         self.metrics.draining.set(1)
 
     async def infer(self, request: Request) -> Response:
         """Answer one infer request."""
         if not self.ready:
-            raise BadRequest("the model is not ready", 503)
+            raise BadRequest("the model is not ready", 503, "draining" if self.draining else "rejected")
         with self.batcher.arriving():
             body = await read_body(request, self.limits.max_body_bytes, self.limits.body_timeout_s)
             started = time.monotonic()
@@ -78,7 +80,7 @@ class Service:
             outputs = await self.batcher.submit(asked.inputs, asked.batch)
         if not all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f"):
             self.metrics.nonfinite.inc()
-            raise BadRequest("the model's answer is not finite", 500)
+            raise BadRequest("the model's answer is not finite", 500, "nonfinite")
         answer = encode_response(asked, outputs, self.signature)
         self.metrics.request_seconds.observe(time.monotonic() - started)
         return Response(answer.body, headers=dict(answer.headers))
@@ -93,17 +95,17 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
         raise BadRequest("the body is compressed: send it as it is", 415)
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit:
-        raise BadRequest(f"the body is {announced} bytes, expected at most {limit}", 413)
+        raise BadRequest(f"the body is {announced} bytes, expected at most {limit}", 413, "too_large")
     chunks, size = [], 0
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
-                    raise BadRequest(f"the body is over {limit} bytes", 413)
+                    raise BadRequest(f"the body is over {limit} bytes", 413, "too_large")
                 chunks.append(chunk)
     except TimeoutError:
-        raise BadRequest(f"the body did not arrive within {timeout_s:g} s", 408) from None
+        raise BadRequest(f"the body did not arrive within {timeout_s:g} s", 408, "timeout") from None
     return b"".join(chunks)
 
 
@@ -114,7 +116,9 @@ def make_app(service: Service) -> Starlette:
     def known(request: Request) -> None:
         name, version = request.path_params["model"], request.path_params.get("version", signature.version)
         if (name, version) != (signature.model, signature.version):
-            raise BadRequest(f"unknown model, this server has {signature.model!r} version {signature.version!r}", 404)
+            raise BadRequest(
+                f"unknown model, this server has {signature.model!r} version {signature.version!r}", 404, "not_found"
+            )
 
     async def live(_: Request) -> Response:
         return JSONResponse({"live": True})
@@ -147,7 +151,7 @@ def make_app(service: Service) -> Starlette:
             known(request)
             answer = await service.infer(request)
         except BadRequest as error:
-            service.metrics.ended(error.status, REASONS.get(error.status, "invalid"))
+            service.metrics.ended(error.status, error.reason)
             return refusal(error)
         except ClientDisconnect:
             service.metrics.ended(499, "cancelled")
@@ -183,8 +187,8 @@ def make_app(service: Service) -> Starlette:
 def refusal(error: BadRequest) -> Response:
     """Return the protocol's error: its status and ``{"error": message}``."""
     headers = {"retry-after": "1"} if error.status == 503 else {}
-    if error.status in (408, 413):
-        headers["connection"] = "close"  # what is left of the body isn't read
+    if error.status != 400:
+        headers["connection"] = "close"  # the body, or what is left of it, wasn't read
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 
@@ -194,11 +198,9 @@ async def _on_refusal(_: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = error.headers if isinstance(error, HTTPException) else None
-    message = {404: "there is nothing at this path", 405: f"{request.method} is not answered here"}.get(
-        status, "bad request"
-    )
-    return JSONResponse({"error": message}, status, headers)
+    headers = {**((error.headers or {}) if isinstance(error, HTTPException) else {}), "connection": "close"}
+    messages = {404: "there is nothing at this path", 405: f"{request.method} is not answered here"}
+    return JSONResponse({"error": messages.get(status, "bad request")}, status, headers)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

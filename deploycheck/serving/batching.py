@@ -62,7 +62,7 @@ class Batcher:
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
-            raise BadRequest("the server is busy: too many requests wait already", 503) from None
+            raise BadRequest("the server is busy: too many requests wait already", 503, "rejected") from None
         self.metrics.pending.inc()
         return await waiting.answer
 

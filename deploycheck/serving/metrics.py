@@ -33,7 +33,7 @@ LATENCY_BUCKETS = (
 class Metrics:
     """The server's own collectors, in a registry of their own. ``labels`` are the model's name and version."""
 
-    def __init__(self, model: str, version: str, batch_sizes: tuple[int, ...]) -> None:
+    def __init__(self, model: str, version: str, digest: str, batch_sizes: tuple[int, ...]) -> None:
         self.registry = CollectorRegistry()
         names, self.labels = ("model", "version"), {"model": model, "version": version}
 
@@ -65,6 +65,8 @@ class Metrics:
         self.ready = gauge("model_ready", "1 while the model answers")
         self.draining = gauge("server_draining", "1 while the server finishes what it has begun")
         self.load_seconds = gauge("model_load_duration_seconds", "Verifying, loading and compiling the model")
+        info = Gauge("deploycheck_model_info", "What is served", (*names, "artifact_sha256"), registry=self.registry)
+        info.labels(**self.labels, artifact_sha256=digest.removeprefix("sha256:")).set(1)
         memory = gauge("process_peak_resident_memory_bytes", "Peak resident memory of the server's process")
         memory.set_function(peak_memory_bytes)
 

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 
 
 class BadRequest(Exception):
-    """A request that can't be answered; ``status`` is its HTTP status, its text the error's."""
+    """A request that can't be answered: its text is the error's, ``status`` its HTTP status.
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    ``reason`` is the word it is counted under.
+    """
+
+    def __init__(self, message: str, status: int = 400, reason: str = "invalid") -> None:
         super().__init__(message)
         self.status = status
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def decode_request(headers: Mapping[str, str], body: bytes, signature: Signature
             raise BadRequest(f"expected a tensor as an object, found {_kind(tensor)}")
         name = tensor.get("name")
         if not isinstance(name, str) or name not in specs:
-            raise BadRequest(f"unknown input {name!r}; the model takes {', '.join(specs)}")
+            raise BadRequest(f"unknown input {_short(name)}; the model takes {', '.join(specs)}")
         if name in inputs:
             raise BadRequest(f"input {name!r} was given twice")
         inputs[name], tail = _tensor(tensor, specs[name], tail, max_batch)
@@ -146,6 +151,12 @@ def _object(head: bytes) -> dict[str, Any]:
     return content
 
 
+def _short(value: Any) -> str:
+    """Return a client's own value as an error may send it back: never much of it."""
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."
+
+
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
@@ -162,8 +173,8 @@ def _tensor(tensor: Mapping[str, Any], spec: TensorSpec, tail: bytes, max_batch:
     """Return one input as an array, and what is left of the binary part."""
     datatype = tensor.get("datatype")
     if datatype != spec.datatype:
-        known = "" if datatype in DTYPES else ", which the protocol doesn't know"
-        raise BadRequest(f"input {spec.name!r} is {spec.datatype}, found {datatype!r}{known}")
+        known = "" if isinstance(datatype, str) and datatype in DTYPES else ", which the protocol doesn't know"
+        raise BadRequest(f"input {spec.name!r} is {spec.datatype}, found {_short(datatype)}{known}")
     shape = _shape(tensor.get("shape"), spec, max_batch)
     count, dtype = math.prod(shape), DTYPES[spec.datatype]
     parameters = tensor.get("parameters", {})
@@ -179,7 +190,7 @@ def _tensor(tensor: Mapping[str, Any], spec: TensorSpec, tail: bytes, max_batch:
         if isinstance(size, bool) or size != expected or len(tail) < expected:
             raise BadRequest(
                 f"input {spec.name!r} of shape {list(shape)} takes {expected} bytes, found "
-                f"binary_data_size {size!r} and {len(tail)} bytes"
+                f"binary_data_size {_short(size)} and {len(tail)} bytes"
             )
         array, tail = _from_bytes(tail[:expected], dtype, spec), tail[expected:]
     if dtype.kind == "f" and not np.isfinite(array).all():
@@ -211,19 +222,30 @@ def _from_json(data: Any, spec: TensorSpec, count: int, dtype: np.dtype[Any]) ->
         raise BadRequest(f"input {spec.name!r} is FP16, which JSON can't carry: use the binary extension")
     if not isinstance(data, list):
         raise BadRequest(f"`data` of input {spec.name!r} is a list, found {_kind(data)}")
+    kinds: dict[str, set[type]] = {"b": {bool}, "f": {int, float}}
+    if not _leaf_types(data) <= kinds.get(dtype.kind, {int}):
+        raise BadRequest(f"`data` of input {spec.name!r} holds values that are no {spec.datatype}")
     try:
         array = np.asarray(data)
     except ValueError as error:
         raise BadRequest(f"`data` of input {spec.name!r} is ragged") from error
-    kinds = {"b": "b", "f": "fiu"}.get(dtype.kind, "iu")
-    if array.size and array.dtype.kind not in kinds:
-        raise BadRequest(f"`data` of input {spec.name!r} holds values that are no {spec.datatype}")
+    if array.dtype.kind == "O":
+        raise BadRequest(f"`data` of input {spec.name!r} holds values out of the range of {spec.datatype}")
     if array.size != count:
         raise BadRequest(f"`data` of input {spec.name!r} holds {array.size} values, its shape takes {count}")
     if dtype.kind in "iu" and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max):
         raise BadRequest(f"`data` of input {spec.name!r} holds values out of the range of {spec.datatype}")
     with np.errstate(over="ignore"):
         return array.ravel().astype(dtype)  # what is too large for the type becomes infinite, and is refused
+
+
+def _leaf_types(data: list[Any]) -> set[type]:
+    """Return the types of the values in a nested list; NumPy would take a boolean among numbers for one."""
+    types = set(map(type, data))
+    while list in types:
+        data = list(chain.from_iterable(part if isinstance(part, list) else [part] for part in data))
+        types = set(map(type, data))
+    return types
 
 
 def _wanted(content: Mapping[str, Any], signature: Signature) -> dict[str, bool]:
@@ -242,7 +264,7 @@ def _wanted(content: Mapping[str, Any], signature: Signature) -> dict[str, bool]
     for output in asked:
         name = output.get("name") if isinstance(output, dict) else None
         if name not in known:
-            raise BadRequest(f"unknown output {name!r}; the model gives {', '.join(known)}")
+            raise BadRequest(f"unknown output {_short(name)}; the model gives {', '.join(known)}")
         if name in wanted:
             raise BadRequest(f"output {name!r} was asked for twice")
         own = output.get("parameters", {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -22,6 +22,9 @@ from safetensors.numpy import load_file
 from deploycheck.errors import DeploycheckError
 from deploycheck.serving.protocol import DTYPES, Signature, read_signature
 from deploycheck.store import Artifact, open_artifact
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+"""JAX's own name for the event that it compiled a program."""
 
 
 class LoadError(DeploycheckError):
@@ -51,9 +54,10 @@ def load(folder: Path) -> Loaded:
     until = artifact.meta.get("loadable_until")
     if until and datetime.now(UTC).date() > date.fromisoformat(until):
         raise LoadError(f"could be loaded until {until}", where=str(folder), hint="export it again from its weights")
-    if jax.default_backend() not in facts["platforms"]:
+    platform = export.default_export_platform()
+    if platform not in facts["platforms"]:
         raise LoadError(
-            f"was exported for {', '.join(facts['platforms'])}, this process runs on {jax.default_backend()}",
+            f"was exported for {', '.join(facts['platforms'])}, this process runs on {platform}",
             where=str(folder),
             hint="export it on a machine with this kind of device",
         )
@@ -73,18 +77,20 @@ def batch_sizes(largest: int) -> tuple[int, ...]:
 class Engine:
     """The model compiled for every batch size it will be given. Others are padded up to the next.
 
-    ``compilations`` counts programs compiled; after ``compile`` it doesn't change.
+    ``on_compile`` is called for every program that JAX compiles in this process from ``compile`` on, whoever
+    asked for it: afterwards there should be none.
     """
 
     def __init__(self, loaded: Loaded, sizes: tuple[int, ...]) -> None:
         self.loaded = loaded
         self.sizes = sizes
-        self.compilations = 0
+        self.on_compile: Callable[[], None] = lambda: None
         self._programs: dict[int, Any] = {}
 
     def compile(self) -> float:
         """Compile every batch size and run each once; return the seconds it took."""
         started = time.monotonic()
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
         function = jax.jit(self.loaded.program.call)
         for size in self.sizes:
             inputs = {
@@ -92,9 +98,13 @@ class Engine:
                 for tensor in self.loaded.signature.inputs
             }
             self._programs[size] = function.lower(self.loaded.weights, inputs).compile()
-            self.compilations += 1
             self.run(inputs)
         return time.monotonic() - started
+
+    def _heard(self, event: str, duration_secs: float, **_: str | int) -> None:
+        del duration_secs
+        if event == COMPILED:
+            self.on_compile()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Answer a batch of 1 to the largest size: ``[batch, ...]`` a tensor."""

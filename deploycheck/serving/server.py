@@ -8,6 +8,7 @@ import gc
 import ipaddress
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -97,17 +98,22 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listening.close()
         hint = "another process has it: choose another --port, or 0 for a free one"
-        raise DeploycheckError(f"can't listen: {error.strerror}", where=f"{host}:{port}", hint=hint) from error
+        raise DeploycheckError(
+            f"can't listen: {getattr(error, 'strerror', None) or error}", where=f"{host}:{port}", hint=hint
+        ) from error
     return listening
 
 
 def _when_parent_ends(server: _Server) -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    server.should_exit = True
+    if server.loop:
+        server.loop.call_soon_threadsafe(server.finish)
+    else:
+        server.should_exit = True
 
 
 class _Server(uvicorn.Server):
@@ -117,6 +123,7 @@ class _Server(uvicorn.Server):
         self.service = service
         self.started_at = started
         self.failed = False
+        self.loop: asyncio.AbstractEventLoop | None = None
         host, port = listening.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         super().__init__(
@@ -127,6 +134,7 @@ class _Server(uvicorn.Server):
         )  # fmt: skip
 
     async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
         await super().startup(list(sockets) if sockets else None)
         self._preparing = asyncio.create_task(self._prepare())
 
@@ -146,8 +154,21 @@ class _Server(uvicorn.Server):
         )  # fmt: skip
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        """Finish what has begun, then end with 0; a second Ctrl-C ends at once.
+
+        Uvicorn's own would raise the signal again afterwards. A signal may come in the middle of anything, so the
+        work is left to the event loop.
+        """
+        del frame
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        elif self.loop:
+            self.loop.call_soon_threadsafe(self.finish)
+
+    def finish(self) -> None:
+        """Drain, and end."""
         self.service.drain()
-        super().handle_exit(sig, frame)
+        self.should_exit = True
 
 
 def _protocol(header_timeout_s: float) -> type[HttpToolsProtocol]:

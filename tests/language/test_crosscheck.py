@@ -183,7 +183,7 @@ def test_a_percentile_of_a_family_is_a_metric(project: Project, name: str) -> No
     assert spec.expectations[-1].percentile == pytest.approx(float(name.partition(".p")[2]) / 100)
 
 
-@pytest.mark.parametrize("name", ["latency", "latency.p", "latency.p100", "latency.99", "throughput.p99"])
+@pytest.mark.parametrize("name", ["latency", "latency.p", "latency.p0", "latency.p100", "latency.99", "throughput.p99"])
 def test_what_is_no_percentile_is_refused(project: Project, name: str) -> None:
     assert "unknown metric" in project.refused(MINIMAL + f"serve: {{expect: {{{name}: '<= 20 ms'}}}}\n")[0]
 

@@ -191,6 +191,22 @@ def test_mistakes_of_structure_are_reported_with_those_of_form(project: Project)
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "rest", "lines"),
+    [
+        ("  epochs: 10\n", "", "serve: {variants: [ghost]}\n", (9, 14)),
+        ("[28, 28, 1]", "[28, x, 1]", "serve: {variants: [ghost]}\n", (6, 15)),
+        ("", "", "promote: {model: M!,\n  to: staging, choose: smalest}\n", (15, 16)),
+    ],
+    ids=["a key is missing", "deep in a list", "in the same section"],
+)
+def test_no_mistake_of_form_hides_one_of_structure(
+    project: Project, old: str, new: str, rest: str, lines: tuple[int, ...]
+) -> None:
+    text = MINIMAL.replace(old, new, 1) + rest
+    assert tuple(error.place.line for error in project.errors(text).errors) == lines
+
+
+@pytest.mark.parametrize(
     ("old", "new", "hint"),
     [
         ("name: digits", "name: digits\npromot: {}", "did you mean 'promote'?"),
@@ -304,6 +320,7 @@ def test_the_digest_covers_what_is_inherited(project: Project) -> None:
         "# top\n---\nname: x\ndeploycheck: 2\n",
         "'deploycheck': 1\n",
         '"deploycheck" : 1\n',
+        "\ufeffdeploycheck: 1\n",
     ],
 )
 def test_a_file_that_says_it_is_a_spec_is_one(text: str) -> None:

@@ -196,6 +196,7 @@ def test_an_optimizer_goes_by_its_optax_name_and_arguments(project: Project, opt
     ("optimizer", "column", "what", "hint"),
     [
         ("{adm: {learning_rate: 1e-3}}", 15, "optax has no optimiser 'adm'", "did you mean 'adam'?"),
+        ("{adma: {learning_rate: 1e-3}}", 15, "optax has no optimiser 'adma'", "did you mean 'adam'?"),
         (
             "{adam: {learning_rte: 1, learning_rate: 1}}",
             22,

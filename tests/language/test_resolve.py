@@ -296,3 +296,29 @@ def test_a_standard_has_no_matrix_where_the_spec_has_one_too(standard: Project) 
 
 def test_a_standard_with_a_matrix_is_refused_when_it_is_loaded_itself(project: Project) -> None:
     assert project.errors(STANDARD + "matrix: {data.split.seed: [1, 2]}\n")
+
+
+def test_a_circle_of_links_is_no_standard(project: Project) -> None:
+    (project.root / "specs/edge.yaml").symlink_to("edge.yaml")
+    (error,) = project.errors(MINIMAL + "extends: edge.yaml\n").errors
+    assert "no file can be reached by 'edge.yaml'" in error.what
+
+
+@pytest.mark.parametrize("matrix", ["{}", "null", ""])
+def test_a_matrix_without_cells_is_refused(project: Project, matrix: str) -> None:
+    text = MINIMAL + f"matrix: {matrix}\n"
+    (error,) = project.errors(text).errors
+    assert error.place.line == line_of(text, "matrix:")
+
+
+def test_a_matrix_reaches_a_name_with_dots_of_its_own(project: Project) -> None:
+    text = MINIMAL.replace("accuracy:", "accuracy.worst_class:")
+    specs = project.load(text + "matrix: {train.expect.accuracy.worst_class: ['>= 80 %', '>= 90 %']}\n")
+    assert [spec.expectations[0].threshold.value for spec in specs] == [0.8, 0.9]
+
+
+def test_a_wrong_matrix_hides_no_other_mistake(project: Project) -> None:
+    text = MINIMAL.replace("epochs: 10", "epochs: ten") + "matrix: {train.seed: [1]}\n"
+    assert [error.place.line for error in project.errors(text).errors] == [
+        line_of(text, "ten"), line_of(text, "matrix:")
+    ]  # fmt: skip

@@ -135,3 +135,8 @@ def test_a_waiver_says_why_and_by_whom(project: Project, part: str) -> None:
 )
 def test_numbers_are_not_coerced(project: Project, old: str, new: str) -> None:
     assert project.errors(MINIMAL.replace(old, new))
+
+
+def test_a_seed_stands_once(project: Project) -> None:
+    (refused,) = project.refused(MINIMAL.replace("  epochs: 10", "  seeds: [0, 1, 1]\n  epochs: 10"))
+    assert refused == "11: `train.seeds`: the seed 1 stands here twice"

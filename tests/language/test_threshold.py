@@ -208,9 +208,14 @@ def test_a_wrong_quantity_is_refused_at_its_column(text: str, column: int) -> No
     assert caught.value.column == column
 
 
-def test_a_quantity_too_large_for_a_float_is_refused() -> None:
-    with pytest.raises(ThresholdError):
-        parse_quantity("1e400 s", Dimension.TIME)
+@pytest.mark.parametrize("number", ["1e400", "1e9999999", "1e99999999999999999999"])
+def test_a_quantity_too_large_for_a_float_is_refused(number: str) -> None:
+    with pytest.raises(ThresholdError, match="too large"):
+        parse_quantity(f"{number} s", Dimension.TIME)
+
+
+def test_a_quantity_too_small_for_a_float_is_nothing() -> None:
+    assert parse_quantity("1e-99999999999999999999 s", Dimension.TIME) == 0
 
 
 NAMES = st.sampled_from(["reference", "baseline", "trained", "int8"])

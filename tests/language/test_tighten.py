@@ -201,3 +201,28 @@ def test_a_waiver_in_a_standard_is_refused_in_the_specs_that_extend_it_too(stand
 def test_a_standards_confidence_holds_however_it_is_written(project: Project) -> None:
     project.write("deploycheck: 1\nname: edge\nconfidence: 0.99\n", "specs/edge.yaml")
     assert project.errors(CHILD + "confidence: 60 %\n")
+
+
+def test_a_check_at_the_standards_confidence_passes_where_the_spec_raises_its_own(standard: Project) -> None:
+    assert standard.one(with_accuracy('">= 97 % @ 95 %"') + "confidence: 99 %\n")
+
+
+def test_a_check_of_a_standard_that_cannot_be_read_is_refused_also_where_the_spec_has_its_own(
+    standard: Project,
+) -> None:
+    standard.write(STANDARD.replace('">= 97 %"', '">= 97 ms"'), "specs/edge.yaml")
+    (error,) = standard.errors(CHILD).errors
+    assert (error.place.file, error.place.line) == ("specs/edge.yaml", line_of(STANDARD, "accuracy:"))
+
+
+def test_a_standard_that_loosens_its_standard_is_refused_when_it_is_loaded_itself(standard: Project) -> None:
+    text = "deploycheck: 1\nname: middle\nextends: edge.yaml\ntrain:\n  expect: {accuracy: '>= 90 %'}\n"
+    (error,) = standard.errors(text, "specs/middle.yaml").errors
+    assert "is looser than '>= 97 %'" in error.what
+
+
+def test_a_loosened_check_is_reported_with_what_is_missing(standard: Project) -> None:
+    text = with_accuracy('">= 90 %"').replace("  batch_size: 128\n", "")
+    assert [error.place.line for error in standard.errors(text).errors] == [
+        line_of(text, "train:"), line_of(text, "accuracy:")
+    ]  # fmt: skip

@@ -26,6 +26,7 @@ class Doubling:
     def __init__(self) -> None:
         self.sizes = (1, 2, 4, LARGEST)
         self.batches: list[int] = []
+        self.largest_offered = 0
         self.running = threading.Event()
         self.go_on = threading.Event()
         self.go_on.set()
@@ -34,7 +35,7 @@ class Doubling:
         self.running.set()
         assert self.go_on.wait(DEADLINE_S)
         x = inputs["x"]
-        assert len(x) <= LARGEST
+        self.largest_offered = max(self.largest_offered, len(x))
         if POISON in x:
             raise RuntimeError("poisoned")
         self.batches.append(len(x))
@@ -51,7 +52,7 @@ def with_batcher(
     """Run ``use`` with a batcher that is running; past the deadline it is a ``TimeoutError``."""
 
     async def run() -> T:
-        batcher = Batcher(engine, max_delay_s, max_queue, Metrics("m", "1", engine.sizes))  # type: ignore[arg-type]
+        batcher = Batcher(engine, max_delay_s, max_queue, Metrics("m", "1", "sha256:0", engine.sizes))  # type: ignore[arg-type]
         runner = asyncio.create_task(batcher.run())
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -74,6 +75,7 @@ def test_each_request_gets_its_own_answer_and_no_batch_is_too_large(requests: li
     answers = with_batcher(engine, use)
     assert [answer["y"].tolist() for answer in answers] == [[2 * value for value in values] for values in requests]
     assert sum(engine.batches) == sum(map(len, requests))
+    assert engine.largest_offered <= LARGEST
 
 
 def test_a_lone_request_does_not_wait_for_others() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -100,6 +101,17 @@ def test_a_freeze_of_the_server_shows_in_the_tail_and_not_in_the_median(
     # Each that was due in the freeze counts from when it was due: a fifth of them all, not one a connection.
     assert (latencies > FREEZE_S / 4).sum() >= 15
     assert np.median(latencies) < FREEZE_S / 4
+
+
+def test_a_stall_of_the_client_counts_too_and_is_told(server: ServerProcess, requests: Sequence[Encoded]) -> None:
+    async def use(client: Client) -> Sent:
+        asyncio.get_running_loop().call_later(0.1, time.sleep, FREEZE_S)  # holds up the client's own loop
+        return await client.open_loop(requests, arrivals("constant", 100, 50, 0))
+
+    sent = with_client(server.address, use)
+    assert max(sent.lags_s) > FREEZE_S / 2
+    assert all(latency >= lag for latency, lag in zip(sent.latencies_s, sent.lags_s, strict=True))
+    assert "fell behind its own schedule" in sent.doubt
 
 
 def test_each_request_of_the_schedule_is_sent_once(server: ServerProcess, requests: Sequence[Encoded]) -> None:
