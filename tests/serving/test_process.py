@@ -42,7 +42,7 @@ def wait_for_the_end_of(pidfd: int) -> bool:
 def turned_away(running: ServerProcess) -> bool:
     try:
         connect(running).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset by the listener as it closes
         return True
     return False
 
