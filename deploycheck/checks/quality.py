@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from deploycheck.checks.metric import metric
 from deploycheck.language.vocabulary import Dimension
 from deploycheck.verdict import Measurement, Paired, Proportion, WorstOf
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from deploycheck.stages.training import TrainingReport
 
 
 def _right(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Return which examples are answered right, ``[n]`` of bool. An answer that is no number is wrong."""
+    import numpy as np
+
     finite = np.isfinite(outputs).all(axis=-1)
     right: np.ndarray = (np.argmax(outputs, axis=-1) == labels) & finite
     return right
@@ -30,6 +32,8 @@ def accuracy(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
 @metric("accuracy.worst_class", dimension=Dimension.PROPORTION, direction="higher", stages=["train", "compress"])
 def worst_class(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Accuracy in the class where it is lowest."""
+    import numpy as np
+
     right = _right(labels, outputs)
     slices = {
         str(label): Proportion(int(right[labels == label].sum()), int((labels == label).sum()))
@@ -53,6 +57,8 @@ def learned(labels: np.ndarray, outputs: np.ndarray, training: TrainingReport) -
     0 % is a model that learned nothing, 100 % one without error: ``(accuracy - m) / (1 - m)`` with ``m`` the
     share of the test split's most frequent class (a skill score; Murphy, Weather and Forecasting 3, 1988).
     """
+    import numpy as np
+
     right, total = int(_right(labels, outputs).sum()), len(labels)
     majority = int(np.bincount(labels).max()) / total
     if majority == 1:

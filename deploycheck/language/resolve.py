@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploycheck.language.errors import Place, SpecError, SpecErrors, did_you_mean
-from deploycheck.language.source import Document, Path_, read
+from deploycheck.language.source import Document, Path_, read, read_standard
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _chain(path: Path, root: Path) -> tuple[Document, ...]:
             others = [str(p.relative_to(chain[-1].path.parent)) for p in chain[-1].path.parent.rglob("*.yaml")]
             raise SpecErrors([SpecError(f"there is no file {extends}", place, did_you_mean(extends, others))])
         seen.add(real)
-        document = read(parent, _shown(parent, root))
+        document = read_standard(parent, _shown(parent, root))
         if "model" in document.data:
             hint = "move what they share into a spec without a `model`"
             raise SpecErrors([SpecError(f"{extends} is no standard: it has a model", place, hint)])

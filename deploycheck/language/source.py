@@ -49,16 +49,19 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """One parsed file: its plain data, and the node tree that says where each part stands.
-
-    ``file`` is the name that errors show.
-    """
+    """One parsed file: its text and its plain data. ``file`` is the name that errors show."""
 
     path: Path
     file: str
     lines: tuple[str, ...]
     data: dict[str, Any]
-    root: yaml.MappingNode = field(repr=False)
+    text: str = field(repr=False)
+
+    @functools.cached_property
+    def root(self) -> yaml.MappingNode:
+        """The node tree, which says where each part stands; composed again only where that is asked for."""
+        root: yaml.MappingNode = _Loader(self.text).get_single_node()
+        return root
 
     def place(self, path: Path_, *, key: bool = False) -> Place:
         """Return where the value at ``path`` stands, or its key; the nearest enclosing part if it's not here."""
@@ -96,6 +99,21 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Nod
 def _at(mark: Any, file: str, lines: tuple[str, ...]) -> Place:
     line = lines[mark.line] if mark.line < len(lines) else ""
     return Place(file, mark.line + 1, mark.column + 1, line)
+
+
+def read_standard(path: Path, file: str) -> Document:
+    """Read a file that many specs extend: parsed once for all of them, as long as it isn't changed."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return read(path, file)
+    return _read_once(path, file, (facts.st_mtime_ns, facts.st_size, facts.st_ino))
+
+
+@functools.lru_cache(maxsize=64)
+def _read_once(path: Path, file: str, version: tuple[int, ...]) -> Document:
+    del version
+    return read(path, file)
 
 
 def read(path: Path, file: str) -> Document:
@@ -148,7 +166,7 @@ def parse(text: str, path: Path, file: str) -> Document:
     data = _plain(root, 0, errors, file, lines)
     if errors:
         raise SpecErrors(errors)
-    return Document(path, file, lines, data, root)
+    return Document(path, file, lines, data, text)
 
 
 def _refused_syntax(text: str, file: str, lines: tuple[str, ...]) -> Iterator[SpecError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 import uuid
@@ -112,18 +113,23 @@ class Gate:
 
     # collection
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection(self, session: pytest.Session) -> None:
-        """Take ids with a variant in them (``::compress[int8]::size``), which pytest can't resolve, by their file."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> Any:
+        """Take the id of a stage or a check by its file: pytest would look for a node for each ``::`` in it."""
         arguments = []
         for argument in session.config.args:
             file, _, rest = str(argument).partition("::")
-            if rest and "[" in rest and not rest.endswith("]") and file.endswith(SUFFIXES):
+            if rest and file.endswith(SUFFIXES):
                 self.selected.append(((session.config.invocation_params.dir / file).resolve(), rest))
                 argument = file
             if argument not in arguments:
                 arguments.append(argument)
         session.config.args = arguments
+        gc.disable()  # thousands of nodes that all stay: walking them again and again frees nothing
+        try:
+            return (yield)
+        finally:
+            gc.enable()
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect a YAML file that says it is a spec."""
@@ -136,13 +142,19 @@ class Gate:
         return None
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Drop what an id with a variant didn't ask for."""
+        """Drop what the ids given didn't ask for."""
+        unknown = [
+            f"{file.name}::{name}"
+            for file, name in self.selected
+            if not any(item.path == file and _within(item.nodeid, name) for item in items)
+        ]
+        if unknown:
+            raise pytest.UsageError(f"no such check or stage: {', '.join(unknown)}; --collect-only lists what there is")
         files = {file for file, _ in self.selected}
 
         def asked_for(item: pytest.Item) -> bool:
-            _, _, rest = item.nodeid.partition("::")
             return item.path not in files or any(
-                item.path == file and (rest == name or rest.startswith(f"{name}::")) for file, name in self.selected
+                item.path == file and _within(item.nodeid, name) for file, name in self.selected
             )
 
         dropped = [item for item in items if not asked_for(item)]
@@ -247,6 +259,12 @@ class Gate:
             terminalreporter.write_line(f"error: {problem}", red=True)
         for path in self.written:
             terminalreporter.write_line(f"evidence: {path}")
+
+
+def _within(nodeid: str, name: str) -> bool:
+    """Whether an item is the check, the stage or the matrix cell ``name`` of its file, or in it."""
+    rest = nodeid.partition("::")[2]
+    return rest == name or rest.startswith(f"{name}::")
 
 
 def _run_id(config: pytest.Config) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +35,12 @@ class SpecFile(pytest.File):
         super().__init__(**kwargs)
         self.gate = gate
 
-    def collect(self) -> Iterable[pytest.Collector]:
-        """Yield the stages of each of its specs; a matrix has a level of its own."""
+    def collect(self) -> Iterable[pytest.Item]:
+        """Yield an item a check, named by its stage and its metric (and its cell, where there is a matrix)."""
         for plan in self.gate.plans_of(self.path, self.nodeid):
-            if plan.spec.label:
-                yield Cell.from_parent(self, name=f"[{plan.spec.label}]", plan=plan, gate=self.gate)
-            else:
-                yield from _stages(self, plan, self.gate)
+            for check in plan.checks:
+                name = check.id.removeprefix(f"{self.nodeid}::")
+                yield CheckItem.from_parent(self, name=name, check=check, plan=plan, gate=self.gate)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ARG002
         """Show mistakes in a spec as they are, without a traceback."""
@@ -50,46 +49,13 @@ class SpecFile(pytest.File):
         return super().repr_failure(excinfo)
 
 
-class Cell(pytest.Collector):
-    """One cell of a spec's matrix."""
-
-    def __init__(self, *, plan: Plan, gate: Gate, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.plan, self.gate = plan, gate
-
-    def collect(self) -> Iterable[pytest.Collector]:
-        """Yield its stages."""
-        return _stages(self, self.plan, self.gate)
-
-
-class Stage(pytest.Collector):
-    """One stage of a spec."""
-
-    def __init__(self, *, plan: Plan, checks: list[Check], gate: Gate, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.plan, self.checks, self.gate = plan, checks, gate
-        self.add_marker(checks[0].kind)
-
-    def collect(self) -> Iterable[pytest.Item]:
-        """Yield its checks."""
-        for check in self.checks:
-            yield CheckItem.from_parent(self, name=check.metric, check=check, plan=self.plan, gate=self.gate)
-
-
-def _stages(parent: pytest.Collector, plan: Plan, gate: Gate) -> Iterator[pytest.Collector]:
-    stages: dict[str, list[Check]] = {}
-    for check in plan.checks:
-        stages.setdefault(check.stage, []).append(check)
-    for name, checks in stages.items():
-        yield Stage.from_parent(parent, name=name, plan=plan, checks=checks, gate=gate)
-
-
 class CheckItem(pytest.Item):
     """One check. The stages it needs are worked through in its setup, so that they are told apart from it."""
 
     def __init__(self, *, check: Check, plan: Plan, gate: Gate, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check, self.plan, self.gate = check, plan, gate
+        self.add_marker(check.kind)
         self.record: CheckRecord | None = None
         self.began = 0.0
 
