@@ -1,6 +1,7 @@
 """Collection: 10,000 checks from 500 specs, beside bare pytest on 10,000 trivial items from 500 YAML files.
 
-Bare pytest is its documentation's own example of collecting YAML ("Working with non-python tests"). Both are run in turn, A B B A, in processes of their own; the ratio of the medians is what counts. Prints a table.
+Bare pytest is its documentation's own example of collecting YAML ("Working with non-python tests"). Both are run
+in turn, A B B A, in processes of their own; the ratio of the medians is what counts. Prints a table.
 
     python benchmarks/collect.py [--specs 500] [--rounds 3]
 """

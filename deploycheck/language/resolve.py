@@ -55,36 +55,39 @@ def resolve(path: Path, root: Path) -> tuple[tuple[Cell, ...], list[SpecError]]:
 
 def _chain(path: Path, root: Path) -> tuple[Document, ...]:
     """Return the spec's document and those it extends, child first."""
-    chain = [read(path, _shown(path, root))]
-    seen = {path.resolve()}
+    root, first = root.resolve(), path.resolve()
+    chain = [read(path, _shown(first, root))]
+    seen = {first}
     while isinstance(extends := chain[-1].data.get("extends"), str):
-        place = chain[-1].place(("extends",))
+
+        def refused(what: str, hint: str = "", at: Document = chain[-1]) -> SpecErrors:
+            return SpecErrors([SpecError(what, at.place(("extends",)), hint)])
+
         parent = chain[-1].path.parent / extends
         try:
             real, there = parent.resolve(), parent.is_file()
         except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, a circle of links
-            raise SpecErrors([SpecError(f"no file can be reached by {extends[:80]!r}", place)]) from error
-        if not real.is_relative_to(root.resolve()):
-            raise SpecErrors(
-                [SpecError(f"{extends} lies outside of {root.name}/", place, "a standard lies in the project")]
-            )
+            raise refused(f"no file can be reached by {extends[:80]!r}") from error
+        if not real.is_relative_to(root):
+            raise refused(f"{extends} lies outside of {root.name}/", "a standard lies in the project")
         if real in seen:
-            raise SpecErrors([SpecError(f"{extends} extends itself, directly or not", place)])
+            raise refused(f"{extends} extends itself, directly or not")
         if not there:
             others = [str(p.relative_to(chain[-1].path.parent)) for p in chain[-1].path.parent.rglob("*.yaml")]
-            raise SpecErrors([SpecError(f"there is no file {extends}", place, did_you_mean(extends, others))])
+            raise refused(f"there is no file {extends}", did_you_mean(extends, others))
         seen.add(real)
-        document = read_standard(parent, _shown(parent, root))
+        document = read_standard(parent, _shown(real, root))
         if "model" in document.data:
             hint = "move what they share into a spec without a `model`"
-            raise SpecErrors([SpecError(f"{extends} is no standard: it has a model", place, hint)])
+            raise refused(f"{extends} is no standard: it has a model", hint)
         chain.append(document)
     return tuple(chain)
 
 
 def _shown(path: Path, root: Path) -> str:
+    """Return a resolved path as errors name it: from the project's root, where it lies in it."""
     try:
-        return path.resolve().relative_to(root.resolve()).as_posix()
+        return path.relative_to(root).as_posix()
     except ValueError:
         return str(path)
 

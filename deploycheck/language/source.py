@@ -47,9 +47,9 @@ _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 Path_ = tuple[str | int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Document:
-    """One parsed file: its text and its plain data. ``file`` is the name that errors show."""
+    """One parsed file: its text and its plain data, equal to itself alone. ``file`` is the name that errors show."""
 
     path: Path
     file: str

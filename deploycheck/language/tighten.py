@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,15 +39,20 @@ def loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) ->
         _Asked(check, _effective([above.data for above in cell.chain[depth:]], confidence), document)
         for depth, document in enumerate(cell.chain)
         if depth > 0
-        for check in expectations(document.data, vocabulary)[0]
+        for check in _expected_of(document, vocabulary)
     ]
     own = [_Asked(check, confidence, cell) for check in expected if check.variant is None]
     waive = cell.data.get("waive")
     waived = set(waive) if isinstance(waive, dict) else set()
     errors = _confidence(cell, confidence)
+    above: dict[str, list[_Asked]] = {}
+    for asked in (*standards, *own):
+        above.setdefault(_key(asked.check), []).append(asked)
     for check in expected:
-        for asked in (*standards, *own) if check.variant else standards:
-            what = _looser(check, confidence, asked) if _above(asked.check, check) else None
+        for asked in above.get(_key(check), ()):
+            if asked.check is check or asked.check.variant not in (None, check.variant):
+                continue
+            what = _looser(check, confidence, asked)
             if what and _key(check) not in waived:
                 errors.append(_error(what, cell.place(check.path), asked))
     for asked in standards:
@@ -55,12 +61,14 @@ def loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) ->
     return errors
 
 
+@functools.lru_cache(maxsize=64)
+def _expected_of(standard: Document, vocabulary: Vocabulary) -> tuple[Expectation, ...]:
+    """Return what a standard expects; understood once for all specs that extend it."""
+    return tuple(expectations(standard.data, vocabulary)[0])
+
+
 def _key(check: Expectation) -> str:
     return f"{check.section}.{check.name}"
-
-
-def _above(upper: Expectation, check: Expectation) -> bool:
-    return _key(upper) == _key(check) and upper.variant in (None, check.variant)
 
 
 def _stands(data: Any, path: Path_) -> bool:

@@ -76,9 +76,9 @@ RESERVED: Mapping[str, Metric] = {
 """Words of the language that no installed metric measures yet. They validate; running one is refused."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The names a spec may use, each with whatever the language needs to know of it."""
+    """The names a spec may use, each with whatever the language needs to know of it; equal to itself alone."""
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     loaders: frozenset[str] = frozenset()

@@ -76,13 +76,12 @@ class Gate:
 
     def plans_of(self, path: Path, file_id: str) -> list[Plan]:
         """Return the plans of a spec file; raise ``SpecErrors`` for what is wrong, or can't be run, in it."""
-        vocabulary = self.extensions.vocabulary()
-        specs = load(path, self.root, vocabulary)
+        specs = load(path, self.root, self.extensions.vocabulary)
         metrics, methods = frozenset(self.extensions.metrics), frozenset(self.extensions.compressors)
         errors = [error for spec in specs for error in unbuilt(spec, metrics, methods)]
         if errors:
             raise SpecErrors(errors)
-        subjects = self.extensions.subjects()
+        subjects = self.extensions.subjects
         plans = [make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, subjects) for spec in specs]
         self.plans.update({plan.id: plan for plan in plans})
         return plans

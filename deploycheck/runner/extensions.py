@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,8 +23,9 @@ class Extensions:
     registries: Mapping[str, str]
     reports: Mapping[str, str]
 
+    @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        """Return the names as the language needs them."""
+        """The names as the language needs them."""
         return Vocabulary(
             {name: metric.word for name, metric in self.metrics.items()},
             *(
@@ -32,8 +34,9 @@ class Extensions:
             ),
         )
 
+    @functools.cached_property
     def subjects(self) -> Mapping[str, frozenset[str]]:
-        """Return what each metric looks at."""
+        """What each metric looks at."""
         return {name: metric.subjects for name, metric in self.metrics.items()}
 
 
