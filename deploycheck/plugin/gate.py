@@ -15,6 +15,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.evidence import CheckRecord, Evidence, StepRecord
 from deploycheck.evidence.faces import as_table
 from deploycheck.language import SpecErrors, is_spec, load, near_miss
+from deploycheck.language.expect import SECTIONS
 from deploycheck.plan import Plan, make_plan, unbuilt
 from deploycheck.plugin.items import CheckItem, SpecFile
 from deploycheck.promotion import Decision
@@ -47,6 +48,7 @@ class Gate:
         self.written: list[Path] = []
         self.problems: list[str] = []
         self.selected: list[tuple[Path, str]] = []
+        self.markers = {section: getattr(pytest.mark, section) for section in SECTIONS}
         self._extensions: Extensions | None = None
         self._runner: Runner | None = None
         self._last_progress = time.monotonic()

@@ -55,7 +55,7 @@ class CheckItem(pytest.Item):
     def __init__(self, *, check: Check, plan: Plan, gate: Gate, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check, self.plan, self.gate = check, plan, gate
-        self.add_marker(check.kind)
+        self.add_marker(gate.markers[check.kind])
         self.record: CheckRecord | None = None
         self.began = 0.0
 

@@ -98,9 +98,7 @@ def test_promoting_what_stands_there_changes_nothing(registry: SqliteRegistry, t
     assert again.actor == "ada"
 
 
-def test_a_version_promoted_again_stands_on_its_new_evidence(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_version_promoted_again_stands_on_its_new_evidence(registry: SqliteRegistry, tmp_path: Path) -> None:
     one, two = made(tmp_path, "a"), made(tmp_path, "b")
     for artifact, evidence in ((one, b"1"), (two, b"2"), (one, b"3")):
         move(registry, artifact, evidence=evidence)
@@ -152,9 +150,7 @@ def test_a_name_that_is_none_is_refused(registry: SqliteRegistry, tmp_path: Path
 # The way back
 
 
-def test_rolling_back_goes_further_each_time_and_ends_at_the_first(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_rolling_back_goes_further_each_time_and_ends_at_the_first(registry: SqliteRegistry, tmp_path: Path) -> None:
     a, b, c = (move(registry, made(tmp_path, name), evidence=name.encode()) for name in "abc")
     back = registry.roll_back("digits", "staging", actor="bob", time=NOW)
     assert (back.from_digest, back.to_digest, back.reason, back.actor) == (c, b, "roll_back", "bob")
@@ -214,9 +210,7 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_an_artifact_damaged_before_it_is_proposed_is_refused(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_an_artifact_damaged_before_it_is_proposed_is_refused(registry: SqliteRegistry, tmp_path: Path) -> None:
     artifact = made(tmp_path, "a")
     flip_a_byte(artifact.path / "weights.bin")
     with pytest.raises(CorruptArtifact, match=r"weights\.bin is damaged"):
@@ -235,9 +229,7 @@ def test_an_artifact_exchanged_for_another_before_it_is_proposed_is_refused(
         registry.propose("digits", wanted, b"{}", NOW)
 
 
-def test_a_flipped_byte_in_a_proposed_artifact_stops_its_promotion(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_flipped_byte_in_a_proposed_artifact_stops_its_promotion(registry: SqliteRegistry, tmp_path: Path) -> None:
     version = registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
     flip_a_byte(version.path / "weights.bin")
     with pytest.raises(CorruptArtifact, match=r"weights\.bin is damaged"):
@@ -245,9 +237,7 @@ def test_a_flipped_byte_in_a_proposed_artifact_stops_its_promotion(
     assert registry.history() == ()
 
 
-def test_a_flipped_byte_stops_the_way_back_and_is_found_by_verify(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_flipped_byte_stops_the_way_back_and_is_found_by_verify(registry: SqliteRegistry, tmp_path: Path) -> None:
     move(registry, made(tmp_path, "a"))
     first = registry.current("digits", "staging")
     second = move(registry, made(tmp_path, "b"))
@@ -261,9 +251,7 @@ def test_a_flipped_byte_stops_the_way_back_and_is_found_by_verify(
     assert "weights.bin is damaged" in problem
 
 
-def test_a_copy_of_another_artifact_under_this_digest_is_refused(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_copy_of_another_artifact_under_this_digest_is_refused(registry: SqliteRegistry, tmp_path: Path) -> None:
     one = registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
     two = registry.propose("digits", made(tmp_path, "b"), b"{}", NOW)
     one.path.rename(tmp_path / "away")
@@ -304,9 +292,7 @@ def test_a_change_of_any_column_in_the_history_is_found_by_verify(
     assert any("promotion 2 of" in problem and "was changed" in problem for problem in problems)
 
 
-def test_a_promotion_whose_hash_was_made_to_fit_is_found_by_the_next(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_promotion_whose_hash_was_made_to_fit_is_found_by_the_next(registry: SqliteRegistry, tmp_path: Path) -> None:
     for name in "abc":
         move(registry, made(tmp_path, name))
     forged = replace(registry.history()[1], actor="eve")
@@ -314,18 +300,14 @@ def test_a_promotion_whose_hash_was_made_to_fit_is_found_by_the_next(
     assert registry.verify() == ("promotion 3 of digits doesn't follow the one before it",)
 
 
-def test_a_promotion_removed_from_the_history_is_found_by_verify(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_promotion_removed_from_the_history_is_found_by_verify(registry: SqliteRegistry, tmp_path: Path) -> None:
     for name in "abc":
         move(registry, made(tmp_path, name))
     altered(registry, "DELETE FROM promotions WHERE seq = 2")
     assert registry.verify() == ("promotion 2 is missing from the history",)
 
 
-def test_a_history_that_undoes_more_than_was_done_is_no_way_back(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_history_that_undoes_more_than_was_done_is_no_way_back(registry: SqliteRegistry, tmp_path: Path) -> None:
     for name in "ab":
         move(registry, made(tmp_path, name))
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
@@ -399,8 +381,7 @@ def test_of_four_processes_that_promote_at_once_one_wins(registry: SqliteRegistr
     for number in range(4):
         made(tmp_path, f"model{number}")
     processes = [
-        context.Process(target=promote_together, args=(tmp_path, number, barrier, said))
-        for number in range(4)
+        context.Process(target=promote_together, args=(tmp_path, number, barrier, said)) for number in range(4)
     ]
     for process in processes:
         process.start()
@@ -465,18 +446,14 @@ def test_a_database_held_by_another_program_is_named(
     other.close()
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_file_that_is_no_database_is_refused_and_left_alone(registry: SqliteRegistry, tmp_path: Path) -> None:
     registry.path.write_bytes(b"not a database, but somebody's notes" * 100)
     with pytest.raises(RegistryError, match="not a database"):
         registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
     assert registry.path.read_bytes().startswith(b"not a database")
 
 
-def test_a_database_of_another_program_is_refused_and_left_alone(
-    registry: SqliteRegistry, tmp_path: Path
-) -> None:
+def test_a_database_of_another_program_is_refused_and_left_alone(registry: SqliteRegistry, tmp_path: Path) -> None:
     other = sqlite3.connect(registry.path)
     other.execute("CREATE TABLE photos (name TEXT)")
     other.commit()
