@@ -25,7 +25,7 @@ Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
 class Record(BaseModel):
     """A part of the evidence: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class CheckRecord(Record):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from deploycheck.language.errors import did_you_mean
-from deploycheck.language.source import Path_
+from deploycheck.language.source import Document, Path_
 from deploycheck.language.threshold import Threshold, ThresholdError, parse_quantity, parse_threshold
 from deploycheck.language.vocabulary import COMPARISONS, Dimension, Metric, Vocabulary
 
@@ -77,6 +78,12 @@ def expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Exp
                 )
             )  # fmt: skip
     return found, mistakes
+
+
+@functools.lru_cache(maxsize=64)
+def understood(standard: Document, vocabulary: Vocabulary) -> tuple[list[Expectation], list[Mistake]]:
+    """Return the ``expectations`` of a standard; worked out once for all specs that extend it."""
+    return expectations(standard.data, vocabulary)
 
 
 def written(data: dict[str, Any]) -> Iterator[tuple[str, str | None, Path_, dict[str, Any]]]:

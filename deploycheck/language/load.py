@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from deploycheck.language import crosscheck
 from deploycheck.language.errors import Place, SpecError, SpecErrors, did_you_mean
-from deploycheck.language.expect import Expectation, Mistake, expectations
+from deploycheck.language.expect import Expectation, Mistake, expectations, understood
 from deploycheck.language.resolve import Cell, resolve
 from deploycheck.language.source import Document, Path_
 from deploycheck.language.spec import Compress, Data, Model, Optimize, Promote, Serve, Train, Tree, Waiver
@@ -102,7 +102,7 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
     errors += _mistakes(cell, mistakes)
     for document in cell.standards:
         errors += _mistakes(document, crosscheck.standard(document.data))
-        errors += _mistakes(document, expectations(document.data, vocabulary)[1])
+        errors += _mistakes(document, understood(document, vocabulary)[1])
     errors += loosened(cell, expected, vocabulary)
     if errors:
         raise SpecErrors(_without_echoes(errors))

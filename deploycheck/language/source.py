@@ -102,7 +102,10 @@ def _at(mark: Any, file: str, lines: tuple[str, ...]) -> Place:
 
 
 def read_standard(path: Path, file: str) -> Document:
-    """Read a file that many specs extend: parsed once for all of them, as long as it isn't changed."""
+    """Read a file that many specs extend: parsed once for all of them, as long as it isn't changed.
+
+    What is returned is shared, and not to be changed.
+    """
     try:
         facts = path.stat()
     except OSError:
@@ -132,12 +135,8 @@ def read(path: Path, file: str) -> Document:
     return parse(text, path, file)
 
 
-@functools.lru_cache(maxsize=32)
 def parse(text: str, path: Path, file: str) -> Document:
-    """Parse a spec's text; raise ``SpecErrors`` with every mistake that parsing can find.
-
-    Cached for the standards, which many specs extend: what is returned is shared, and not to be changed.
-    """
+    """Parse a spec's text; raise ``SpecErrors`` with every mistake that parsing can find."""
     lines = tuple(text.splitlines())
     control = _CONTROL.search(text)
     if control:

@@ -60,7 +60,7 @@ ImportPath = Annotated[StrictStr, Field(pattern=f"^{IMPORT_PATH.pattern}$"), Aft
 class Section(BaseModel):
     """A part of a spec: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False, defer_build=True)
 
 
 class Expect(Section):

@@ -250,17 +250,18 @@ def parse_quantity(text: str, dimension: Dimension) -> float:
     return _in_base_unit(number, UNITS[dimension][unit.text])
 
 
-def tighter_or_equal(child: Threshold, parent: Threshold, confidence: float) -> bool:
+def tighter_or_equal(child: Threshold, confidence: float, parent: Threshold, parent_confidence: float) -> bool:
     """Whether whatever meets ``child`` also meets ``parent``, with no less confidence.
 
-    ``confidence`` (a fraction) is the spec's, for a threshold that names none. Thresholds of different units
-    that don't compare (``pp`` and ``% rel``), or relative to different things, are never tighter.
+    Each confidence (a fraction) is that of the file its threshold stands in, where the threshold names none.
+    Thresholds of different units that don't compare (``pp`` and ``% rel``), or relative to different things, are
+    never tighter.
     """
     if child.relation != parent.relation or child.dimension != parent.dimension:
         return False
     if (child.unit == RELATIVE) != (parent.unit == RELATIVE):
         return False
-    if _level(child, confidence) < _level(parent, confidence):
+    if _level(child, confidence) < _level(parent, parent_confidence):
         return False
     child_low, child_high = _allowed(child)
     parent_low, parent_high = _allowed(parent)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from deploycheck.language.errors import Place, SpecError
-from deploycheck.language.expect import Expectation, expectations
+from deploycheck.language.expect import Expectation, understood
 from deploycheck.language.resolve import Cell
 from deploycheck.language.source import Document, Path_
 from deploycheck.language.spec import Tree
@@ -39,7 +38,7 @@ def loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) ->
         _Asked(check, _effective([above.data for above in cell.chain[depth:]], confidence), document)
         for depth, document in enumerate(cell.chain)
         if depth > 0
-        for check in _expected_of(document, vocabulary)
+        for check in understood(document, vocabulary)[0]
     ]
     own = [_Asked(check, confidence, cell) for check in expected if check.variant is None]
     waive = cell.data.get("waive")
@@ -61,12 +60,6 @@ def loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) ->
     return errors
 
 
-@functools.lru_cache(maxsize=64)
-def _expected_of(standard: Document, vocabulary: Vocabulary) -> tuple[Expectation, ...]:
-    """Return what a standard expects; understood once for all specs that extend it."""
-    return tuple(expectations(standard.data, vocabulary)[0])
-
-
 def _key(check: Expectation) -> str:
     return f"{check.section}.{check.name}"
 
@@ -85,10 +78,8 @@ def _looser(check: Expectation, confidence: float, asked: _Asked) -> str | None:
         return "`severity: warn` loosens a check that"
     # The standard's threshold means the standard's confidence, also where the spec raises its own. A spec that
     # lowers its own is refused once, for that, not for every check.
-    held_to = upper.threshold
-    if held_to.confidence is None and not held_to.point:
-        held_to = replace(held_to, confidence=min(asked.confidence, confidence))
-    if not tighter_or_equal(check.threshold, held_to, confidence):
+    held_to = min(asked.confidence, confidence)
+    if not tighter_or_equal(check.threshold, confidence, upper.threshold, held_to):
         return f"'{check.threshold.text}' is looser than '{upper.threshold.text}', which"
     if isinstance(upper.samples, int) and not (isinstance(check.samples, int) and check.samples >= upper.samples):
         return f"this has fewer than the {upper.samples} samples that"

@@ -39,13 +39,13 @@ UNITS: Mapping[Dimension, Mapping[str, float]] = {
 """Unit to its size in the dimension's base unit: s, B, /s, a fraction, or 1."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metric:
-    """A metric's word in the language.
+    """A metric's word in the language, equal to itself alone.
 
     ``direction`` is which is better, ``higher`` or ``lower``; ``stages`` the sections under whose ``expect`` it
     may stand. With ``percentiles`` the name is a family: ``latency.p99``. ``relations`` are those its
-    thresholds may (``x trained``) or, with ``needs_relation``, must carry.
+    thresholds may (``x trained``) or, where it is a gain (``over majority``), must carry.
     """
 
     name: str
@@ -89,16 +89,18 @@ class Vocabulary:
 
     def find(self, name: str) -> tuple[Metric, float | None] | None:
         """Return the metric that a name in ``expect`` means, with its percentile (0..1) for a family."""
-        words = {**RESERVED, **self.metrics}
-        metric = words.get(name)
+        metric = self._named(name)
         if metric is not None and not metric.percentiles:
             return metric, None
         family, _, percentile = name.partition(".")
-        metric = words.get(family)
+        metric = self._named(family)
         match = PERCENTILE.fullmatch(percentile)
         if metric is None or not metric.percentiles or match is None or float(match[1]) == 0:
             return None
         return metric, float(match[1]) / 100
+
+    def _named(self, name: str) -> Metric | None:
+        return self.metrics.get(name) or RESERVED.get(name)
 
     def metric_names(self) -> list[str]:
         """Return every metric's name, families by their usual percentiles."""

@@ -271,13 +271,13 @@ SMALL = st.builds(
 
 @given(SMALL)
 def test_tighter_or_equal_is_reflexive(threshold: Threshold) -> None:
-    assert tighter_or_equal(threshold, threshold, 0.95)
+    assert tighter_or_equal(threshold, 0.95, threshold, 0.95)
 
 
 @given(SMALL, SMALL, SMALL)
 def test_tighter_or_equal_is_transitive(a: Threshold, b: Threshold, c: Threshold) -> None:
-    if tighter_or_equal(a, b, 0.95) and tighter_or_equal(b, c, 0.95):
-        assert tighter_or_equal(a, c, 0.95)
+    if tighter_or_equal(a, 0.95, b, 0.95) and tighter_or_equal(b, 0.95, c, 0.95):
+        assert tighter_or_equal(a, 0.95, c, 0.95)
 
 
 def demand(threshold: Threshold, confidence: float) -> tuple[object, ...]:
@@ -288,7 +288,7 @@ def demand(threshold: Threshold, confidence: float) -> tuple[object, ...]:
 
 @given(SMALL, SMALL)
 def test_two_thresholds_each_tighter_or_equal_to_the_other_ask_the_same(a: Threshold, b: Threshold) -> None:
-    if tighter_or_equal(a, b, 0.95) and tighter_or_equal(b, a, 0.95):
+    if tighter_or_equal(a, 0.95, b, 0.95) and tighter_or_equal(b, 0.95, a, 0.95):
         assert demand(a, 0.95) == demand(b, 0.95)
 
 
@@ -316,22 +316,22 @@ def test_two_thresholds_each_tighter_or_equal_to_the_other_ask_the_same(a: Thres
     ],
 )
 def test_what_is_tighter_than_what(child: str, parent: str, tighter: bool) -> None:
-    assert tighter_or_equal(parsed(child), parsed(parent), 0.95) is tighter
+    assert tighter_or_equal(parsed(child), 0.95, parsed(parent), 0.95) is tighter
 
 
 def test_different_units_of_one_dimension_compare_by_value() -> None:
-    assert tighter_or_equal(parsed("<= 900 ms", Dimension.TIME), parsed("<= 1 s", Dimension.TIME), 0.95)
-    assert not tighter_or_equal(parsed("<= 1100 ms", Dimension.TIME), parsed("<= 1 s", Dimension.TIME), 0.95)
+    assert tighter_or_equal(parsed("<= 900 ms", Dimension.TIME), 0.95, parsed("<= 1 s", Dimension.TIME), 0.95)
+    assert not tighter_or_equal(parsed("<= 1100 ms", Dimension.TIME), 0.95, parsed("<= 1 s", Dimension.TIME), 0.95)
 
 
 def test_equal_thresholds_in_different_units_are_tighter_or_equal_both_ways() -> None:
     for one, other in [("<= 20 ms", "<= 0.02 s"), ("<= 0.3 s", "<= 300 ms"), ("<= 7 us", "<= 7000 ns")]:
         a, b = parsed(one, Dimension.TIME), parsed(other, Dimension.TIME)
-        assert tighter_or_equal(a, b, 0.95), (one, other)
-        assert tighter_or_equal(b, a, 0.95), (other, one)
+        assert tighter_or_equal(a, 0.95, b, 0.95), (one, other)
+        assert tighter_or_equal(b, 0.95, a, 0.95), (other, one)
 
 
 def test_points_and_relative_percent_never_compare() -> None:
     points, relative = (parsed(f"<= 1 {unit}", Dimension.DIFFERENCE) for unit in ("pp", "% rel"))
-    assert not tighter_or_equal(points, relative, 0.95)
-    assert not tighter_or_equal(relative, points, 0.95)
+    assert not tighter_or_equal(points, 0.95, relative, 0.95)
+    assert not tighter_or_equal(relative, 0.95, points, 0.95)
