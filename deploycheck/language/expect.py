@@ -114,6 +114,7 @@ def _stages(word: str, vocabulary: Vocabulary) -> frozenset[str]:
     return found[0].stages if found else frozenset()
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse(text: str, metric: Metric) -> Threshold:
     """Parse a threshold and check what it is relative to; ``x NAME`` may name a variant."""
     threshold = parse_threshold(text, metric)

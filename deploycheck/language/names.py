@@ -37,15 +37,24 @@ def source_file(module: str, root: Path) -> Path | None:
 
     Nothing is imported, the module's parents neither.
     """
-    search: list[str] = [str(root), *sys.path]
+    try:
+        return _find(module, (str(root), *sys.path))
+    except LookupError:
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _find(module: str, path: tuple[str, ...]) -> Path:
+    """Find a module's source file, once; one that isn't there is looked for again (``LookupError`` isn't kept)."""
+    search = list(path)
     spec = None
     for part in module.split("."):
         spec = importlib.machinery.PathFinder.find_spec(part, search)
         if spec is None:
-            return None
+            raise LookupError(module)
         search = list(spec.submodule_search_locations or [])
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
+        raise LookupError(module)
     return Path(spec.origin)
 
 
@@ -58,7 +67,7 @@ def check_import(path: str, root: Path, given: Iterable[str] | None, filled: fro
         return [f"{path!r} is no import path: expected package.module:name"]
     module, _, name = path.partition(":")
     file = source_file(module, root)
-    if file is None:
+    if file is None or not file.is_file():
         return [f"there is no module {module}"]
     names = _top_level(file, file.stat().st_mtime_ns)
     if names is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def resolve(path: Path, root: Path) -> tuple[tuple[Cell, ...], list[SpecError]]:
 
 def _chain(path: Path, root: Path) -> tuple[Document, ...]:
     """Return the spec's document and those it extends, child first."""
-    root, first = root.resolve(), path.resolve()
+    root, first = _real(root), path.resolve()
     chain = [read(path, _shown(first, root))]
     seen = {first}
     while isinstance(extends := chain[-1].data.get("extends"), str):
@@ -82,6 +83,12 @@ def _chain(path: Path, root: Path) -> tuple[Document, ...]:
             raise refused(f"{extends} is no standard: it has a model", hint)
         chain.append(document)
     return tuple(chain)
+
+
+@functools.lru_cache(maxsize=16)
+def _real(root: Path) -> Path:
+    """Return the project's folder without links; asked for by every spec in it."""
+    return root.resolve()
 
 
 def _shown(path: Path, root: Path) -> str:

@@ -131,7 +131,6 @@ class _Scanner:
         return token
 
 
-@functools.lru_cache(maxsize=1024)
 def parse_threshold(text: str, metric: Metric) -> Threshold:
     """Parse a threshold on ``metric``; raise ``ThresholdError`` pointing at the column that is wrong."""
     scan = _Scanner(text)
@@ -234,6 +233,7 @@ def _confidence(scan: _Scanner) -> tuple[float | None, bool]:
     return confidence, False
 
 
+@functools.lru_cache(maxsize=1024)
 def parse_quantity(text: str, dimension: Dimension) -> float:
     """Parse a plain quantity, ``"2 ms"`` or ``"80 %"``, into the dimension's base unit."""
     scan = _Scanner(text)

@@ -79,7 +79,8 @@ def _looser(check: Expectation, confidence: float, asked: _Asked) -> str | None:
     # The standard's threshold means the standard's confidence, also where the spec raises its own. A spec that
     # lowers its own is refused once, for that, not for every check.
     held_to = min(asked.confidence, confidence)
-    if not tighter_or_equal(check.threshold, confidence, upper.threshold, held_to):
+    same = check.threshold is upper.threshold
+    if not same and not tighter_or_equal(check.threshold, confidence, upper.threshold, held_to):
         return f"'{check.threshold.text}' is looser than '{upper.threshold.text}', which"
     if isinstance(upper.samples, int) and not (isinstance(check.samples, int) and check.samples >= upper.samples):
         return f"this has fewer than the {upper.samples} samples that"

@@ -6,21 +6,23 @@ import gc
 import os
 import time
 import uuid
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.evidence import CheckRecord, Evidence, StepRecord
-from deploycheck.evidence.faces import as_table
 from deploycheck.language import SpecErrors, is_spec, load, near_miss
 from deploycheck.language.expect import SECTIONS
 from deploycheck.plan import Plan, make_plan, unbuilt
 from deploycheck.plugin.items import CheckItem, SpecFile
-from deploycheck.promotion import Decision
-from deploycheck.runner import Extensions, Runner, prune_runs
-from deploycheck.runner.extensions import merged, merged_metrics
+from deploycheck.runner.extensions import Extensions, merged, merged_metrics
+
+if TYPE_CHECKING:  # what collecting needs is imported above, what running needs where it is needed
+    from deploycheck.evidence import Evidence
+    from deploycheck.runner.conclude import Results
+    from deploycheck.runner.run import Runner
 
 SUFFIXES = (".yaml", ".yml")
 PROGRESS_EVERY_S = 10.0
@@ -34,8 +36,6 @@ class Gate:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        from deploycheck.runner.conclude import Results
-
         self.config = config
         self.root = config.rootpath
         self.cache = (config.getoption("deploycheck_cache") or self.root / ".deploycheck").absolute()
@@ -43,38 +43,40 @@ class Gate:
         self.run_id: str = worker["testrunuid"] if worker else _run_id(config)
         self.is_worker = worker is not None
         self.plans: dict[str, Plan] = {}
-        self.results = Results()
         self.evidence: Evidence | None = None
         self.written: list[Path] = []
         self.problems: list[str] = []
         self.selected: list[tuple[Path, str]] = []
         self.markers = {section: getattr(pytest.mark, section) for section in SECTIONS}
-        self._extensions: Extensions | None = None
-        self._runner: Runner | None = None
         self._last_progress = time.monotonic()
 
-    @property
+    @cached_property
     def extensions(self) -> Extensions:
         """What is installed; asked for once every conftest of the paths given is loaded."""
-        if self._extensions is None:
-            hook = self.config.hook
-            self._extensions = Extensions(
-                merged_metrics(hook.pytest_deploycheck_metrics()),
-                merged("loader", hook.pytest_deploycheck_loaders()),
-                merged("preprocessing step", hook.pytest_deploycheck_steps()),
-                merged("compression method", hook.pytest_deploycheck_compressors()),
-                merged("runtime", hook.pytest_deploycheck_runtimes()),
-                merged("registry", hook.pytest_deploycheck_registries()),
-                merged("report", hook.pytest_deploycheck_reports()),
-            )
-        return self._extensions
+        hook = self.config.hook
+        return Extensions(
+            merged_metrics(hook.pytest_deploycheck_metrics()),
+            merged("loader", hook.pytest_deploycheck_loaders()),
+            merged("preprocessing step", hook.pytest_deploycheck_steps()),
+            merged("compression method", hook.pytest_deploycheck_compressors()),
+            merged("runtime", hook.pytest_deploycheck_runtimes()),
+            merged("registry", hook.pytest_deploycheck_registries()),
+            merged("report", hook.pytest_deploycheck_reports()),
+        )
 
-    @property
+    @cached_property
     def runner(self) -> Runner:
         """What does the work, in this process."""
-        if self._runner is None:
-            self._runner = Runner(self.root, self.cache, self.run_id, self.extensions, self.progress)
-        return self._runner
+        from deploycheck.runner.run import Runner
+
+        return Runner(self.root, self.cache, self.run_id, self.extensions, self.progress)
+
+    @cached_property
+    def results(self) -> Results:
+        """What became of the checks so far."""
+        from deploycheck.runner.conclude import Results
+
+        return Results()
 
     def plans_of(self, path: Path, file_id: str) -> list[Plan]:
         """Return the plans of a spec file; raise ``SpecErrors`` for what is wrong, or can't be run, in it."""
@@ -126,11 +128,14 @@ class Gate:
             if argument not in arguments:
                 arguments.append(argument)
         session.config.args = arguments
-        gc.disable()  # thousands of nodes that all stay: walking them again and again frees nothing
+        # Thousands of nodes that all stay until the end: walking them again and again would free nothing.
+        gc.disable()
         try:
             return (yield)
         finally:
+            gc.freeze()
             gc.enable()
+            session.config.add_cleanup(gc.unfreeze)
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect a YAML file that says it is a spec."""
@@ -181,6 +186,8 @@ class Gate:
         """Remember what became of a check."""
         attached = getattr(report, REPORT_KEY, None)
         if attached and not self.is_worker:
+            from deploycheck.evidence import CheckRecord, StepRecord
+
             steps = [StepRecord.model_validate(step) for step in attached["steps"]]
             self.results.add(attached["spec"], CheckRecord.model_validate(attached["check"]), steps)
 
@@ -206,6 +213,8 @@ class Gate:
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
             return
+        from deploycheck.promotion import Decision
+
         self._conclude()
         failed = self.problems or (
             self.config.getoption("deploycheck_promote")
@@ -216,6 +225,7 @@ class Gate:
 
     def _conclude(self) -> None:
         from deploycheck.runner.conclude import conclude, promote
+        from deploycheck.runner.run import prune_runs
 
         plans = list(self.plans.values())
         self.evidence = conclude(plans, self.results, self.run_id)
@@ -254,6 +264,8 @@ class Gate:
             return
         terminalreporter.section("deploycheck")
         if self.evidence:
+            from deploycheck.evidence.faces import as_table
+
             writer = terminalreporter._tw  # the only way to pytest's own choice of colours
             terminalreporter.write(as_table(self.evidence.specs, max(100, writer.fullwidth), color=writer.hasmarkup))
         for problem in self.problems:

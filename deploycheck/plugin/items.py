@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.evidence import CheckRecord, StepRecord
 from deploycheck.plan import Check, Plan
-from deploycheck.runner.run import NotReached, StepFailed
 from deploycheck.verdict import Outcome
 
 if TYPE_CHECKING:
+    from deploycheck.evidence import CheckRecord, StepRecord
     from deploycheck.plugin.gate import Gate
 
 
@@ -61,6 +60,8 @@ class CheckItem(pytest.Item):
 
     def setup(self) -> None:
         """Do the steps the check needs, or skip it where one of them has failed already."""
+        from deploycheck.runner.run import NotReached
+
         self.began = time.monotonic()
         self.record = None
         try:
@@ -106,6 +107,8 @@ class CheckItem(pytest.Item):
 
         Pytest's own name for what it shows of a failure in any phase; ``repr_failure`` is of the call alone.
         """
+        from deploycheck.runner.run import StepFailed
+
         error = excinfo.value
         if isinstance(error, StepFailed) and error.__cause__ and not isinstance(error.__cause__, DeploycheckError):
             return f"{error}\n\n{_beyond_this_package(error.__cause__)}"
