@@ -116,8 +116,19 @@ def _stages(word: str, vocabulary: Vocabulary) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _parse(text: str, metric: Metric) -> Threshold:
-    """Parse a threshold and check what it is relative to; ``x NAME`` may name a variant."""
+    """Parse a threshold, check that it asks for the better side, and what it is relative to.
+
+    ``x NAME`` may name a variant.
+    """
     threshold = parse_threshold(text, metric)
+    better = ">" if metric.direction == "higher" else "<"
+    if threshold.comparator[0] not in (better, "="):
+        meant = text.replace(threshold.comparator[0], better, 1).strip()
+        raise ThresholdError(
+            f"{metric.name} is the better the {metric.direction} it is: {threshold.comparator} would pass what is bad",
+            text.find(threshold.comparator),
+            f"did you mean {meant!r}?",
+        )
     relation = threshold.relation
     known = metric.relations | COMPARISONS
     if relation and relation.kind != "x" and str(relation) not in known:

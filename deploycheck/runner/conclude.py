@@ -159,7 +159,7 @@ def promote(evidence: Evidence, root: Path, cache: Path, extensions: Extensions)
             try:
                 moved = _move(spec.chosen, spec.target, evidence, root, cache, extensions)
                 specs.append(spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved}))
-            except DeploycheckError as error:
+            except (DeploycheckError, OSError) as error:
                 problems.append(f"{spec.id}: {error}")
                 withheld = {"decision": Decision.WITHHELD, "reasons": (*spec.reasons, str(error))}
                 specs.append(spec.model_copy(update=withheld))

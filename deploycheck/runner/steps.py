@@ -93,12 +93,12 @@ def decided_by_data(work: Work) -> Made:
     """The data section, the loader's and the steps' code, and the file that is read."""
     section = work.plan.spec.data
     path = _loader_path(work)
-    file = _loader_arguments(work).get("path") if section.load in work.extensions.loaders else None
+    file = _loader_arguments(work).get("path")
     return {
         "data": section.model_dump(exclude={"expect"}),
         "input": {name: declared.model_dump() for name, declared in work.plan.spec.model.input.items()},
         "code": code_fingerprint(path, work.root) | _preprocessing_code(work),
-        "file": _file_digest(file, work.where) if file else None,
+        "file": _content_digest(file, work.where) if isinstance(file, Path) else None,
         "own": own_fingerprint("stages.data", "stages.examples"),
         "versions": versions("numpy", "safetensors"),
     }
@@ -260,10 +260,10 @@ def _loader_path(work: Work) -> str:
 
 
 def _loader_arguments(work: Work) -> dict[str, Any]:
-    """Return the loader's arguments; a built-in loader's ``path`` is looked up under the root and stays in it."""
+    """Return the loader's arguments; its ``path``, if it takes one, is looked up under the root and stays in it."""
     section = work.plan.spec.data
     arguments = dict(section.arguments)
-    if section.load in work.extensions.loaders and isinstance(arguments.get("path"), str):
+    if isinstance(arguments.get("path"), str):
         path = (work.root / arguments["path"]).resolve()
         if not path.is_relative_to(work.root.resolve()):
             raise DeploycheckError(
@@ -275,12 +275,20 @@ def _loader_arguments(work: Work) -> dict[str, Any]:
     return arguments
 
 
-def _file_digest(path: Path, where: str) -> str:
+def _content_digest(path: Path, where: str) -> str:
+    """Return the sha256 of a file, or of the names and contents of all files in a folder."""
     import hashlib
 
+    def digest(file: Path) -> str:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if not path.is_dir():
+            return digest(path)
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        listing = "\n".join(f"{digest(file)} {file.relative_to(path).as_posix()}" for file in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
     except OSError as error:
         raise DeploycheckError(f"{path} can't be read: {error.strerror}", where=where) from error
 

@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; return the exit code. Says what it does as JSON, a line each, on standard output."""
     try:
         _check_host(arguments.host, insecure=arguments.insecure)
+        if arguments.max_batch < 1:
+            raise DeploycheckError("a batch holds at least one example", where=f"--max-batch {arguments.max_batch}")
         limits = Limits(
             max_batch=arguments.max_batch,
             max_delay_s=arguments.max_delay_ms / 1e3,

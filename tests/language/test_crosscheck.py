@@ -156,6 +156,16 @@ def test_a_standard_has_neither_waivers_nor_a_promotion(project: Project, sectio
         ("latency: '<= 1 ms'", "unknown metric 'latency' in train", None),
         ("accuracy: '>= 1 % over majority'", "accuracy can't be held to 'over majority'", None),
         (
+            "accuracy: '<= 97 %'",
+            "accuracy is the better the higher it is: <= would pass what is bad",
+            "did you mean '>= 97 %'?",
+        ),
+        (
+            "accuracy: '< 97 % @ 99 %'",
+            "accuracy is the better the higher it is: < would pass what is bad",
+            "did you mean '> 97 % @ 99 %'?",
+        ),
+        (
             "learned: '>= 1 %'",
             "learned is a gain over majority: write so",
             "did you mean '>= 1 % over majority'?",

@@ -65,7 +65,6 @@ def test_what_is_as_tight_or_tighter_passes(standard: Project, entry: str) -> No
     "entry",
     [
         '">= 96.9 %"',
-        '"<= 99 %"',
         '">= 99 % of reference"',
         '">= 97 % @ 90 %"',
         '{threshold: ">= 97 %", confidence: 90 %}',
