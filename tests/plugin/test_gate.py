@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
+import numpy as np
 import pytest
 
 from deploycheck.evidence import json_schema
@@ -341,3 +342,33 @@ def test_the_deployment_fixture_gives_what_the_spec_built(project: Project) -> N
     result = project.run("spec.yaml", "test_own.py")
     result.assert_outcomes(passed=9)
     assert json.dumps(project.spec)  # the spec was decided as well
+
+
+def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project, tmp_path: Path) -> None:
+    project.pytester.makepyfile(
+        read_data="""
+        import numpy as np
+
+        def read(path):
+            with np.load(path / "digits.npz") as stored:
+                return stored["image"], stored["label"]
+        """
+    )
+    folder = project.pytester.mkdir("images")
+    generator = np.random.default_rng(0)
+    image, label = generator.normal(size=(200, 8, 8)).astype(np.float32), np.arange(200) % 10
+    np.savez(folder / "digits.npz", image=image, label=label)
+    project.write(SPEC.replace("load: digits_data:digits", "load: read_data:read\n  with: {path: images}"))
+
+    def reused() -> bool:
+        assert project.run("spec.yaml::data", cache=tmp_path).ret == 0
+        return all(step["reused"] for step in project.spec["steps"])
+
+    assert not reused()
+    assert reused()
+    np.savez(folder / "digits.npz", image=image + 1, label=label)
+    assert not reused()
+    project.write(SPEC.replace("load: digits_data:digits", "load: read_data:read\n  with: {path: ../images}"))
+    result = project.run("spec.yaml::data", cache=tmp_path)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*../images lies outside of the project*"])
