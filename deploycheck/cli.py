@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from deploycheck.errors import DeploycheckError
 
 if TYPE_CHECKING:
-    from deploycheck.registry import Registry
+    from deploycheck.registry import Promotion, Registry
 
 CACHE = Path(".deploycheck")
 
@@ -24,13 +24,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
+        sys.stdout.flush()
     except DeploycheckError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as error:
+        _discard_output()
+        print(f"error: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        return 1
     return code
+
+
+def _discard_output() -> None:
+    """Have what is still buffered go nowhere, so that the interpreter's exit doesn't fail on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,8 +99,18 @@ def _registry(parsed: argparse.Namespace) -> Registry:
     return open_registry(parsed.registry, Path.cwd(), parsed.cache.absolute(), builtin_extensions())
 
 
+def _moves(parsed: argparse.Namespace, registry: Registry, model: str | None) -> Sequence[Promotion]:
+    """Return the history; that there is none is an error: a mistyped registry must not look like a whole one."""
+    moves = registry.history(model)
+    if not moves:
+        where = parsed.registry or f"the registry in {parsed.cache}"
+        hint = "name another with --registry or --cache, or promote with --deploycheck-promote"
+        raise DeploycheckError(f"{model or 'nothing'} was ever promoted in it", where=where, hint=hint)
+    return moves
+
+
 def _history(parsed: argparse.Namespace) -> int:
-    for move in _registry(parsed).history(parsed.model):
+    for move in _moves(parsed, _registry(parsed), parsed.model):
         came = f"from {move.from_digest[:19]}" if move.from_digest else "first"
         what = f"{move.reason:9}  {move.model}@{move.alias}  {move.to_digest[:19]}"
         print(f"{move.seq}  {move.time}  {what}  {came}  by {move.actor}")
@@ -115,10 +135,12 @@ def _roll_back(parsed: argparse.Namespace) -> int:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
-    problems = _registry(parsed).verify()
+    registry = _registry(parsed)
+    _moves(parsed, registry, None)
+    problems = registry.verify()
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{len(problems)} problems" if problems else "the history adds up, and every promoted artifact is whole")
+    print(f"problems: {len(problems)}" if problems else "the history adds up, and every promoted artifact is whole")
     return 1 if problems else 0
 
 
@@ -133,9 +155,18 @@ def _promote(parsed: argparse.Namespace) -> int:
 
     try:
         evidence = Evidence.model_validate_json(parsed.evidence.read_bytes())
-    except (OSError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise DeploycheckError(f"is no evidence: {first}", where=str(parsed.evidence)) from error
+    except OSError as error:
+        raise DeploycheckError(f"is no evidence: {error.strerror}", where=str(parsed.evidence)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        what = f"is no evidence: {f'{at}: ' if at else ''}{first['msg']}"
+        hint = "give it the JSON that --deploycheck-evidence wrote, with a deploycheck of the same version"
+        raise DeploycheckError(what, where=str(parsed.evidence), hint=hint) from error
+    targets = [spec for spec in evidence.specs if spec.target]
+    if not targets:
+        hint = "say in the spec where it goes: promote: {model: NAME, to: ALIAS}"
+        raise DeploycheckError("no spec of that run has a `promote`", where=str(parsed.evidence), hint=hint)
     moved, problems = promote(evidence, Path.cwd(), parsed.cache.absolute(), builtin_extensions())
     for spec in moved.specs:
         print("\n".join([spec.id, *(f"  {line}" for line in conclusion(spec))]))

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from deploycheck.language.expect import SECTIONS
 from deploycheck.language.vocabulary import Dimension, Metric
 from deploycheck.verdict import Measurement
 
@@ -54,6 +55,12 @@ def metric(
         if unknown:
             raise TypeError(f"metric {name!r} asks for {sorted(unknown)}; there are {sorted(SUBJECTS)}")
         meaning = Metric(name, dimension, direction, frozenset(stages), **word)
+        if direction not in ("higher", "lower"):
+            raise TypeError(f"metric {name!r}: its direction is 'higher' or 'lower', not {direction!r}")
+        if not meaning.stages or not meaning.stages <= set(SECTIONS):
+            raise TypeError(f"metric {name!r}: its stages are some of {list(SECTIONS)}, not {stages!r}")
+        if meaning.percentiles != ("percentile" in parameters):
+            raise TypeError(f"metric {name!r}: percentiles=True and a parameter `percentile` go together")
         return MetricFunction(meaning, frozenset(parameters & SUBJECTS), function)
 
     return declare

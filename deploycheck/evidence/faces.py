@@ -44,7 +44,7 @@ def _markdown(spec: SpecRecord) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return " ".join(text.replace("|", "\\|").splitlines())
 
 
 def as_table(specs: Iterable[SpecRecord], width: int, *, color: bool) -> str:
@@ -54,7 +54,10 @@ def as_table(specs: Iterable[SpecRecord], width: int, *, color: bool) -> str:
     from rich.text import Text
 
     out = io.StringIO()
-    console = Console(file=out, width=width, force_terminal=color, no_color=not color, highlight=False, markup=False)
+    console = Console(
+        file=out, width=width, height=25, force_terminal=color, no_color=not color, highlight=False, markup=False,
+        emoji=False,
+    )  # fmt: skip
     for spec in specs:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
         for column in ("stage", "check", "verdict", "measured", "threshold"):

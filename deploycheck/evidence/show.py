@@ -25,14 +25,14 @@ _SHOWN = {
 
 def quantity(value: float, dimension: Dimension) -> str:
     """Return a value in the largest unit that leaves it at 1 or more."""
-    unit = _unit(value, dimension)
+    unit = _unit(value, dimension) if math.isfinite(value) else ""
     return f"{_number(value, unit, dimension)} {unit}".rstrip()
 
 
 def with_interval(value: float, low: float, high: float, dimension: Dimension) -> str:
     """Return a value with its bounds, where it has any, in the value's unit: ``99.2 % (98.4 to 99.6)``."""
     shown = quantity(value, dimension)
-    if low == high or (math.isinf(low) and math.isinf(high)):
+    if low == high or not math.isfinite(value) or (math.isinf(low) and math.isinf(high)):
         return shown
     unit = _unit(value, dimension)
     return f"{shown} ({_number(low, unit, dimension)} to {_number(high, unit, dimension)})"
@@ -40,12 +40,15 @@ def with_interval(value: float, low: float, high: float, dimension: Dimension) -
 
 def _unit(value: float, dimension: Dimension) -> str:
     units = _SHOWN.get(dimension, ("",))
-    fitting = [unit for unit in units if math.isfinite(value) and abs(value) >= UNITS[dimension][unit]]
+    rounded = abs(float(f"{value:.3g}"))
+    fitting = [unit for unit in units if rounded >= UNITS[dimension][unit]]
     return fitting[-1] if fitting else units[0]
 
 
 def _number(value: float, unit: str, dimension: Dimension) -> str:
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "unbounded"
-    scaled = value / UNITS[dimension][unit]
-    return f"{scaled:,.0f}" if abs(scaled) >= 1000 or dimension is Dimension.COUNT else f"{scaled:.3g}"
+    scaled = value / UNITS[dimension].get(unit, 1.0)
+    if dimension is Dimension.PROPORTION and 99.9 < scaled < 100:
+        return f"{math.floor(scaled * 100) / 100:g}"  # not "100 %", which it isn't
+    return f"{scaled:,.0f}" if abs(scaled) >= 999.5 or dimension is Dimension.COUNT else f"{scaled:.3g}"

@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from deploycheck.checks.size import bytes_of
@@ -151,11 +151,12 @@ def _candidates(
 def promote(evidence: Evidence, root: Path, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
     """Move what is promotable, on this evidence; return the evidence of that, and what could not be moved.
 
+    What it says was promoted is moved again where the alias has been pointed elsewhere since.
     Where a registry refuses, or an artifact is no longer what was checked, the spec is withheld for that reason.
     """
     specs, problems = [], []
     for spec in evidence.specs:
-        if spec.decision is Decision.PROMOTABLE and spec.chosen and spec.target:
+        if spec.decision is not Decision.WITHHELD and spec.chosen and spec.target:
             try:
                 moved = _move(spec.chosen, spec.target, evidence, root, cache, extensions)
                 specs.append(spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved}))
@@ -180,6 +181,10 @@ def _move(
     if artifact.digest != chosen.artifact:
         what = f"the artifact is {artifact.digest}, the checks were run on {chosen.artifact}"
         raise DeploycheckError(what, where=chosen.path, hint="run the gate again")
+    until = artifact.meta.get("loadable_until")
+    if until and datetime.now(UTC).date() > date.fromisoformat(until):
+        what = f"the exported program could be loaded until {until}"
+        raise DeploycheckError(what, where=chosen.path, hint="run the gate again: it is exported anew")
     registry = open_registry(target.registry, root, cache, extensions)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     before = registry.current(target.model, target.alias)

@@ -24,7 +24,7 @@ def judge(runner: Runner, plan: Plan, check: Check, today: date) -> CheckRecord:
     verdict = decide(measurement, check.threshold, plan.spec.confidence)
     verdict = settle(verdict, check.severity, waiver.until if waiver else None, today)
     dimension = runner.extensions.metrics[check.family].word.dimension
-    exact = verdict.low == verdict.high
+    exact = verdict.confidence is None
     return blank.model_copy(
         update={
             "verdict": verdict.outcome,

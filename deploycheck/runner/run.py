@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from deploycheck.store import Artifact, Building, Store, fingerprint
 from deploycheck.verdict import Measurement
 
 RUNS_KEPT = 5
+RENEW_BEFORE = timedelta(days=90)
+"""An exported program that can be loaded for less than this is exported anew."""
 ANEW_IN_EACH_RUN = frozenset({"load"})
 """Kinds of steps whose result is of one run: what is timed is never taken from another."""
 
@@ -110,8 +113,9 @@ class Runner:
         store = self.of_this_run if step.kind in ANEW_IN_EACH_RUN else self.store
         began = time.monotonic()
         artifact, reused = store.get_or_build(
-            step.kind, key, build, on_wait=lambda: self.report(f"{step.name}: another process is making it")
-        )
+            step.kind, key, build, usable=_lasts,
+            on_wait=lambda: self.report(f"{step.name}: another process is making it"),
+        )  # fmt: skip
         return Done(artifact, reused, time.monotonic() - began)
 
     def measure(self, plan: Plan, check: Check) -> Measurement:
@@ -163,6 +167,12 @@ class Runner:
                 return load_file(path(f"outputs[{variant}]") / "logits.safetensors")["exported"]
             case _:
                 return report.read(path(f"load[{variant}]"))
+
+
+def _lasts(artifact: Artifact) -> bool:
+    """Whether an artifact can be loaded for long enough to be worth shipping; all but exports last for ever."""
+    until = artifact.meta.get("loadable_until")
+    return until is None or date.fromisoformat(until) >= datetime.now(UTC).date() + RENEW_BEFORE
 
 
 def prune_runs(cache: Path) -> None:

@@ -53,7 +53,9 @@ def load(folder: Path) -> Loaded:
     facts = json.loads(artifact.file("signature.json").read_bytes())
     until = artifact.meta.get("loadable_until")
     if until and datetime.now(UTC).date() > date.fromisoformat(until):
-        raise LoadError(f"could be loaded until {until}", where=str(folder), hint="export it again from its weights")
+        raise LoadError(
+            f"could be loaded until {until}", where=str(folder), hint="run the gate again: it is exported anew"
+        )
     platform = export.default_export_platform()
     if platform not in facts["platforms"]:
         raise LoadError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,8 @@ def missing_values(splits: Iterable[Examples]) -> int:
 
 def duplicates_across(splits: Iterable[Examples]) -> int:
     """Count the distinct inputs that stand, byte for byte, in more than one split."""
-    seen = [set(_row_digests(split)) for split in splits]
-    together = set[bytes]().union(*seen)
-    return sum(len(digests) for digests in seen) - len(together)
+    standing_in = Counter(digest for split in splits for digest in set(_row_digests(split)))
+    return sum(count > 1 for count in standing_in.values())
 
 
 def _row_digests(examples: Examples) -> Iterable[bytes]:

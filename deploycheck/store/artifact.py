@@ -41,7 +41,7 @@ class Artifact:
     """A verified artifact.
 
     ``digest`` covers its kind and its files. ``key`` is the address it was made under. No digest covers
-    ``meta``: it informs a reader, and nothing may be decided by it.
+    ``meta``: it says how and when the files were made, never what they are.
     """
 
     path: Path

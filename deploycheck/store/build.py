@@ -48,41 +48,50 @@ class Store:
         key: str,
         build: Callable[[Building], Mapping[str, Any]],
         *,
+        usable: Callable[[Artifact], bool] = lambda _: True,
         on_wait: Callable[[], None] = lambda: None,
     ) -> tuple[Artifact, bool]:
         """Return the artifact at an address, and whether it was there already.
 
-        Where it isn't, ``build`` writes it and returns its ``meta``. One process builds, the others wait,
-        each after calling ``on_wait``. A build that raises or is killed leaves nothing at the address, and
-        keeps its scratch. Raises ``CorruptArtifact`` as ``find`` does, ``StoreError`` where the disk can't
-        be written.
+        Where it isn't, or isn't ``usable``, ``build`` writes it and returns its ``meta``. One process builds, the
+        others wait, each after calling ``on_wait``. A build that raises or is killed leaves nothing at the
+        address, and keeps its scratch. Raises ``CorruptArtifact`` as ``find`` does, ``StoreError`` where the disk
+        can't be written.
         """
-        found = self.find(kind, key)
+        found = self._find_usable(kind, key, usable)
         scratch = self._beside("work", kind, key)
         if found and not scratch.exists():
             return found, True
         with explained(self.root), self._lock(kind, key, on_wait):
-            found = self.find(kind, key)
+            found = self._find_usable(kind, key, usable)
             artifact = found or self._build(kind, key, build)
             shutil.rmtree(scratch, ignore_errors=True)
         return artifact, found is not None
 
     def forget(self, kind: str, key: str) -> bool:
         """Remove what is at an address, damaged or not, and its scratch; return whether there was any."""
-        final, partial = self._final(kind, key), self._beside("partial", kind, key)
         with explained(self.root), self._lock(kind, key, lambda: None):
-            existed = final.exists()
-            if existed:
-                _clear(partial)
-                final.rename(partial)  # it goes whole: a kill in what follows leaves no half of it
-            shutil.rmtree(partial, ignore_errors=True)
+            existed = self._final(kind, key).exists()
+            self._remove(kind, key)
             shutil.rmtree(self._beside("work", kind, key), ignore_errors=True)
         return existed
+
+    def _find_usable(self, kind: str, key: str, usable: Callable[[Artifact], bool]) -> Artifact | None:
+        found = self.find(kind, key)
+        return found if found and usable(found) else None
+
+    def _remove(self, kind: str, key: str) -> None:
+        """Have nothing at an address, nor half-built beside it."""
+        final, partial = self._final(kind, key), self._beside("partial", kind, key)
+        _clear(partial)  # left by a run that was killed
+        if final.exists():
+            final.rename(partial)  # it goes whole: a kill in what follows leaves no half of it
+            shutil.rmtree(partial)
 
     def _build(self, kind: str, key: str, build: Callable[[Building], Mapping[str, Any]]) -> Artifact:
         final, partial = self._final(kind, key), self._beside("partial", kind, key)
         scratch = self._beside("work", kind, key)
-        _clear(partial)  # left by a run that was killed
+        self._remove(kind, key)
         partial.mkdir()
         scratch.mkdir(parents=True, exist_ok=True)
         final.parent.mkdir(parents=True, exist_ok=True)

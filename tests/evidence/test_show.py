@@ -11,7 +11,6 @@ from deploycheck.language import Dimension
 from deploycheck.language.vocabulary import UNITS
 
 SCALED = [dimension for dimension in Dimension if dimension is not Dimension.COUNT]
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +52,7 @@ def test_a_quantity_is_shown_in_the_unit_people_read(value: float, dimension: Di
     [
         (0.992, 0.984, 0.996, Dimension.PROPORTION, "99.2 % (98.4 to 99.6)"),
         (0.0009, 0.0008, 0.0012, Dimension.TIME, "900 us (800 to 1,200)"),
+        (0.0012, 0.0008, 0.002, Dimension.TIME, "1.2 ms (0.8 to 2)"),
         (0.0031, 0.003, 0.5, Dimension.TIME, "3.1 ms (3 to 500)"),
         (0.0, -0.004, 0.004, Dimension.DIFFERENCE, "0 pp (-0.4 to 0.4)"),
         (0.003, 0.001, math.inf, Dimension.TIME, "3 ms (1 to unbounded)"),
@@ -96,7 +96,6 @@ def test_the_unit_of_the_evidence_is_the_languages_own_base(dimension: Dimension
     assert bool(unit) is (dimension in {Dimension.TIME, Dimension.SIZE, Dimension.RATE, Dimension.MULTIPLE})
 
 
-@pytest.mark.xfail(strict=True, reason="values that round up to 1000 are shown as 1e+03")
 @pytest.mark.parametrize(
     ("value", "dimension"),
     [
@@ -108,6 +107,5 @@ def test_a_quantity_a_little_under_a_thousand_has_no_exponent(value: float, dime
     assert "e" not in quantity(value, dimension)
 
 
-@pytest.mark.xfail(strict=True, reason="nan is not equal to itself: it is given an interval of nan")
 def test_what_is_no_number_has_no_interval() -> None:
     assert with_interval(math.nan, math.nan, math.nan, Dimension.NUMBER) == "not a number"

@@ -20,6 +20,11 @@ import pytest
 import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
+import deploycheck.stages.data
+import deploycheck.stages.export
+import deploycheck.stages.quantize
+import deploycheck.stages.train  # noqa: F401
+
 NET = """
 import jax, jax.numpy as jnp
 from flax import linen, nnx

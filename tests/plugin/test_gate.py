@@ -372,3 +372,18 @@ def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project
     result = project.run("spec.yaml::data", cache=tmp_path)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*../images lies outside of the project*"])
+
+
+def test_an_export_that_will_not_last_is_made_anew(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exported_anew() -> bool:
+        assert project.run("spec.yaml::compress[int8]", "-k", "size_ratio", cache=tmp_path).ret == 0
+        return not next(step["reused"] for step in project.spec["steps"] if step["step"] == "model[trained]")
+
+    project.write(SPEC.replace("epochs: 12", "epochs: 1"))
+    with monkeypatch.context() as patched:
+        patched.setattr("deploycheck.stages.export.LOADABLE_DAYS", 80)
+        assert exported_anew()
+    assert exported_anew()
+    assert not exported_anew()
