@@ -50,6 +50,8 @@ def test_a_spec_in_the_documentation_is_valid_or_a_part_of_one(text: str, tmp_pa
     for name in ("specs/digits.yaml", "specs/standards/edge.yaml", "specs/models.py", "specs/data.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "patients.csv").touch()
     path = tmp_path / "specs" / "spec.yaml"
     shown = parse(text, path, "shown").data
     is_whole = {"deploycheck", "data"} <= shown.keys() or ("deploycheck" in shown and "model" not in shown)

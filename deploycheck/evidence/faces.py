@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from deploycheck.evidence.record import CheckRecord, Evidence, SpecRecord
+from deploycheck.evidence.record import Evidence, SpecRecord
 from deploycheck.promotion import Decision
 from deploycheck.verdict import Outcome
 
@@ -65,7 +65,7 @@ def as_table(specs: Iterable[SpecRecord], width: int, *, color: bool) -> str:
         for check in spec.checks:
             table.add_row(
                 check.stage, check.metric, Text(check.verdict, style=STYLES[check.verdict] if color else ""),
-                check.shown, check.threshold or "",
+                check.shown if check.reached else check.reason, check.threshold or "",
             )  # fmt: skip
         console.print(Text(f"{spec.id}  {spec.name}", style="bold" if color else ""))
         console.print(table)
@@ -92,15 +92,31 @@ def conclusion(spec: SpecRecord) -> Iterator[str]:
     elif spec.decision is Decision.PROMOTABLE:
         yield "every check passed; the spec has no `promote`"
     else:
-        yield f"withheld: {_counted(spec.checks)}"
-        shown = spec.reasons[:MOST_REASONS]
-        yield from (f"  {reason}" for reason in shown)
-        if len(spec.reasons) > len(shown):
-            yield f"  and {len(spec.reasons) - len(shown)} more, in the evidence"
+        yield f"withheld: {_counted(spec)}"
+        reasons = list(_standing_in_the_way(spec))
+        yield from (f"  {reason}" for reason in reasons[:MOST_REASONS])
+        if len(reasons) > MOST_REASONS:
+            yield f"  and {len(reasons) - MOST_REASONS} more, in the evidence"
     waived = [check for check in spec.checks if check.waiver]
     yield from (f"waived: {check.stage}::{check.metric}, {check.waiver}" for check in waived)
 
 
-def _counted(checks: Iterable[CheckRecord]) -> str:
-    counts = Counter(check.verdict for check in checks)
-    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome]) or "no check ran"
+def _counted(spec: SpecRecord) -> str:
+    verdicts = Counter(check.verdict for check in spec.checks if check.reached)
+    counts = {outcome.value: verdicts[outcome] for outcome in Outcome}
+    counts["not reached"] = sum(not check.reached for check in spec.checks)
+    counts["did not run"] = len(spec.not_run)
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no check ran"
+
+
+def _standing_in_the_way(spec: SpecRecord) -> Iterator[str]:
+    """Yield what did not pass, with what was measured; then what else the promotion rule says.
+
+    What was not reached is told by its count alone: the check at its root says why. So is what did not run.
+    """
+    for check in spec.checks:
+        if check.verdict.blocks and check.reached:
+            measured = f"{check.shown}, the standard is {check.threshold}" if check.shown else check.reason
+            yield ": ".join(filter(None, (f"{check.stage}::{check.metric}", check.verdict, measured)))
+    told = (*spec.not_run, *(check.id for check in spec.checks))
+    yield from (reason for reason in spec.reasons if not any(reason.startswith(f"{id}: ") for id in told))

@@ -36,6 +36,7 @@ class CheckRecord(Record):
     variant: str | None = None
     metric: str
     verdict: Outcome
+    reached: bool = Field(default=True, description="False where a stage it needs failed: that stage's check says why")
     reason: str = Field(default="", description="One sentence: what was seen, or what would decide it")
     value: Number = Field(default=None, description="In the metric's base unit: seconds, bytes, a fraction")
     unit: str = Field(default="", description="The base unit of value and interval")
@@ -99,7 +100,8 @@ class SpecRecord(Record):
     name: str
     digest: str
     decision: Decision
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = Field(default=(), description="Why it was withheld, one sentence each")
+    not_run: tuple[str, ...] = Field(default=(), description="Ids of the checks with no result")
     target: TargetRecord | None = None
     chosen: CandidateRecord | None = None
     promotion: PromotionRecord | None = None

@@ -26,6 +26,7 @@ def names(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mist
     return [
         *_code(data, ("model", "build"), root, SEEDED),
         *_loader(data, root, vocabulary),
+        *_file(data, root),
         *_steps(data, root, vocabulary),
         *_optimizer(data),
         *_methods(data, root, vocabulary),
@@ -76,6 +77,22 @@ def _loader(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mi
             return [Mistake(("data", "load"), f"{load!r} is no import path", "write it as package.module:name")]
         return _code(data, ("data", "load"), root)
     return _known(data, ("data", "load"), vocabulary.loaders, "loader")
+
+
+def _file(data: dict[str, Any], root: Path) -> list[Mistake]:
+    """Check the file that a loader is given: it is there, and in the project."""
+    at = ("data", "with", "path")
+    written = _get(data, at)
+    if not isinstance(written, str):
+        return []
+    try:
+        path = (root / written).resolve()
+        inside, there = path.is_relative_to(root.resolve()), path.exists()
+    except (OSError, ValueError, RuntimeError):  # a name too long, a NUL in it, a circle of links
+        return [Mistake(at, f"no file can be reached by {written[:80]!r}")]
+    if not inside:
+        return [Mistake(at, f"{written} lies outside of {root.name}/", "move the file into the project")]
+    return [] if there else [Mistake(at, f"there is no file {written}", f"paths are from {root.name}/")]
 
 
 def _known(data: dict[str, Any], path: Path_, known: Collection[str], kind: str) -> list[Mistake]:

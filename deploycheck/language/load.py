@@ -95,7 +95,7 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
         # A standard is completed by the specs that extend it: what is missing in it is no mistake.
         incomplete = {"missing"} if "model" not in cell.data else set()
         details = [detail for detail in error.errors(include_url=False) if detail["type"] not in incomplete]
-        errors += [_located(detail, cell) for detail in details]
+        errors += [_located(detail, cell) for detail in details if not _is_mistyped(detail, details)]
     expected, mistakes = expectations(cell.data, vocabulary)
     mistakes += crosscheck.names(cell.data, root, vocabulary)
     mistakes += crosscheck.structure(cell.data, expected, cell.chain[0].data)
@@ -145,6 +145,21 @@ def _without_echoes(errors: list[SpecError]) -> list[SpecError]:
     return list(first.values())
 
 
+def _is_mistyped(detail: Any, details: list[Any]) -> bool:
+    """Whether a key is missing because it stands beside, mistyped: that is one mistake, not two."""
+    *parent, key = detail["loc"]
+    unknown = [str(other["loc"][-1]) for other in details if other["type"] == "extra_forbidden"
+               and [*other["loc"][:-1]] == parent]  # fmt: skip
+    return detail["type"] == "missing" and bool(difflib.get_close_matches(str(key), unknown))
+
+
+_EXPECTED = {
+    "tuple_type": "a list", "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping",
+    "float_type": "a number", "int_type": "a whole number", "string_type": "a text", "bool_type": "true or false",
+}  # fmt: skip
+"""Pydantic's names of what it expected, to what YAML calls it."""
+
+
 def _located(detail: Any, cell: Cell) -> SpecError:
     """Turn one of pydantic's errors into ours: placed, in words, with a suggestion."""
     loc: Path_ = tuple(part for part in detail["loc"] if part != "[key]")
@@ -179,6 +194,8 @@ def _located(detail: Any, cell: Cell) -> SpecError:
             return SpecError(what, cell.place(loc, key="[key]" in detail["loc"]))
         case _:
             what = detail["msg"][:1].lower() + detail["msg"][1:]
+            if detail["type"] in _EXPECTED:
+                what = f"expected {_EXPECTED[detail['type']]}"
             found = "" if isinstance(given, dict | list) else f", found {given!r}"
             return SpecError(f"`{'.'.join(map(str, loc))}`: {what}{found}", cell.place(loc))
 

@@ -7,6 +7,7 @@ read from the module's text, so that a mistake is found before any of the user's
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import importlib.machinery
 import re
@@ -89,7 +90,8 @@ def wrong_arguments(name: str, signature: Signature, given: Iterable[str], fille
     if not signature.open:
         unknown = sorted(keys - signature.arguments)
         wrong += [f"{name} takes no {key!r}; {did_you_mean(key, signature.arguments - filled)}" for key in unknown]
-    missing = sorted(signature.required - keys - filled)
+    meant = {near for key in keys - signature.arguments for near in difflib.get_close_matches(key, signature.arguments)}
+    missing = sorted(signature.required - keys - filled - meant)
     if missing:
         wrong.append(f"{name} needs {', '.join(missing)}")
     return wrong

@@ -150,9 +150,7 @@ def parse(text: str, path: Path, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = _at(mark, file, lines) if mark else Place(file, 1, 1)
-        what = error.problem or str(error)
-        hint = "quote a text that holds ': ' or starts with a special character"
-        raise SpecErrors([SpecError(f"not YAML: {what}", place, hint)]) from error
+        raise SpecErrors([SpecError(f"not YAML: {error.problem or error}", place, _yaml_hint(place))]) from error
     except yaml.YAMLError as error:
         first = str(error).splitlines()[0]
         raise SpecErrors([SpecError(f"not YAML: {first}", Place(file, 1, 1))]) from error
@@ -166,6 +164,18 @@ def parse(text: str, path: Path, file: str) -> Document:
     if errors:
         raise SpecErrors(errors)
     return Document(path, file, lines, data, text)
+
+
+def _yaml_hint(place: Place) -> str:
+    """Return what is usually meant by a line that isn't YAML."""
+    indentation = place.text[: len(place.text) - len(place.text.lstrip())]
+    if "\t" in indentation:
+        return "indent with spaces: YAML has no tabs there"
+    if re.search(r":\s*>", place.text):
+        return "put the threshold in quotes: a bare > begins a block of text"
+    if ": " in place.text.strip()[:-1].partition(": ")[2]:
+        return "quote a text that holds ': '"
+    return "check that it is indented as the lines around it, and quote a text that starts with a special character"
 
 
 def _refused_syntax(text: str, file: str, lines: tuple[str, ...]) -> Iterator[SpecError]:

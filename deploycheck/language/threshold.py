@@ -135,11 +135,10 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
     """Parse a threshold on ``metric``; raise ``ThresholdError`` pointing at the column that is wrong."""
     scan = _Scanner(text)
     if scan.next.kind == "number":
-        meant = ">=" if metric.direction == "higher" else "<="
         raise ThresholdError(
             f"a threshold on {metric.name} needs a comparator",
             scan.next.column,
-            f"did you mean {meant + ' ' + text!r}?",
+            f"did you mean {_completed(text.strip(), metric)!r}?",
         )
     comparator = scan.take("comparator", "a comparator (>=, <=, ==, > or <)").text
     number = scan.take("number", "a number")
@@ -163,6 +162,14 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
         point,
         " ".join(text.split()),
     )
+
+
+def _completed(text: str, metric: Metric) -> str:
+    """Return the threshold that was probably meant by a bare quantity; 0.9 of a proportion is 90 %."""
+    comparator = ">=" if metric.direction == "higher" else "<="
+    if metric.dimension is Dimension.PROPORTION and re.fullmatch(r"(0?\.\d+|[01](\.0*)?)", text):
+        text = f"{100 * float(text):.10g} %"
+    return f"{comparator} {text}"
 
 
 def _in_base_unit(number: _Token, scale: float) -> float:

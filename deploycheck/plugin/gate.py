@@ -47,6 +47,7 @@ class Gate:
         self.written: list[Path] = []
         self.problems: list[str] = []
         self.selected: list[tuple[Path, str]] = []
+        self.refused: set[Path] = set()
         self.markers = {section: getattr(pytest.mark, section) for section in SECTIONS}
         self._last_progress = time.monotonic()
 
@@ -80,11 +81,13 @@ class Gate:
 
     def plans_of(self, path: Path, file_id: str) -> list[Plan]:
         """Return the plans of a spec file; raise ``SpecErrors`` for what is wrong, or can't be run, in it."""
+        self.refused.add(path)
         specs = load(path, self.root, self.extensions.vocabulary)
         metrics, methods = frozenset(self.extensions.metrics), frozenset(self.extensions.compressors)
         errors = [error for spec in specs for error in unbuilt(spec, metrics, methods)]
         if errors:
             raise SpecErrors(errors)
+        self.refused.remove(path)
         subjects = self.extensions.subjects
         plans = [make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, subjects) for spec in specs]
         self.plans.update({plan.id: plan for plan in plans})
@@ -152,7 +155,7 @@ class Gate:
         unknown = [
             f"{file.name}::{name}"
             for file, name in self.selected
-            if not any(item.path == file and _within(item.nodeid, name) for item in items)
+            if file not in self.refused and not any(item.path == file and _within(item.nodeid, name) for item in items)
         ]
         if unknown:
             raise pytest.UsageError(f"no such check or stage: {', '.join(unknown)}; --collect-only lists what there is")
@@ -209,7 +212,8 @@ class Gate:
         if self.config.getoption("collectonly"):
             return
         if not self.plans:
-            self.problems.append("no spec was collected: nothing was checked")
+            if not self.refused:
+                self.problems.append("no spec was collected: nothing was checked")
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
             return

@@ -56,6 +56,7 @@ class CheckItem(pytest.Item):
         self.check, self.plan, self.gate = check, plan, gate
         self.add_marker(gate.markers[check.kind])
         self.record: CheckRecord | None = None
+        self.reached = True
         self.began = 0.0
 
     def setup(self) -> None:
@@ -63,11 +64,12 @@ class CheckItem(pytest.Item):
         from deploycheck.runner.run import NotReached
 
         self.began = time.monotonic()
-        self.record = None
+        self.record, self.reached = None, True
         try:
             for step in self.check.needs:
                 self.gate.runner.step(self.plan, step)
         except NotReached as error:
+            self.reached = False
             pytest.skip(error.what)
 
     def runtest(self) -> None:
@@ -94,7 +96,9 @@ class CheckItem(pytest.Item):
             return None
         error = call.excinfo.value if call.excinfo else None
         reason = error.what if isinstance(error, DeploycheckError) else str(error)
-        return unjudged(self.plan, self.check, Outcome.ERROR, reason).model_copy(update=seconds)
+        return unjudged(self.plan, self.check, Outcome.ERROR, reason).model_copy(
+            update={**seconds, "reached": self.reached}
+        )
 
     def steps(self) -> list[StepRecord]:
         """Return the steps behind the check, as far as they are done."""

@@ -114,7 +114,7 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
         )  # fmt: skip
     return SpecRecord(
         id=plan.id, name=plan.spec.name, digest=plan.spec.digest, decision=ruling.decision, reasons=ruling.reasons,
-        target=target, chosen=chosen,
+        not_run=tuple(id for id in expected if id not in attempts), target=target, chosen=chosen,
         checks=tuple(_worst(checks) for checks in attempts.values()),
         steps=tuple(steps[name] for name in plan.steps if name in steps),
     )  # fmt: skip

@@ -79,7 +79,8 @@ class Runner:
                 self._failed[known] = name
                 where = known if not isinstance(error, DeploycheckError) else error.where or known
                 hint = error.hint if isinstance(error, DeploycheckError) else ""
-                what = error.what if isinstance(error, DeploycheckError) else f"{type(error).__name__}: {error}"
+                first = next(iter(str(error).splitlines()), "")
+                what = error.what if isinstance(error, DeploycheckError) else f"{type(error).__name__}: {first}"
                 raise StepFailed(what, where=where, hint=hint) from error
         return self._done[known]
 

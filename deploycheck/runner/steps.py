@@ -78,6 +78,7 @@ def make_data(work: Work, building: Building) -> Made:
                 f"the loader gives {name!r} as {array.dtype.name} {list(array.shape[1:])}, the model declares "
                 f"{declared.dtype} {list(declared.shape)}",
                 where=work.where,
+                hint="convert it in the loader, or declare what it gives",
             )
     fractions = {name: getattr(section.split, name) for name in examples.SPLITS}
     splits = examples.split(loaded, fractions, seed=section.split.seed, stratify=section.split.stratify)

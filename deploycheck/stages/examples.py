@@ -59,12 +59,15 @@ def as_examples(loaded: Any, names: tuple[str, ...], where: str) -> Examples:
         raise DeploycheckError(
             f"labels are {labels.dtype} of shape {labels.shape}, expected class numbers of shape [n]",
             where=where,
+            hint="number the classes from 0, as integers",
         )
     if len(labels) and labels.min() < 0:
         raise DeploycheckError(f"labels hold {labels.min()}, expected class numbers from 0", where=where)
     counts = {name: len(array) for name, array in arrays.items()} | {"labels": len(labels)}
-    if len(set(counts.values())) != 1 or not len(labels):
-        raise DeploycheckError(f"arrays of different or no length: {counts}", where=where)
+    if len(set(counts.values())) != 1:
+        raise DeploycheckError(f"the loader gives arrays of different lengths: {counts}", where=where)
+    if not len(labels):
+        raise DeploycheckError("the loader gives no examples", where=where)
     return Examples(arrays, labels)
 
 

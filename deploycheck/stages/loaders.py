@@ -27,8 +27,10 @@ def csv(path: Path, *, labels: str, delimiter: str = ",", input: str = "") -> tu
     all features are one float32 array ``[n, features]`` of that name.
     """
     try:
+        if not path.stat().st_size:
+            raise DeploycheckError("is empty: expected a header line, then numbers", where=str(path))
         table: Any = np.genfromtxt(path, delimiter=delimiter, names=True, dtype=np.float64, encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:
         raise DeploycheckError(f"can't be read as CSV: {error}", where=str(path)) from error
     table = np.atleast_1d(table)
     return _tabular({name: table[name] for name in table.dtype.names or ()}, labels, input, path)

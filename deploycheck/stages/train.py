@@ -139,6 +139,7 @@ def train(
     ``report`` is given a line of progress after every epoch.
     """
     first = build(seeds[0])
+    _check_logits(first, examples["train"], where)
     program = _compile(first, examples, recipe, where)
     runs = []
     for index, seed in enumerate(seeds):
@@ -147,6 +148,20 @@ def train(
         with _checkpoints(scratch / f"seed-{seed}") as manager:
             runs.append(_run(model, program, examples, recipe, seed, manager, title, report, where))
     return tuple(runs)
+
+
+def _check_logits(model: Model, examples: Examples, where: str) -> None:
+    """Refuse a model whose output isn't ``[batch, classes]`` with a class for every label, before it is trained."""
+    example = {name: array[:2] for name, array in examples.inputs.items()}
+    shape = jax.eval_shape(model.apply, model.params, model.state, example).shape
+    classes = int(examples.labels.max()) + 1
+    if len(shape) != 2 or shape[0] != len(examples.labels[:2]) or shape[1] < classes:
+        raise DeploycheckError(
+            f"for a batch of 2 the model gives {list(shape)}, expected logits [2, {classes}] or more: the labels go "
+            f"up to {classes - 1}",
+            where=where,
+            hint="end the model in one logit a class, without a softmax",
+        )
 
 
 @dataclass(frozen=True)

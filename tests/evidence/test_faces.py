@@ -42,7 +42,10 @@ def test_the_table_says_what_was_measured_and_what_came_of_it() -> None:
     assert "fail" in lines[3]
     assert "12 % (8 to 17)" in lines[3]
     assert ">= 90 % over majority" in lines[3]
-    assert lines[4:6] == ["withheld: 1 pass, 1 fail", "  a: fail"]
+    assert lines[4:6] == [
+        "withheld: 1 pass, 1 fail",
+        "  train::learned: fail: 12 % (8 to 17), the standard is >= 90 % over majority",
+    ]
 
 
 def test_without_colour_there_is_no_escape_code(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,9 +129,19 @@ def test_what_would_be_promoted_is_named_with_how() -> None:
 
 
 def test_what_was_withheld_counts_its_checks_and_says_why() -> None:
-    checks = [check(verdict=verdict) for verdict in ("pass", "undecided", "pass", "fail")]
-    record = spec(*checks, decision=Decision.WITHHELD, reasons=("a: fail", "b: undecided"))
-    assert list(conclusion(record)) == ["withheld: 2 pass, 1 fail, 1 undecided", "  a: fail", "  b: undecided"]
+    checks = [check(id=verdict, verdict=verdict, shown="1 %", threshold=">= 2 %")
+              for verdict in ("pass", "undecided", "pass", "fail")]  # fmt: skip
+    broken = check(id="broken", metric="completes", verdict="error", reason="no such file", shown="", threshold=None)
+    hanging = check(id="hanging", verdict="error", reached=False, reason="not reached: train failed", shown="")
+    reasons = ("fail: fail", "undecided: undecided", "broken: error", "hanging: error", "late: did not run", "and more")
+    record = spec(*checks, broken, hanging, decision=Decision.WITHHELD, reasons=reasons, not_run=("late",))
+    assert list(conclusion(record)) == [
+        "withheld: 2 pass, 1 fail, 1 undecided, 1 error, 1 not reached, 1 did not run",
+        "  train::accuracy: undecided: 1 %, the standard is >= 2 %",
+        "  train::accuracy: fail: 1 %, the standard is >= 2 %",
+        "  train::completes: error: no such file",
+        "  and more",
+    ]
 
 
 def test_a_spec_of_which_nothing_ran_says_so() -> None:

@@ -421,3 +421,29 @@ def test_any_mutation_of_a_spec_is_refused_or_a_spec(fuzzed: Project, data: st.D
             case _:
                 lines[at] = data.draw(st.text(max_size=20))
     specs_or_errors(fuzzed, "\n".join(lines).encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "what", "hint"),
+    [
+        ("  epochs: 10", "\tepochs: 10", "not YAML", "indent with spaces"),
+        ("  epochs: 10", "     epochs: 10", "not YAML", "check that it is indented as the lines around it"),
+        ('accuracy: ">= 97 %"', "accuracy: >= 97 %", "not YAML", "put the threshold in quotes"),
+        ("name: digits", "name: digits: small", "not YAML", "quote a text that holds ': '"),
+        ('">= 97 %"', "0.97", "needs a comparator", "did you mean '>= 97 %'?"),
+        ('">= 97 %"', '"97 %"', "needs a comparator", "did you mean '>= 97 %'?"),
+        ("  epochs: 10", "  epochs: ten", "expected a whole number, found 'ten'", ""),
+        ("shape: [28, 28, 1]", "shape: 28", "expected a list, found 28", ""),
+        ("  optimizer:", "  optimiser:", "unknown key 'optimiser' in `train`", "did you mean 'optimizer'?"),
+        ("classes: 10", "clases: 10", "conv_classifier takes no 'clases'", "did you mean 'classes'?"),
+        ("load: specs.data:digits", "load: npz\n  with: {path: data/none.npz}", "there is no file", "paths are from"),
+        ("load: specs.data:digits", "load: npz\n  with: {path: ../a.npz}", "lies outside of", "move the file"),
+    ],
+)
+def test_a_common_mistake_is_one_error_that_says_what_was_meant(
+    project: Project, right: str, wrong: str, what: str, hint: str
+) -> None:
+    assert right in MINIMAL
+    (error,) = project.errors(MINIMAL.replace(right, wrong)).errors
+    assert what in error.what
+    assert hint in error.hint

@@ -129,12 +129,14 @@ def test_eight_mistakes_are_eight_located_errors_and_nothing_is_trained(project:
     text = result.stdout.str()
     expected = {
         5: "did you mean 'features'?", 8: "did you mean 'digits'?", 12: "did you mean 'missing_values'?",
-        14: "did you mean 'adam'?", 15: "integer", 18: "did you mean '>= 90 %'?", 25: "size is a size, in B or kB",
+        14: "did you mean 'adam'?", 15: "expected a whole number, found 'twelve'",
+        18: "did you mean '>= 90 %'?", 25: "size is a size, in B or kB",
         29: "did you mean 'to'?",
     }  # fmt: skip
     for line, hint in expected.items():
         assert f"spec.yaml:{line}:" in text, line
         assert hint in text
+    assert "8 mistakes in the spec" in text
     assert not (tmp_path / "cache" / "store").exists()
 
 
@@ -370,8 +372,10 @@ def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project
     assert not reused()
     project.write(SPEC.replace("load: digits_data:digits", "load: read_data:read\n  with: {path: ../images}"))
     result = project.run("spec.yaml::data", cache=tmp_path)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*../images lies outside of the project*"])
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["spec.yaml:9:16: ../images lies outside of *", "  move the file into the project"])
+    assert "no spec was collected" not in result.stdout.str()
+    assert "no such check" not in result.stderr.str()
 
 
 def test_an_export_that_will_not_last_is_made_anew(
@@ -387,3 +391,28 @@ def test_an_export_that_will_not_last_is_made_anew(
         assert exported_anew()
     assert exported_anew()
     assert not exported_anew()
+
+
+@pytest.mark.parametrize(
+    ("body", "gives"),
+    [
+        ("image.reshape(-1, 64) @ params['w'][:, :1]", "[2, 1], expected logits [2, 10] or more"),
+        ("(image.reshape(-1, 64) @ params['w']).sum(0)", "[10], expected logits [2, 10] or more"),
+        ("image @ params['w'][:8]", "[2, 8, 10], expected logits [2, 10] or more"),
+    ],
+)
+def test_a_model_without_a_logit_for_each_class_is_refused_before_training(
+    project: Project, body: str, gives: str
+) -> None:
+    project.pytester.makepyfile(
+        odd=f"""
+        import jax.numpy as jnp
+
+        def build():
+            return {{"w": jnp.ones((64, 10))}}, lambda params, image: {body}
+        """
+    )
+    project.write(SPEC.replace("net:build_nnx\n  with: {features: 64}", "odd:build"))
+    result = project.run("spec.yaml::train")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"*for a batch of 2 the model gives {gives.replace('[', '[[]')}*"])

@@ -49,7 +49,7 @@ def test_another_seed_splits_otherwise() -> None:
     [
         (np.zeros(3), "expected a pair"),
         (({"y": np.zeros(3)}, np.zeros(3, int)), r"gives the inputs \['y'\], the model declares \['x'\]"),
-        ((np.zeros((3, 1)), np.zeros(2, int)), "different or no length"),
+        ((np.zeros((3, 1)), np.zeros(2, int)), "different lengths"),
         ((np.zeros((3, 1)), np.array([0.5, 1, 2])), "expected class numbers"),
         ((np.zeros((3, 1)), np.array([-1, 1, 2])), "class numbers from 0"),
     ],
