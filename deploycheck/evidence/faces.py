@@ -116,7 +116,9 @@ def _standing_in_the_way(spec: SpecRecord) -> Iterator[str]:
     """
     for check in spec.checks:
         if check.verdict.blocks and check.reached:
-            measured = f"{check.shown}, the standard is {check.threshold}" if check.shown else check.reason
-            yield ": ".join(filter(None, (f"{check.stage}::{check.metric}", check.verdict, measured)))
+            measured = f"{check.shown}, the standard is {check.threshold}" if check.shown else ""
+            why = check.reason if check.verdict is not Outcome.FAIL else ""  # of a failure, the value says it
+            said = "; ".join(filter(None, (measured, why)))
+            yield ": ".join(filter(None, (f"{check.stage}::{check.metric}", check.verdict, said)))
     told = (*spec.not_run, *(check.id for check in spec.checks))
     yield from (reason for reason in spec.reasons if not any(reason.startswith(f"{id}: ") for id in told))

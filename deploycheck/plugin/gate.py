@@ -132,13 +132,15 @@ class Gate:
                 arguments.append(argument)
         session.config.args = arguments
         # Thousands of nodes that all stay until the end: walking them again and again would free nothing.
+        if gc.get_freeze_count():  # by an earlier run in this process: its nodes are garbage now
+            gc.unfreeze()
+            gc.collect()
         gc.disable()
         try:
             return (yield)
         finally:
             gc.freeze()
             gc.enable()
-            session.config.add_cleanup(gc.unfreeze)
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect a YAML file that says it is a spec."""

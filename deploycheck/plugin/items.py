@@ -39,7 +39,8 @@ class SpecFile(pytest.File):
         for plan in self.gate.plans_of(self.path, self.nodeid):
             for check in plan.checks:
                 name = check.id.removeprefix(f"{self.nodeid}::")
-                yield CheckItem.from_parent(self, name=name, check=check, plan=plan, gate=self.gate)
+                # The id is given, not derived: pytest's own would not equal what `--lf` reads back from its text.
+                yield CheckItem.from_parent(self, name=name, nodeid=check.id, check=check, plan=plan, gate=self.gate)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ARG002
         """Show mistakes in a spec as they are, without a traceback."""
@@ -77,11 +78,9 @@ class CheckItem(pytest.Item):
         from deploycheck.runner.judge import judge
 
         self.record = judge(self.gate.runner, self.plan, self.check, datetime.now(UTC).date())
-        self.user_properties += [
-            ("value", self.record.value),
-            ("threshold", self.record.threshold),
-            ("verdict", self.record.verdict.value),
-        ]
+        measured = {"value": self.record.value, "threshold": self.record.threshold}
+        self.user_properties += [(name, part) for name, part in measured.items() if part is not None]
+        self.user_properties.append(("verdict", self.record.verdict.value))
         if self.record.verdict.blocks:
             raise CheckFailed(_explain(self.record))
 

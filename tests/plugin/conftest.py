@@ -6,12 +6,15 @@ not: each project has its own.
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Imported here, before any run: a run in this process that had to import them would import them twice.
+# Imported here, before any run: what a run in this process imports first, pytester takes away after it, and the
+# next run has two of it.
 import flax.nnx  # noqa: F401
 import jax  # noqa: F401
 import optax  # noqa: F401
@@ -20,10 +23,11 @@ import pytest
 import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
-import deploycheck.stages.data
-import deploycheck.stages.export
-import deploycheck.stages.quantize
-import deploycheck.stages.train  # noqa: F401
+import deploycheck
+
+for module in pkgutil.walk_packages(deploycheck.__path__, "deploycheck."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 
 NET = """
 import jax, jax.numpy as jnp

@@ -1,0 +1,165 @@
+"""What is collected, chosen and refused, before anything is run."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import SERVE, SPEC, Project
+
+ROOT = Path(__file__).parents[2]
+HEAVY = (
+    "jax", "jaxlib", "flax", "optax", "orbax", "qwix", "safetensors", "numpy", "scipy", "sklearn", "starlette",
+    "uvicorn", "aiohttp", "prometheus_client", "matplotlib", "rich", "sqlite3", "specs",
+)  # fmt: skip
+
+COLLECT = """
+import json, sys
+import pytest
+
+code = pytest.main(["--deploycheck", "--collect-only", "-q", "-p", "no:cacheprovider", "specs/"])
+print("IMPORTED", json.dumps([int(code), sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+STAGES = ("data", "train", "compress[int8]", "serve[int8]")
+
+
+@pytest.fixture
+def collected(project: Project) -> Project:
+    project.write(SPEC + SERVE)
+    return project
+
+
+def ids(result: pytest.RunResult) -> list[str]:
+    return [line for line in result.outlines if "::" in line and not line.startswith(("ERROR", "FAILED"))]
+
+
+def listed(project: Project, *arguments: str) -> list[str]:
+    result = project.run("--collect-only", "-q", *arguments)
+    assert result.ret == 0
+    return ids(result)
+
+
+def test_collecting_imports_nothing_heavy_and_none_of_the_users_code() -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECT], cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("IMPORTED ")]
+    code, modules = json.loads(line.removeprefix("IMPORTED "))
+    assert code == 0
+    assert "specs/digits.yaml::compress[int8]::size_ratio" in done.stdout
+    assert "deploycheck" in modules
+    assert not set(HEAVY) & set(modules)
+
+
+def test_every_check_is_listed_by_its_stage_and_its_metric(collected: Project) -> None:
+    found = listed(collected, "spec.yaml")
+    assert found[0] == "spec.yaml::data::completes"
+    assert found[-1] == "spec.yaml::serve[int8]::recompilations"
+    assert [stage for stage in STAGES if f"spec.yaml::{stage}::completes" in found] == list(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stages", "count"),
+    [
+        (["spec.yaml::compress[int8]::size_ratio"], {"compress[int8]"}, 1),
+        (["spec.yaml::train"], {"train"}, 3),
+        (["spec.yaml::train", "spec.yaml::data::completes"], {"train", "data"}, 4),
+        (["spec.yaml::train", "spec.yaml"], {"train"}, 3),
+        (["-m", "serve", "spec.yaml"], {"serve[int8]"}, 5),
+        (["-m", "data or compress", "spec.yaml"], {"data", "compress[int8]"}, 5),
+        (["-k", "accuracy", "spec.yaml"], {"train", "compress[int8]"}, 2),
+        (["-k", "accuracy and not accuracy_drop", "."], {"train"}, 1),
+    ],
+)
+def test_checks_are_chosen_by_id_marker_and_keyword(
+    collected: Project, arguments: list[str], stages: set[str], count: int
+) -> None:
+    found = listed(collected, *arguments)
+    assert {id.split("::")[1] for id in found} == stages
+    assert len(found) == count
+
+
+@pytest.mark.parametrize("id", ["spec.yaml::compress", "spec.yaml::train::acuracy", "spec.yaml::tr"])
+def test_an_id_that_names_nothing_is_a_usage_error(collected: Project, id: str) -> None:
+    result = collected.run("--collect-only", id)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"no such check or stage: {id}; --collect-only lists what there is" in result.stderr.str()
+
+
+def test_a_cell_of_a_matrix_is_an_id_too(project: Project) -> None:
+    project.write(SPEC + "matrix:\n  train.epochs: [1, 2]\n")
+    found = listed(project, "spec.yaml")
+    assert len(found) == 16
+    assert found[0] == "spec.yaml::[epochs=1]::data::completes"
+    cell = listed(project, "spec.yaml::[epochs=2]")
+    assert cell == [id for id in found if "[epochs=2]" in id]
+    assert listed(project, "spec.yaml::[epochs=2]::train::learned") == ["spec.yaml::[epochs=2]::train::learned"]
+
+
+def test_what_failed_last_time_is_chosen_by_lf(project: Project) -> None:
+    project.write(SPEC.replace('accuracy: ">= 90 %"', 'accuracy: ">= 99.9 %"'))
+    arguments = ("--deploycheck", f"--deploycheck-cache={project.cache}", "spec.yaml")
+    first = project.pytester.runpytest_inprocess(*arguments)
+    first.assert_outcomes(passed=7, failed=1)
+    again = project.pytester.runpytest_inprocess("--lf", "--collect-only", "-q", *arguments)
+    assert ids(again) == ["spec.yaml::train::accuracy"]
+
+
+def test_yaml_that_is_no_spec_is_left_alone_unless_it_is_asked_for(collected: Project) -> None:
+    (collected.pytester.path / "compose.yaml").write_text("services: {db: {image: postgres}}\n")
+    assert {id.partition("::")[0] for id in listed(collected, ".")} == {"spec.yaml"}
+    asked_for = collected.run("--collect-only", "compose.yaml")
+    assert asked_for.ret == pytest.ExitCode.INTERRUPTED
+    asked_for.stdout.fnmatch_lines(["compose.yaml:1:1: *"])
+
+
+def test_a_mistyped_version_key_is_not_quietly_no_spec(project: Project) -> None:
+    project.write(SPEC.replace("deploycheck: 1", "deploychek: 1"))
+    result = project.run("--collect-only", ".")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["spec.yaml:1:1: unknown key 'deploychek' at the top", "*did you mean 'deploycheck'?"])
+
+
+@pytest.mark.parametrize("arguments", [(), ("--deploycheck-promote",)])
+def test_no_spec_at_all_is_never_a_pass(project: Project, arguments: tuple[str, ...]) -> None:
+    project.pytester.makepyfile(test_of_mine="def test_it(): pass")
+    result = project.run(*arguments, ".")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines(["error: no spec was collected: nothing was checked"])
+
+
+def test_a_standard_alone_has_nothing_to_check(project: Project) -> None:
+    project.write("deploycheck: 1\nname: edge\ntrain: {expect: {accuracy: '>= 90 %'}}\n", "edge.yaml")
+    assert project.run(".").ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_promoting_needs_the_gate_to_be_on(collected: Project) -> None:
+    result = collected.pytester.runpytest_inprocess("--deploycheck-promote", "spec.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--deploycheck-promote needs --deploycheck" in result.stderr.str()
+
+
+def test_without_the_flag_specs_are_no_tests(collected: Project) -> None:
+    collected.pytester.makepyfile(test_of_mine="def test_it(): pass")
+    result = collected.pytester.runpytest_inprocess("--collect-only", "-q")
+    assert ids(result) == ["test_of_mine.py::test_it"]
+
+
+def test_the_garbage_collector_is_on_again_and_nodes_of_earlier_runs_are_garbage(collected: Project) -> None:
+    seen: list[weakref.ref[pytest.Item]] = []
+
+    class Watching:
+        def pytest_collection_finish(self, session: pytest.Session) -> None:
+            seen.extend(weakref.ref(item) for item in session.items)
+
+    collected.pytester.runpytest_inprocess("--deploycheck", "--collect-only", "spec.yaml", plugins=[Watching()])
+    assert len(seen) == 13
+    assert gc.isenabled()
+    listed(collected, "spec.yaml")
+    gc.collect()
+    assert not any(item() for item in seen)
