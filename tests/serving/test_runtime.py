@@ -117,7 +117,7 @@ def test_a_model_is_loaded_until_its_last_day_and_refused_from_the_next(tmp_path
     write_manifest(tmp_path, "model", KEY, {"loadable_until": yesterday})
     with pytest.raises(LoadError, match=f"could be loaded until {yesterday}") as refused:
         load(tmp_path)
-    assert "export it again" in refused.value.hint
+    assert "exported anew" in refused.value.hint
 
 
 def test_a_model_for_another_kind_of_device_is_refused(tmp_path: Path) -> None:
