@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from deploycheck.evidence.record import Evidence, SpecRecord
+from deploycheck.evidence.record import CheckRecord, Evidence, SpecRecord
 from deploycheck.promotion import Decision
 from deploycheck.verdict import Outcome
 
@@ -15,6 +15,7 @@ STYLES = {
     Outcome.UNDECIDED: "magenta", Outcome.ERROR: "bold red",
 }  # fmt: skip
 MOST_REASONS = 8
+NOT_REACHED, DID_NOT_RUN = "not reached", "did not run"
 
 
 def as_json(evidence: Evidence) -> str:
@@ -34,7 +35,7 @@ def _markdown(spec: SpecRecord) -> Iterator[str]:
     for check in spec.checks:
         cells = (
             check.stage + "::" + check.metric,
-            check.verdict,
+            _word(check),
             check.shown,
             check.threshold or "",
             check.reason,
@@ -63,10 +64,9 @@ def as_table(specs: Iterable[SpecRecord], width: int, *, color: bool) -> str:
         for column in ("stage", "check", "verdict", "measured", "threshold"):
             table.add_column(column, no_wrap=True)
         for check in spec.checks:
-            table.add_row(
-                check.stage, check.metric, Text(check.verdict, style=STYLES[check.verdict] if color else ""),
-                check.shown if check.reached else check.reason, check.threshold or "",
-            )  # fmt: skip
+            style = STYLES[check.verdict] if check.reached else "dim"
+            verdict = Text(_word(check), style=style if color else "")
+            table.add_row(check.stage, check.metric, verdict, check.shown, check.threshold or "")
         console.print(Text(f"{spec.id}  {spec.name}", style="bold" if color else ""))
         console.print(table)
         for line in conclusion(spec):
@@ -102,11 +102,14 @@ def conclusion(spec: SpecRecord) -> Iterator[str]:
 
 
 def _counted(spec: SpecRecord) -> str:
-    verdicts = Counter(check.verdict for check in spec.checks if check.reached)
-    counts = {outcome.value: verdicts[outcome] for outcome in Outcome}
-    counts["not reached"] = sum(not check.reached for check in spec.checks)
-    counts["did not run"] = len(spec.not_run)
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no check ran"
+    counts = Counter(_word(check) for check in spec.checks)
+    counts[DID_NOT_RUN] = len(spec.not_run)
+    words = (*Outcome, NOT_REACHED, DID_NOT_RUN)
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word]) or "no check ran"
+
+
+def _word(check: CheckRecord) -> str:
+    return check.verdict.value if check.reached else NOT_REACHED
 
 
 def _standing_in_the_way(spec: SpecRecord) -> Iterator[str]:
