@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib
 import sys
+import sysconfig
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -37,27 +38,34 @@ def load_object(path: str, root: Path, where: str) -> Any:
 def code_fingerprint(path: str, root: Path) -> dict[str, str]:
     """Return what would change the behaviour of the code at an import path, by name.
 
-    The sha256 of the module's file and of every module under ``root`` that it imports, directly or not, and
-    the version of every installed package that these import.
+    The sha256 of the module's file and of every module of the project that it imports, directly or not, and the
+    version of every installed package that these import. A virtual environment under ``root`` is no part of it.
     """
     module = path.partition(":")[0]
     found: dict[str, str] = {}
     waiting, seen = [module], set[str]()
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in seen or not name:
             continue
         seen.add(name)
         file = source_file(name, root)
         if file is None:
             continue
-        if not file.resolve().is_relative_to(root.resolve()):
+        if _is_installed(file) or not file.resolve().is_relative_to(root.resolve()):
             found |= _distribution_version(name)
             continue
         source = file.read_bytes()
         found[name] = hashlib.sha256(source).hexdigest()
+        waiting.append(name.rpartition(".")[0])  # importing a module runs the package it is in
         waiting.extend(_imports(source, name, is_package=file.name == "__init__.py"))
     return dict(sorted(found.items()))
+
+
+def _is_installed(file: Path) -> bool:
+    """Whether a module belongs to Python or to an installed package, wherever that lies."""
+    library = any(file.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+    return library or not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
 
 
 def own_fingerprint(*modules: str) -> dict[str, str]:

@@ -46,3 +46,15 @@ def test_an_import_that_fails_says_how_to_see_why(project: Path) -> None:
     (project / "broken_module.py").write_text("1 / 0\n")
     with pytest.raises(DeploycheckError, match=r"train: can't import broken_module:x: ZeroDivisionError"):
         load_object("broken_module:x", project, "train")
+
+
+def test_a_virtual_environment_in_the_project_is_no_part_of_its_code(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = project / ".venv" / "lib" / "python3" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "installed_here.py").write_text("import json\n")
+    (project / "mine" / "model.py").write_text("import installed_here\n")
+    monkeypatch.syspath_prepend(packages)
+    found = code_fingerprint("mine.model:build", project)
+    assert set(found) == {"mine", "mine.model"}
