@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import time
@@ -266,6 +267,8 @@ class Gate:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show what was promoted, or what stood in the way."""
+        for report in (report for reports in terminalreporter.stats.values() for report in reports):
+            _print_id_as_it_is(report)
         if self.evidence is None and not self.problems:
             return
         terminalreporter.section("deploycheck")
@@ -278,6 +281,18 @@ class Gate:
             terminalreporter.write_line(f"error: {problem}", red=True)
         for path in self.written:
             terminalreporter.write_line(f"evidence: {path}")
+
+
+def _print_id_as_it_is(report: Any) -> None:
+    """Have pytest's short summary show an id that can be given back to it.
+
+    From 9.2 it takes all that follows the first bracket of an id for parameters, and shows them with a bracket at
+    the end: ``serve[int8]::errors]``. Its caches and JUnit, which need the id as it was parsed, are done by now.
+    """
+    parsed: Any = getattr(report, "_id", None)
+    path, _, rest = str(parsed).partition("::")
+    if rest and path.endswith(SUFFIXES) and not rest.endswith("]"):
+        report._id = dataclasses.replace(parsed, names=tuple(rest.split("::")), params=None)
 
 
 def _within(nodeid: str, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -82,11 +83,75 @@ def test_checks_are_chosen_by_id_marker_and_keyword(
     assert len(found) == count
 
 
+def test_a_file_is_the_same_file_however_its_path_is_written(collected: Project) -> None:
+    chosen = ["spec.yaml::train::completes", "spec.yaml::train::accuracy", "spec.yaml::train::learned"]
+    (collected.pytester.path / "inner").mkdir()
+    for written in ("./spec.yaml", "inner/../spec.yaml", str(collected.pytester.path / "spec.yaml")):
+        assert listed(collected, f"{written}::train") == chosen, written
+
+
+@pytest.mark.xfail(strict=True, reason="the id's file is resolved, the item's is not")
+@pytest.mark.parametrize("target", ["spec.yaml", "."])
+def test_a_link_to_a_spec_or_to_its_folder_takes_ids_too(collected: Project, target: str) -> None:
+    link = collected.pytester.path / ("link.yaml" if target == "spec.yaml" else "link")
+    link.symlink_to(target)
+    file = link if target == "spec.yaml" else link / "spec.yaml"
+    assert len(listed(collected, str(file))) == 13
+    assert len(listed(collected, f"{file}::train")) == 3
+
+
+def test_ids_of_two_files_are_each_for_its_own(collected: Project) -> None:
+    folder = collected.pytester.path / "more"
+    folder.mkdir()
+    (folder / "other.yml").write_text(SPEC)
+    collected.pytester.makepyfile(test_of_mine="def test_one(): pass\n\ndef test_two(): pass")
+    assert listed(collected, "more/other.yml::data", "spec.yaml::train::learned", "test_of_mine.py::test_two") == [
+        "more/other.yml::data::completes", "more/other.yml::data::missing_values",
+        "spec.yaml::train::learned",
+        "test_of_mine.py::test_two",
+    ]  # fmt: skip
+    both = {id.partition("::")[0] for id in listed(collected, "more", "spec.yaml::train")}
+    assert both == {"more/other.yml", "spec.yaml"}
+
+
+def test_what_is_not_asked_for_is_counted_as_deselected(collected: Project) -> None:
+    result = collected.run("--collect-only", "spec.yaml::train")
+    result.stdout.fnmatch_lines(["*3/13 tests collected (10 deselected)*"])
+
+
+def test_a_stage_can_be_left_out(collected: Project) -> None:
+    found = listed(collected, "spec.yaml", "--deselect", "spec.yaml::serve[int8]")
+    assert {id.split("::")[1] for id in found} == set(STAGES) - {"serve[int8]"}
+
+
 @pytest.mark.parametrize("id", ["spec.yaml::compress", "spec.yaml::train::acuracy", "spec.yaml::tr"])
 def test_an_id_that_names_nothing_is_a_usage_error(collected: Project, id: str) -> None:
     result = collected.run("--collect-only", id)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"no such check or stage: {id}; --collect-only lists what there is" in result.stderr.str()
+
+
+def test_of_several_ids_the_one_that_names_nothing_is_named(collected: Project) -> None:
+    result = collected.run("--collect-only", "spec.yaml::train", "spec.yaml::trian", "spec.yaml::dta::completes")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no such check or stage: spec.yaml::trian, spec.yaml::dta::completes;" in result.stderr.str()
+
+
+def test_a_mistake_in_the_spec_is_told_before_the_id_that_is_not_found(project: Project) -> None:
+    project.write(SPEC.replace("epochs: 12", "epoch: 12"))
+    result = project.run("--collect-only", "spec.yaml::trian")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["spec.yaml:15:3: unknown key 'epoch' in `train`", "*did you mean 'epochs'?"])
+    assert "no such check or stage" not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_part_that_cannot_be_run_yet_is_an_error_of_collection(project: Project) -> None:
+    project.write(
+        SPEC.replace("int8: {quantize: {weights: int8, activations: int8}}", "small: {prune: {sparsity: 80 %}}")
+    )
+    result = project.run("--collect-only", "spec.yaml")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["spec.yaml:*: the method `prune` can't be run by this version"])
 
 
 def test_a_cell_of_a_matrix_is_an_id_too(project: Project) -> None:
@@ -97,6 +162,9 @@ def test_a_cell_of_a_matrix_is_an_id_too(project: Project) -> None:
     cell = listed(project, "spec.yaml::[epochs=2]")
     assert cell == [id for id in found if "[epochs=2]" in id]
     assert listed(project, "spec.yaml::[epochs=2]::train::learned") == ["spec.yaml::[epochs=2]::train::learned"]
+    unknown = project.run("--collect-only", "spec.yaml::[epochs=3]")
+    assert unknown.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no such check or stage: spec.yaml::[epochs=3]" in unknown.stderr.str()
 
 
 def test_what_failed_last_time_is_chosen_by_lf(project: Project) -> None:
@@ -114,6 +182,14 @@ def test_yaml_that_is_no_spec_is_left_alone_unless_it_is_asked_for(collected: Pr
     asked_for = collected.run("--collect-only", "compose.yaml")
     assert asked_for.ret == pytest.ExitCode.INTERRUPTED
     asked_for.stdout.fnmatch_lines(["compose.yaml:1:1: *"])
+
+
+def test_a_file_that_is_asked_for_and_is_no_text_is_an_error_that_names_it(collected: Project) -> None:
+    (collected.pytester.path / "binary.yaml").write_bytes(b"\xff\xfe\x00deploycheck\x80")
+    assert {id.partition("::")[0] for id in listed(collected, ".")} == {"spec.yaml"}
+    asked_for = collected.run("--collect-only", "binary.yaml")
+    assert asked_for.ret == pytest.ExitCode.INTERRUPTED
+    asked_for.stdout.fnmatch_lines(["binary.yaml:1:1: is not UTF-8"])
 
 
 def test_a_mistyped_version_key_is_not_quietly_no_spec(project: Project) -> None:
@@ -142,10 +218,31 @@ def test_promoting_needs_the_gate_to_be_on(collected: Project) -> None:
     assert "--deploycheck-promote needs --deploycheck" in result.stderr.str()
 
 
+def test_collecting_writes_nothing(collected: Project) -> None:
+    before = {path.name for path in collected.pytester.path.iterdir()}
+    result = collected.run("--collect-only", "--deploycheck-promote", "spec.yaml", cache=Path("fresh"))
+    assert result.ret == 0
+    assert {path.name for path in collected.pytester.path.iterdir()} - {"__pycache__"} == before - {"__pycache__"}
+
+
 def test_without_the_flag_specs_are_no_tests(collected: Project) -> None:
     collected.pytester.makepyfile(test_of_mine="def test_it(): pass")
     result = collected.pytester.runpytest_inprocess("--collect-only", "-q")
     assert ids(result) == ["test_of_mine.py::test_it"]
+
+
+@pytest.mark.parametrize("id", ["spec.yaml", "spec.yaml::trian", "compose.yaml"])
+def test_the_garbage_collector_is_on_again_however_collection_ends(collected: Project, id: str) -> None:
+    (collected.pytester.path / "compose.yaml").write_text("services: {}\n")
+    during: list[bool] = []
+
+    class Watching:
+        def pytest_collectstart(self) -> None:
+            during.append(gc.isenabled())
+
+    collected.pytester.runpytest_inprocess("--deploycheck", "--collect-only", id, plugins=[Watching()])
+    assert set(during) == {False}
+    assert gc.isenabled()
 
 
 TWICE = """

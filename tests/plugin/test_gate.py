@@ -416,3 +416,11 @@ def test_a_model_without_a_logit_for_each_class_is_refused_before_training(
     result = project.run("spec.yaml::train")
     assert result.ret == 1
     result.stdout.fnmatch_lines([f"*for a batch of 2 the model gives {gives.replace('[', '[[]')}*"])
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_an_id_in_the_summary_can_be_given_back(project: Project, workers: tuple[str, ...]) -> None:
+    project.write(SPEC.replace('size_ratio: "<= 0.6"', 'size_ratio: "<= 0.1"'))
+    result = project.run(*workers, "-k", "size_ratio", "spec.yaml")
+    (failed,) = [line for line in result.outlines if line.startswith("FAILED ")]
+    assert failed.startswith("FAILED spec.yaml::compress[int8]::size_ratio - ")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploycheck.serving import report
-from deploycheck.serving.load import Client, Sent, arrivals, session
+from deploycheck.serving.load import Client, Sent, arrivals, session, undisturbed
 from deploycheck.serving.process import ServerProcess
 from deploycheck.serving.protocol import Encoded, encode_request
 from deploycheck.serving.report import LoadReport
@@ -227,3 +227,28 @@ def test_a_load_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     )
     report.write(written, tmp_path)
     assert report.read(tmp_path) == written
+
+
+ON_TIME, LATE = Sent((0.01,) * 100, (0.0001,) * 100, {}), Sent((0.01,) * 100, (0.1,) * 100, {"500": 1})
+
+
+@pytest.mark.parametrize(
+    ("runs", "taken"),
+    [([ON_TIME], 1), ([LATE, ON_TIME], 2), ([LATE, LATE, ON_TIME], 3), ([LATE, LATE, LATE, ON_TIME], 3)],
+)
+def test_a_run_that_the_client_was_late_in_is_taken_again_and_kept(runs: list[Sent], taken: int) -> None:
+    left = iter(runs)
+
+    async def send() -> Sent:
+        return next(left)
+
+    assert asyncio.run(undisturbed(send, 3)) == tuple(runs[:taken])
+
+
+def test_slow_answers_are_no_reason_to_ask_again() -> None:
+    slow = Sent((5.0,) * 100, (0.0001,) * 100, {"no answer": 9})
+
+    async def send() -> Sent:
+        return slow
+
+    assert asyncio.run(undisturbed(send, 3)) == (slow,)
