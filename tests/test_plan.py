@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploycheck.language import Spec, SpecErrors, load
+from deploycheck.language import Spec, load
 from deploycheck.plan import COMPLETES, STEPS_OF_SUBJECTS, Plan, make_plan, method_chain, named, unbuilt
 from deploycheck.runner.extensions import builtin_extensions
 
@@ -345,15 +345,6 @@ def test_a_method_that_is_installed_or_named_by_its_path_can_be_run(tmp_path: Pa
     (loaded,) = load(path, ROOT, mine.vocabulary)
     assert unbuilt(loaded, METRICS, frozenset(mine.compressors)) == []
     assert [name for name, _ in method_chain(loaded, "b")] == ["specs.models:conv_classifier"]
-
-
-@pytest.mark.xfail(raises=KeyError, strict=True, reason="unbuilt takes `weights` for given")
-def test_quantize_written_as_a_method_without_its_arguments_is_no_crash(tmp_path: Path) -> None:
-    try:
-        made = spec(HEAD + "compress: {variants: {a: {method: {quantize: {}}}}}\n", tmp_path)
-    except SpecErrors:
-        return
-    assert unbuilt(made, METRICS, METHODS)
 
 
 def test_all_that_the_example_asks_for_can_be_run() -> None:

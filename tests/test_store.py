@@ -4,7 +4,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -437,9 +436,9 @@ def test_what_is_there_is_found_on_a_read_only_disk(artifact: Artifact) -> None:
 
 
 def test_a_limit_on_file_sizes_is_named(tmp_path: Path) -> None:
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(root=str(tmp_path), key=KEY, size=1 << 20)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16)),
+        [sys.executable, "-c", limited + SCRIPT.format(root=str(tmp_path), key=KEY, size=1 << 20)],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert "can't be written: File too large\n  hint: a limit on file sizes" in done.stdout

@@ -158,10 +158,12 @@ def _methods(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[M
     for variant, section in variants.items() if isinstance(variants, dict) else ():
         method = section.get("method") if isinstance(section, dict) else None
         name = next(iter(method)) if isinstance(method, dict) and len(method) == 1 else None
-        if name is None or name in vocabulary.compressors:
+        if name is None or (name in vocabulary.compressors and name not in METHODS):
             continue
         path: Path_ = ("compress", "variants", variant, "method", name)
-        if ":" in name:
+        if name in METHODS:
+            mistakes.append(Mistake(path, f"`{name}` stands in `method`", f"write `{name}:` in its place", key=True))
+        elif ":" in name:
             mistakes += [_split(path, wrong) for wrong in check_import(name, root, None)]
         else:
             hint = did_you_mean(name, vocabulary.compressors)

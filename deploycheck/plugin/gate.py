@@ -127,7 +127,9 @@ class Gate:
         for argument in session.config.args:
             file, _, rest = str(argument).partition("::")
             if rest and file.endswith(SUFFIXES):
-                self.selected.append(((session.config.invocation_params.dir / file).resolve(), rest))
+                # As pytest has it: made absolute, links not followed.
+                path = Path(os.path.abspath(session.config.invocation_params.dir / file))  # noqa: PTH100
+                self.selected.append((path, rest))
                 argument = file
             if argument not in arguments:
                 arguments.append(argument)

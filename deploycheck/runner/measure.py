@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from deploycheck.language.spec import Serve
 from deploycheck.serving import report
@@ -37,8 +33,8 @@ def measure(
 ) -> None:
     """Serve ``model`` and write what that was like into ``building.out``.
 
-    ``outputs`` holds what the model in memory answers on the test split of ``data``. One measurement at a time
-    on a machine: they would disturb each other.
+    ``outputs`` holds what the model in memory answers on the test split of ``data``. Nothing else should be at
+    work on the machine.
     """
     from safetensors.numpy import load_file
 
@@ -49,13 +45,12 @@ def measure(
     reference = load_file(outputs.file("logits.safetensors"))["in_memory"]
     name = read_signature(model.file("signature.json")).model
     options = [f"--max-batch={serve.batching.max_size}", f"--max-delay-ms={serve.batching.max_delay * 1e3:g}"]
-    with _machine(progress):
-        progress(f"serve: starting {name}")
-        with runtime(model.path, options, building.scratch / "server.log") as server:
-            with asyncio.Runner(loop_factory=fast_loop()) as loop:
-                taken = loop.run(_ask(server, name, test.inputs, reference, serve, progress))
-            server.check_alive()
-            report.write(taken, building.out)
+    progress(f"serve: starting {name}")
+    with runtime(model.path, options, building.scratch / "server.log") as server:
+        with asyncio.Runner(loop_factory=fast_loop()) as loop:
+            taken = loop.run(_ask(server, name, test.inputs, reference, serve, progress))
+        server.check_alive()
+        report.write(taken, building.out)
 
 
 async def _ask(
@@ -103,18 +98,3 @@ async def _ask(
         peak_memory_bytes=after["deploycheck_process_peak_resident_memory_bytes"],
         recompilations=int(after[compiled] - before[compiled]),
     )
-
-
-@contextmanager
-def _machine(progress: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock between all processes of this machine."""
-    lock = FileLock(Path(tempfile.gettempdir()) / "deploycheck-measuring.lock", mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress("serve: waiting for another measurement on this machine to end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

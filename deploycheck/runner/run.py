@@ -13,6 +13,7 @@ from typing import Any
 from deploycheck.errors import DeploycheckError
 from deploycheck.plan import TRAINED, Check, Plan, Step
 from deploycheck.runner.extensions import Extensions
+from deploycheck.runner.machine import Machine
 from deploycheck.runner.steps import MAKERS, Work
 from deploycheck.store import Artifact, Building, Store, fingerprint
 from deploycheck.verdict import Measurement
@@ -56,6 +57,7 @@ class Runner:
         self.store = Store(cache / "store")
         self.folder = cache / "runs" / run
         self.of_this_run = Store(self.folder)
+        self.machine = Machine(self.folder, report)
         self._done: dict[str, Done] = {}
         self._failed: dict[str, str] = {}
         self._subjects: dict[tuple[str, str], Any] = {}
@@ -86,12 +88,19 @@ class Runner:
 
     def _make(self, plan: Plan, step: Step) -> Done:
         inputs = {name: self.step(plan, name).artifact for name in step.needs}
-        work = Work(plan, step, inputs, self.root, self.extensions, self.report)
+        work = Work(plan, step, inputs, self.root, self.extensions, self.report, self.machine)
+        if step.kind in ANEW_IN_EACH_RUN:
+            return self._find_or_make(work, self.of_this_run)
+        with self.machine.working():
+            return self._find_or_make(work, self.store)
+
+    def _find_or_make(self, work: Work, store: Store) -> Done:
+        step = work.step
         make, decided_by = MAKERS[step.kind]
         key = fingerprint(
             {
                 "step": step.kind,
-                "made from": {name: inputs[name].digest for name in step.needs},
+                "made from": {name: work.inputs[name].digest for name in step.needs},
                 **decided_by(work),
             }
         )
@@ -111,7 +120,6 @@ class Runner:
                 raise
             return {**meta, "seconds": round(time.monotonic() - began, 3)}
 
-        store = self.of_this_run if step.kind in ANEW_IN_EACH_RUN else self.store
         began = time.monotonic()
         artifact, reused = store.get_or_build(
             step.kind, key, build, usable=_lasts,
@@ -125,7 +133,8 @@ class Runner:
         given = {subject: self._subject(plan, check, subject) for subject in metric.subjects}
         if check.percentile is not None:
             given["percentile"] = check.percentile
-        return metric.measure(**given)
+        with self.machine.working():
+            return metric.measure(**given)
 
     def artifact_of(self, plan: Plan, variant: str | None) -> Artifact | None:
         """Return the exported artifact of a variant, if this run has it."""

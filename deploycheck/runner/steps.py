@@ -20,7 +20,9 @@ from deploycheck.language.spec import Serve
 from deploycheck.plan import Plan, Step, method_chain
 from deploycheck.runner.code import code_fingerprint, load_object, own_fingerprint, versions
 from deploycheck.runner.extensions import Extensions
+from deploycheck.runner.machine import Machine
 from deploycheck.store import Artifact, Building
+from deploycheck.store.arrays import write_arrays
 
 if TYPE_CHECKING:
     from deploycheck.stages.model import Method, Model
@@ -42,6 +44,7 @@ class Work:
     root: Path
     extensions: Extensions
     report: Callable[[str], None]
+    machine: Machine
 
     @property
     def where(self) -> str:
@@ -100,7 +103,7 @@ def decided_by_data(work: Work) -> Made:
         "input": {name: declared.model_dump() for name, declared in work.plan.spec.model.input.items()},
         "code": code_fingerprint(path, work.root) | _preprocessing_code(work),
         "file": _content_digest(file, work.where) if isinstance(file, Path) else None,
-        "own": own_fingerprint("stages.data", "stages.examples"),
+        "own": own_fingerprint("stages.data", "stages.examples", "store.arrays"),
         "versions": versions("numpy", "safetensors"),
     }
 
@@ -109,7 +112,6 @@ def make_training(work: Work, building: Building) -> Made:
     """Train every seed; keep the weights of the one that is best on validation."""
     import jax.numpy as jnp
     import numpy as np
-    from safetensors.numpy import save_file
 
     from deploycheck.stages import data, preprocess, train, training
     from deploycheck.stages.examples import Examples
@@ -130,7 +132,7 @@ def make_training(work: Work, building: Building) -> Made:
     trained = Model(best.params, best.state, shape.apply, shape.train)
     fitted = {name: jnp.asarray(array) for name, array in dataset.fitted.items()}
     weights = to_network(trained, prepare, fitted).weights
-    save_file({name: np.asarray(array) for name, array in weights.items()}, building.out / "weights.safetensors")
+    write_arrays(weights, building.out / "weights.safetensors")
     report = train.report_of(runs)
     training.write(report, building.out)
     return {"deployed": report.spread}
@@ -142,7 +144,7 @@ def decided_by_training(work: Work) -> Made:
         "train": work.plan.spec.train.model_dump(exclude={"expect"}),
         "model": work.plan.spec.model.model_dump(),
         "code": code_fingerprint(work.plan.spec.model.build, work.root) | _preprocessing_code(work),
-        "own": own_fingerprint("stages.train", "stages.model"),
+        "own": own_fingerprint("stages.train", "stages.model", "store.arrays"),
         **_platform(),
     }
 
@@ -186,15 +188,14 @@ def decided_by_model(work: Work) -> Made:
         "methods": [[name, dict(options)] for name, options in chain],
         "preprocess": work.plan.spec.data.model_dump(include={"preprocess"}),
         "code": code,
-        "own": own_fingerprint("stages.model", "stages.export", "stages.quantize", "stages.preprocess"),
+        "own": own_fingerprint("stages.model", "stages.export", "stages.quantize", "stages.preprocess", "store.arrays"),
         **_platform(),
     }
 
 
 def make_outputs(work: Work, building: Building) -> Made:
     """Have the test split answered twice: by the exported artifact, in a process of its own, and in memory."""
-    import numpy as np
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file
 
     from deploycheck.stages import data
     from deploycheck.stages.model import predictor
@@ -218,14 +219,14 @@ def make_outputs(work: Work, building: Building) -> Made:
     inputs = data.read(work.input("data").path).splits["test"].inputs
     in_memory = predictor(network, PREDICT_BATCH)(load_file(artifact.file("weights.safetensors")), inputs)
     outputs = load_file(answers)["logits"]
-    save_file({"exported": outputs, "in_memory": np.asarray(in_memory)}, building.out / "logits.safetensors")
+    write_arrays({"exported": outputs, "in_memory": in_memory}, building.out / "logits.safetensors")
     return {"model": artifact.digest}
 
 
 def decided_by_outputs(work: Work) -> Made:
     """The loader of artifacts and the in-memory model; what they answer on is what it is made from."""
     return {
-        "own": own_fingerprint("serving.predict", "serving.runtime", "stages.model"),
+        "own": own_fingerprint("serving.predict", "serving.runtime", "stages.model", "store.arrays"),
         "code": code_fingerprint(work.plan.spec.model.build, work.root),
         **_platform(),
     }
@@ -237,7 +238,9 @@ def make_load(work: Work, building: Building) -> Made:
 
     serve = work.serve
     runtime = load_object(work.extensions.runtimes[serve.runtime], work.root, work.where)
-    measure(work.input("model"), work.input("outputs"), work.input("data"), serve, runtime, building, work.report)
+    parts = work.input("model"), work.input("outputs"), work.input("data")
+    with work.machine.timing():
+        measure(*parts, serve, runtime, building, work.report)
     return {"model": work.input("model").digest}
 
 

@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.serving.runtime import Engine, load
+from deploycheck.store.arrays import write_arrays
 
 BATCH = 64
 
@@ -29,7 +30,7 @@ def main(artifact: Path, examples: Path, answers: Path) -> None:
         engine.run({name: array[start : start + BATCH] for name, array in inputs.items()})
         for start in range(0, count, BATCH)
     ]
-    save_file({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, answers)
+    write_arrays({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, answers)
 
 
 if __name__ == "__main__":

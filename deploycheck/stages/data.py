@@ -12,6 +12,7 @@ import numpy as np
 
 from deploycheck.stages import examples as files
 from deploycheck.stages.examples import SPLITS, Examples
+from deploycheck.store.arrays import write_arrays
 
 FITTED = "preprocess.safetensors"
 
@@ -26,11 +27,9 @@ class Dataset:
 
 def write(dataset: Dataset, folder: Path) -> None:
     """Write the dataset into ``folder``: a safetensors file a split, and one of what was fitted."""
-    from safetensors.numpy import save_file
-
     for name in SPLITS:
         files.save(dataset.splits[name], folder / f"{name}.safetensors")
-    save_file({name: np.asarray(array) for name, array in dataset.fitted.items()}, folder / FITTED)
+    write_arrays(dataset.fitted, folder / FITTED)
 
 
 def read(folder: Path) -> Dataset:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.store.arrays import write_arrays
 
 SPLITS = ("train", "validation", "test")
 
@@ -90,10 +91,8 @@ def split(examples: Examples, fractions: Mapping[str, float], *, seed: int, stra
 
 def save(examples: Examples, file: Path) -> None:
     """Write the examples as safetensors: ``inputs/NAME`` and ``labels``."""
-    from safetensors.numpy import save_file
-
-    arrays = {f"inputs/{name}": np.ascontiguousarray(array) for name, array in examples.inputs.items()}
-    save_file({**arrays, "labels": np.ascontiguousarray(examples.labels)}, file)
+    arrays = {f"inputs/{name}": array for name, array in examples.inputs.items()}
+    write_arrays({**arrays, "labels": examples.labels}, file)
 
 
 def read(file: Path) -> Examples:

@@ -16,10 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
-from safetensors.numpy import save_file
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.model import Network
+from deploycheck.store.arrays import write_arrays
 
 PROGRAM, WEIGHTS, SIGNATURE = "model.jax_export", "weights.safetensors", "signature.json"
 
@@ -56,11 +56,9 @@ def write(
             where=where,
             hint="it must be traceable by jax.export with a batch of any size (no Python branch on the batch)",
         ) from error
-    (logits,) = exported.out_avals
-    if not logits.shape or logits.shape[0] != batch:
-        raise DeploycheckError(f"the model gives {logits.shape}, expected the batch as first axis", where=where)
+    logits = _logits(exported, batch, where)
     (folder / PROGRAM).write_bytes(program)
-    save_file({key: np.asarray(array) for key, array in network.weights.items()}, folder / WEIGHTS)
+    write_arrays(network.weights, folder / WEIGHTS)
     signature = {
         "model": name,
         "version": "1",
@@ -71,6 +69,32 @@ def write(
         "platforms": list(exported.platforms),
     }
     (folder / SIGNATURE).write_text(json.dumps(signature, indent=2, sort_keys=True) + "\n")
+
+
+def _logits(exported: export.Exported, batch: Any, where: str) -> Any:
+    """Return the shape and dtype of what the program gives; raise where it is no batch of logits."""
+    logits = jax.tree.unflatten(exported.out_tree, exported.out_avals)["logits"]
+    if not jax.tree_util.all_leaves([logits]):
+        raise DeploycheckError(
+            f"the model gives {len(exported.out_avals)} arrays in a structure, expected one array",
+            where=where,
+            hint="return the logits alone",
+        )
+    if not logits.shape or logits.shape[0] != batch:
+        raise DeploycheckError(f"the model gives {logits.shape}, expected the batch as first axis", where=where)
+    if not all(isinstance(size, int) for size in logits.shape[1:]):
+        raise DeploycheckError(
+            f"the model gives {logits.shape}, expected the batch as first axis alone",
+            where=where,
+            hint="an answer that depends on the other examples of its batch can't be served",
+        )
+    if logits.dtype.name not in DATATYPES:
+        raise DeploycheckError(
+            f"the model gives {logits.dtype.name}, for which the Open Inference Protocol has no name",
+            where=where,
+            hint="cast the logits to float32 at the end of the model",
+        )
+    return logits
 
 
 def loadable_until(exported: date) -> date:

@@ -66,6 +66,7 @@ def test_a_split_sums_to_one_up_to_rounding(project: Project) -> None:
         ("a: {from: b, quantize: {weights: int8}}", "there is no variant 'b'"),
         ("a: {from: a, quantize: {weights: int8}}", "a is made from itself, directly or not"),
         ("a: {method: {prun: {}}}", "unknown compression method 'prun'"),
+        ("a: {method: {quantize: {}}}", "`quantize` stands in `method`"),
         ("a: {method: {'specs.models:no': {}}}", "specs.models has no no"),
     ],
 )

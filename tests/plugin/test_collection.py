@@ -90,7 +90,6 @@ def test_a_file_is_the_same_file_however_its_path_is_written(collected: Project)
         assert listed(collected, f"{written}::train") == chosen, written
 
 
-@pytest.mark.xfail(strict=True, reason="the id's file is resolved, the item's is not")
 @pytest.mark.parametrize("target", ["spec.yaml", "."])
 def test_a_link_to_a_spec_or_to_its_folder_takes_ids_too(collected: Project, target: str) -> None:
     link = collected.pytester.path / ("link.yaml" if target == "spec.yaml" else "link")

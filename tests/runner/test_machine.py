@@ -1,0 +1,120 @@
+"""Work and timing keep out of each other's way, between real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploycheck.runner.machine import Machine
+
+HOLDER = """
+import sys
+from pathlib import Path
+from deploycheck.runner.machine import Machine
+machine = Machine(Path(sys.argv[1]), print)
+with getattr(machine, sys.argv[2])():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+pytestmark = pytest.mark.usefixtures("own_machine")
+
+
+@pytest.fixture
+def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have measurements elsewhere on this machine wait for nothing here, nor these for them."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+@contextmanager
+def holding(folder: Path, side: str) -> Iterator[subprocess.Popen[str]]:
+    """Have another process hold the machine."""
+    command = [sys.executable, "-c", HOLDER, str(folder), side]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    process.communicate("\n", timeout=30)
+    assert process.returncode == 0
+
+
+class Attempt:
+    """One side, taken in a thread: whether it had to wait, and whether it has it."""
+
+    def __init__(self, folder: Path, side: str) -> None:
+        self.waits, self.has = threading.Event(), threading.Event()
+        self.said: list[str] = []
+        self.machine = Machine(folder, self.report)
+        self.thread = threading.Thread(target=self.take, args=(side,), daemon=True)
+        self.thread.start()
+
+    def report(self, line: str) -> None:
+        self.said.append(line)
+        self.waits.set()
+
+    def take(self, side: str) -> None:
+        with getattr(self.machine, side)():
+            self.has.set()
+
+
+def test_processes_work_beside_each_other(tmp_path: Path) -> None:
+    with holding(tmp_path, "working"):
+        attempt = Attempt(tmp_path, "working")
+        assert attempt.has.wait(30)
+        assert attempt.said == []
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "says"),
+    [
+        ("working", "timing", "serve: waiting for the other processes of this run, which would disturb it"),
+        ("timing", "working", "waiting while another process of this run measures"),
+        ("timing", "timing", "serve: waiting for another measurement on this machine to end"),
+    ],
+)
+@pytest.mark.parametrize("end", ["let go", "killed"])
+def test_what_would_disturb_waits_until_it_may(held: str, wanted: str, says: str, end: str, tmp_path: Path) -> None:
+    with holding(tmp_path, held) as process:
+        attempt = Attempt(tmp_path, wanted)
+        assert attempt.waits.wait(30)
+        assert attempt.said == [says]
+        assert not attempt.has.is_set()
+        if end == "killed":
+            process.kill()
+        else:
+            let_go(process)
+        assert attempt.has.wait(30)
+
+
+def test_another_runs_work_is_not_waited_for_but_its_measurement_is(tmp_path: Path) -> None:
+    with holding(tmp_path / "theirs", "working"):
+        assert Attempt(tmp_path / "ours", "timing").has.wait(30)
+    with holding(tmp_path / "theirs", "timing") as process:
+        assert Attempt(tmp_path / "ours", "working").has.wait(30)
+        attempt = Attempt(tmp_path / "ours", "timing")
+        assert attempt.waits.wait(30)
+        assert not attempt.has.is_set()
+        let_go(process)
+        assert attempt.has.wait(30)
+
+
+def test_what_was_held_is_let_go_where_the_work_raises(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, print)
+    for side in (machine.timing, machine.working):
+        with pytest.raises(ValueError, match="no"), side():
+            raise ValueError("no")
+    with machine.timing():
+        pass
