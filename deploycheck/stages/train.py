@@ -153,7 +153,11 @@ def train(
 def _check_logits(model: Model, examples: Examples, where: str) -> None:
     """Refuse a model whose output isn't ``[batch, classes]`` with a class for every label, before it is trained."""
     example = {name: array[:2] for name, array in examples.inputs.items()}
-    shape = jax.eval_shape(model.apply, model.params, model.state, example).shape
+    given = jax.eval_shape(model.apply, model.params, model.state, example)
+    if not jax.tree_util.all_leaves([given]):
+        what = f"the model gives a {type(given).__name__}, expected one array of logits"
+        raise DeploycheckError(what, where=where, hint="return the logits alone")
+    shape = given.shape
     classes = int(examples.labels.max()) + 1
     if len(shape) != 2 or shape[0] != len(examples.labels[:2]) or shape[1] < classes:
         raise DeploycheckError(
