@@ -4,15 +4,22 @@
 sample into one-sided confidence bounds, and a threshold holds, fails or stays undecided by where they lie.
 """
 
-from deploycheck.verdict.bounds import bounds, examples_to_decide
+from deploycheck.verdict.bounds import bounds
 from deploycheck.verdict.decide import Outcome, Verdict, decide, settle
+from deploycheck.verdict.needed import examples_to_decide, fewest_examples, fewest_requests, may_be_settled
 from deploycheck.verdict.samples import (
     Blocks,
+    Events,
     Exact,
     Measurement,
     Paired,
     Proportion,
     Quantile,
+    Quotient,
+    Ratios,
+    Repeats,
+    Resampled,
+    Retained,
     Sample,
     WorstOf,
     sample_size,
@@ -21,18 +28,27 @@ from deploycheck.verdict.samples import (
 
 __all__ = [
     "Blocks",
+    "Events",
     "Exact",
     "Measurement",
     "Outcome",
     "Paired",
     "Proportion",
     "Quantile",
+    "Quotient",
+    "Ratios",
+    "Repeats",
+    "Resampled",
+    "Retained",
     "Sample",
     "Verdict",
     "WorstOf",
     "bounds",
     "decide",
     "examples_to_decide",
+    "fewest_examples",
+    "fewest_requests",
+    "may_be_settled",
     "sample_size",
     "settle",
     "value_of",

@@ -1,18 +1,38 @@
 """One-sided confidence bounds for each kind of sample.
 
 Each of the two bounds holds by itself with the stated confidence: a threshold is judged against one of them,
-so a pass and a fail are each wrong at most ``1 - confidence`` of the time.
+so a pass and a fail are each wrong at most ``1 - confidence`` of the time. Those of streams hold at any time, so
+that a load may be stopped as soon as its verdict is certain.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
-from deploycheck.verdict.samples import Blocks, Exact, Paired, Proportion, Quantile, Sample, WorstOf, value_of
+from deploycheck.verdict.resample import resampled_bounds
+from deploycheck.verdict.samples import (
+    Blocks,
+    Events,
+    Exact,
+    Paired,
+    Proportion,
+    Quantile,
+    Quotient,
+    Ratios,
+    Repeats,
+    Resampled,
+    Retained,
+    Sample,
+    WorstOf,
+    sample_size,
+)
+from deploycheck.verdict.sequential import mean_bounds, quantile_bounds, rate_bounds
 
-MOST_EXAMPLES = 100_000_000
-"""Past this many further examples the answer is 'more than anyone has'."""
+POINTS = 512
+"""Points at which one of two confidence distributions is read."""
+SHARE_OF_DROP = 0.9
+"""The share of the error that a relative drop gives to the drop; the rest goes to what it is relative to."""
+FEWEST_REPEATS = 3
 
 
 def bounds(sample: Sample, confidence: float) -> tuple[float, float]:
@@ -28,12 +48,25 @@ def bounds(sample: Sample, confidence: float) -> tuple[float, float]:
             return offset + scale * low, offset + scale * high
         case Paired(lost, gained, total):
             return _paired(lost, gained, total, confidence)
+        case Retained(pairs):
+            return _retained(pairs, confidence)
+        case Resampled():
+            return resampled_bounds(sample, confidence)
         case Quantile(probability, values):
-            return _order_statistics(values, probability, confidence)
+            return quantile_bounds(values, probability, confidence)
+        case Events(happened):
+            return rate_bounds(happened, confidence)
         case Blocks(means):
-            return _batch_means(means, confidence)
-        case WorstOf(slices):
-            return _worst(slices, confidence)
+            return mean_bounds(means, confidence)
+        case Ratios(rounds):
+            low, high = mean_bounds(tuple(map(math.log, rounds)), confidence)
+            return math.exp(low), math.exp(high) if high < math.inf else math.inf
+        case Quotient(over, under):
+            return _quotient(over, under, confidence)
+        case Repeats(values):
+            return _student(values, confidence)
+        case WorstOf():
+            return _worst(sample, confidence)
 
 
 def _clopper_pearson(successes: int, total: int, confidence: float) -> tuple[float, float]:
@@ -48,101 +81,86 @@ def _clopper_pearson(successes: int, total: int, confidence: float) -> tuple[flo
 
 
 def _paired(lost: int, gained: int, total: int, confidence: float) -> tuple[float, float]:
-    """Bounds on a difference of paired proportions.
+    """Bounds on a difference of paired proportions, melded from those on the two discordant shares.
 
-    Exact bounds on the two discordant shares, each given half of the error (Bonferroni): conservative, and
-    far tighter than an unpaired comparison, because examples on which both agree carry no variance.
+    The upper bound is a quantile of the difference between what Clopper and Pearson's upper bound on the one
+    share and their lower bound on the other are distributed as over all confidences (Fay, Proschan and Brittain,
+    Biometrics 71, 2015; for pairs, Fay and Lumbard, Statistics in Medicine 40, 2021). Examples on which both
+    agree carry no variance, so it is far tighter than an unpaired comparison.
     """
-    half = 1 - (1 - confidence) / 2
-    lost_low, lost_high = _clopper_pearson(lost, total, half)
-    gained_low, gained_high = _clopper_pearson(gained, total, half)
-    return lost_low - gained_high, lost_high - gained_low
+    return -_most_lost(gained, lost, total, confidence), _most_lost(lost, gained, total, confidence)
 
 
-def _order_statistics(values: tuple[float, ...], probability: float, confidence: float) -> tuple[float, float]:
-    """Distribution-free bounds on a quantile (David and Nagaraja, Order Statistics, 2003, section 7.1).
+def _most_lost(lost: int, gained: int, total: int, confidence: float) -> float:
+    import numpy as np
+    from scipy import special
 
-    The upper bound is the smallest observation with ``P[Binomial(n, p) < rank] >= confidence``; with fewer
-    than ``log(1 - confidence) / log(p)`` observations (299 for p99 at 95 %) there is none, hence infinity.
-    """
-    ranked = sorted(values)
-    n = len(ranked)
-    if n == 0:
+    if not total:
+        return math.inf
+    levels = (np.arange(POINTS) + 0.5) / POINTS
+    least_gained = special.betaincinv(gained, total - gained + 1, levels) if gained else np.zeros(1)
+
+    def certain(drop: float) -> bool:
+        shares = np.clip(drop + least_gained, 0.0, 1.0)
+        below = special.betainc(lost + 1, total - lost, shares) if lost < total else (shares >= 1).astype(float)
+        return float(below.mean()) >= confidence
+
+    inside, outside = -1.0, 1.0
+    for _ in range(40):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if certain(middle) else (middle, outside)
+    return outside
+
+
+def _retained(pairs: Paired, confidence: float) -> tuple[float, float]:
+    """Bounds on ``1 - drop / accuracy``: those of the two, which share the error (Bonferroni)."""
+    error = 1 - confidence
+    least, most = _paired(pairs.lost, pairs.gained, pairs.total, 1 - SHARE_OF_DROP * error)
+    accuracy = _clopper_pearson(pairs.right, pairs.total, 1 - (1 - SHARE_OF_DROP) * error)
+    if accuracy[0] <= 0:
         return -math.inf, math.inf
-    upper_rank = _binomial_quantile(confidence, n, probability) + 1
-    lower_rank = _binomial_quantile(1 - confidence, n, probability)
-    low = ranked[lower_rank - 1] if lower_rank >= 1 else -math.inf
-    high = ranked[upper_rank - 1] if upper_rank <= n else math.inf
+    return 1 - most / accuracy[most < 0], 1 - least / accuracy[least > 0]
+
+
+def _quotient(over: Sample, under: Sample, confidence: float) -> tuple[float, float]:
+    """Bounds on a ratio of two positive quantities, each given half of the error (Bonferroni)."""
+    half = (1 + confidence) / 2
+    (over_low, over_high), (under_low, under_high) = bounds(over, half), bounds(under, half)
+    low = max(over_low, 0.0) / under_high if under_high > 0 else -math.inf
+    high = over_high / under_low if under_low > 0 else math.inf
     return low, high
 
 
-def _binomial_quantile(level: float, n: int, probability: float) -> int:
-    """Return the smallest k with ``P[Binomial(n, probability) <= k] >= level``."""
+def _student(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
+    """Student's t over independent repetitions, as many as were planned."""
     from scipy import special
 
-    low, high = -1, n
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if special.bdtr(middle, n, probability) >= level else (middle, high)
-    return high
-
-
-def _batch_means(means: tuple[float, ...], confidence: float) -> tuple[float, float]:
-    """Student's t over block means (Law, Simulation Modeling and Analysis, 2015, section 9.5.3)."""
-    from scipy import special
-
-    n = len(means)
-    if n < 2:
+    n = len(values)
+    if n < FEWEST_REPEATS:
         return -math.inf, math.inf
-    centre = math.fsum(means) / n
-    variance = math.fsum((mean - centre) ** 2 for mean in means) / (n - 1)
+    centre = math.fsum(values) / n
+    variance = math.fsum((value - centre) ** 2 for value in values) / (n - 1)
     reach = float(special.stdtrit(n - 1, confidence)) * math.sqrt(variance / n)
     return centre - reach, centre + reach
 
 
-def _worst(slices: Mapping[str, Proportion], confidence: float) -> tuple[float, float]:
-    """Bounds on the lowest of several proportions.
+def _worst(sample: WorstOf, confidence: float) -> tuple[float, float]:
+    """Bounds on the worst of several.
 
-    All slices must clear a floor, so the lower bound needs no correction (intersection-union); any slice may
-    sink it, so the upper bound is corrected for how many there are (Bonferroni).
+    All slices must clear a floor, so the bound on the good side needs no correction (intersection-union); any
+    slice may sink it, so the one on the bad side is corrected for how many there are (Bonferroni). A slice that
+    is too small bounds nothing.
     """
-    parts = tuple(slices.values())
+    parts = tuple(sample.slices.values())
     if not parts:
         return -math.inf, math.inf
     corrected = 1 - (1 - confidence) / len(parts)
-    low = min(bounds(part, confidence)[0] for part in parts)
-    high = min(bounds(part, corrected)[1] for part in parts)
-    return low, high
+    plain = [bounds(part, confidence) if _is_large(part, sample) else (-math.inf, math.inf) for part in parts]
+    strict = [bounds(part, corrected) if _is_large(part, sample) else (-math.inf, math.inf) for part in parts]
+    if sample.lowest:
+        return min(low for low, _ in plain), min(high for _, high in strict)
+    return max(low for low, _ in strict), max(high for _, high in plain)
 
 
-def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int | None:
-    """Return about how many observations more would settle the sample against ``limit``.
-
-    It assumes that what comes is like what came. None where the kind has no such answer, where the value sits
-    on the limit, or where it would take more than ``MOST_EXAMPLES``.
-    """
-    if not isinstance(sample, Proportion | Paired) or not sample.total or value_of(sample) == limit:
-        return None
-
-    def settled(n: int) -> bool:
-        low, high = bounds(_grown(sample, n), confidence)
-        return low > limit or high < limit
-
-    enough = sample.total
-    while not settled(enough):
-        enough *= 2
-        if enough > MOST_EXAMPLES:
-            return None
-    short = enough // 2
-    while enough - short > max(1, enough // 100):
-        middle = (short + enough) // 2
-        short, enough = (short, middle) if settled(middle) else (middle, enough)
-    return max(0, enough - sample.total)
-
-
-def _grown(sample: Proportion | Paired, n: int) -> Proportion | Paired:
-    """Return the sample as it would look with ``n`` observations of the same shares."""
-    if isinstance(sample, Proportion):
-        successes = round(sample.successes / sample.total * n)
-        return Proportion(successes, n, sample.offset, sample.scale)
-    return Paired(round(sample.lost / sample.total * n), round(sample.gained / sample.total * n), n)
+def _is_large(part: Sample, sample: WorstOf) -> bool:
+    return sample_size(part) >= sample.at_least

@@ -8,8 +8,9 @@ from datetime import date
 from enum import StrEnum
 
 from deploycheck.language.threshold import Threshold
-from deploycheck.verdict.bounds import bounds, examples_to_decide
-from deploycheck.verdict.samples import Exact, Measurement, Quantile, sample_size, value_of
+from deploycheck.verdict.bounds import bounds
+from deploycheck.verdict.needed import what_would_decide
+from deploycheck.verdict.samples import Exact, Measurement, sample_size, value_of
 
 
 class Outcome(StrEnum):
@@ -72,7 +73,7 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
         return (
             replace(verdict, reason=measurement.doubt) if measurement.doubt else replace(verdict, outcome=Outcome.FAIL)
         )
-    return replace(verdict, reason=_what_would_decide(measurement, threshold, level))
+    return replace(verdict, reason=what_would_decide(sample, threshold, level))
 
 
 def settle(verdict: Verdict, severity: str, waived_until: date | None, today: date) -> Verdict:
@@ -121,16 +122,3 @@ def _broken(threshold: Threshold, low: float, high: float) -> bool:
             return low >= limit
         case _:
             return high < limit or low > limit
-
-
-def _what_would_decide(measurement: Measurement, threshold: Threshold, confidence: float) -> str:
-    sample = measurement.sample
-    if isinstance(sample, Quantile):
-        fewest = math.ceil(math.log(1 - confidence) / math.log(sample.probability) - 1e-9)
-        if len(sample.values) < fewest:
-            return f"{len(sample.values)} requests can't decide it: at least {fewest} are needed"
-        return "the limit lies within the interval: more requests would decide it"
-    more = examples_to_decide(sample, threshold.value, confidence)
-    if more is None:
-        return "the limit lies within the interval"
-    return f"about {more:,} more examples like these would decide it"

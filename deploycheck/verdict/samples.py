@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -19,30 +23,57 @@ class Proportion:
     """``successes`` of ``total`` independent trials, read on the scale ``offset + scale * share``.
 
     The scale lets a linear function of a proportion (the share of the gap over a majority guess that was
-    closed, say) keep the proportion's exact interval. ``scale`` must be positive.
+    closed, say) keep the proportion's exact interval. ``scale`` must be positive. ``hits``, where it is known,
+    says which trials succeeded (``[total]`` of bool): it is what another model on the same examples is paired by.
     """
 
     successes: int
     total: int
     offset: float = 0.0
     scale: float = 1.0
+    hits: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, hits: np.ndarray) -> Proportion:
+        """Return the proportion of the examples, ``[n]`` of bool, that hit."""
+        return cls(int(hits.sum()), len(hits), hits=hits)
 
 
 @dataclass(frozen=True)
 class Paired:
     """Two models on the same examples: ``lost`` only the first got right, ``gained`` only the second.
 
-    Its value is the drop from the first to the second, ``(lost - gained) / total``.
+    Its value is the drop from the first to the second, ``(lost - gained) / total``. ``right`` is how many the
+    first got right; with it the drop can be told relative to that.
     """
 
     lost: int
     gained: int
     total: int
+    right: int = 0
+
+
+@dataclass(frozen=True)
+class Retained:
+    """The share of the first model's right answers that the second comes to: ``1 - drop / accuracy``."""
+
+    pairs: Paired
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Any other statistic over a fixed test set: ``statistic(rows)`` of the examples at ``rows``, ``[m]`` of int.
+
+    ``size`` is the number of examples. A statistic that some rows don't define is nan for them.
+    """
+
+    statistic: Callable[[np.ndarray], float]
+    size: int
 
 
 @dataclass(frozen=True)
 class Quantile:
-    """A fixed sample of a stream, and which of its quantiles is meant.
+    """A stream, in the order it came, and which of its quantiles is meant.
 
     ``values`` may hold ``inf``: a request that never came back is slower than any limit.
     """
@@ -52,20 +83,68 @@ class Quantile:
 
 
 @dataclass(frozen=True)
+class Events:
+    """A stream, in the order it came, of what happened or did not; its value is the share that did."""
+
+    happened: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
 class Blocks:
-    """Means over consecutive blocks of a stream, long enough to be nearly independent."""
+    """Means over consecutive blocks of a stream, in the order they came."""
 
     means: tuple[float, ...]
 
 
 @dataclass(frozen=True)
+class Ratios:
+    """Ratios of two things measured in turn, one for each round A B B A; its value is their geometric mean."""
+
+    rounds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """One sample's value over another's, the two independent of each other."""
+
+    over: Sample
+    under: Sample
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The same quantity of independent repetitions: one value a training, say."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class WorstOf:
-    """The same proportion in every slice; the lowest is the one that counts."""
+    """The same quantity in every slice; the worst is the one that counts.
 
-    slices: Mapping[str, Proportion]
+    The worst is the lowest, or the highest where ``lowest`` is False. A slice of fewer than ``at_least``
+    observations can't be told to be good.
+    """
+
+    slices: Mapping[str, Sample]
+    lowest: bool = True
+    at_least: int = 1
 
 
-Sample = Exact | Proportion | Paired | Quantile | Blocks | WorstOf
+Sample = (
+    Exact
+    | Proportion
+    | Paired
+    | Retained
+    | Resampled
+    | Quantile
+    | Events
+    | Blocks
+    | Ratios
+    | Quotient
+    | Repeats
+    | WorstOf
+)
 
 
 @dataclass(frozen=True)
@@ -100,12 +179,30 @@ def value_of(sample: Sample) -> float:
             return offset + scale * successes / total if total else math.nan
         case Paired(lost, gained, total):
             return (lost - gained) / total if total else math.nan
+        case Retained(Paired(lost, gained, _, right)):
+            return (right - lost + gained) / right if right else math.nan
+        case Resampled(statistic, size):
+            return _of_all(statistic, size)
         case Quantile(probability, values):
             return quantile(values, probability)
-        case Blocks(means):
-            return math.fsum(means) / len(means) if means else math.nan
-        case WorstOf(slices):
-            return min((value_of(part) for part in slices.values()), default=math.nan)
+        case Events(happened):
+            return sum(happened) / len(happened) if happened else math.nan
+        case Blocks(values) | Repeats(values):
+            return math.fsum(values) / len(values) if values else math.nan
+        case Ratios(rounds):
+            return math.exp(math.fsum(map(math.log, rounds)) / len(rounds)) if rounds else math.nan
+        case Quotient(over, under):
+            below = value_of(under)
+            return value_of(over) / below if below else math.nan
+        case WorstOf(slices, lowest):
+            worst = min if lowest else max
+            return worst((value_of(part) for part in slices.values()), default=math.nan)
+
+
+def _of_all(statistic: Callable[[np.ndarray], float], size: int) -> float:
+    import numpy as np
+
+    return float(statistic(np.arange(size))) if size else math.nan
 
 
 def sample_size(sample: Sample) -> int:
@@ -113,11 +210,11 @@ def sample_size(sample: Sample) -> int:
     match sample:
         case Exact():
             return 1
-        case Proportion(_, total) | Paired(_, _, total):
+        case Proportion(_, total) | Paired(_, _, total) | Retained(Paired(_, _, total)) | Resampled(_, total):
             return total
-        case Quantile(_, values):
+        case Quantile(_, values) | Events(values) | Blocks(values) | Ratios(values) | Repeats(values):
             return len(values)
-        case Blocks(means):
-            return len(means)
+        case Quotient(over, under):
+            return sample_size(over) + sample_size(under)
         case WorstOf(slices):
-            return sum(part.total for part in slices.values())
+            return sum(sample_size(part) for part in slices.values())

@@ -1,0 +1,186 @@
+"""How many observations it takes: for a limit to be within reach at all, and to settle a call that is too close."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from deploycheck.language.threshold import Threshold
+from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds
+from deploycheck.verdict.samples import (
+    Blocks,
+    Events,
+    Exact,
+    Paired,
+    Proportion,
+    Quantile,
+    Ratios,
+    Repeats,
+    Resampled,
+    Retained,
+    Sample,
+    WorstOf,
+    sample_size,
+    value_of,
+)
+from deploycheck.verdict.sequential import evidence_above, evidence_below, most_events, reach_in_deviations
+
+MOST = 100_000_000
+"""Past this many the answer is 'more than anyone has'."""
+
+
+def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -> str:
+    """Say in a sentence what would settle an undecided sample."""
+    limit = threshold.value
+    match sample:
+        case Quantile(probability, values):
+            fewest = fewest_requests(1 - probability, confidence)
+            if len(values) < fewest and value_of(sample) <= limit:
+                return f"{len(values)} requests can't decide it: at least {fewest} are needed"
+            return _said(
+                requests_to_decide(sum(value > limit for value in values), len(values), 1 - probability, confidence)
+            )
+        case Events(happened):
+            return _said(requests_to_decide(sum(happened), len(happened), limit, confidence))
+        case Blocks(values):
+            return _said(blocks_to_decide(values, limit, confidence), "blocks like these")
+        case Ratios(values):
+            logs = tuple(map(math.log, values))
+            return _said(
+                blocks_to_decide(logs, math.log(limit) if limit > 0 else -math.inf, confidence), "rounds like these"
+            )
+        case Repeats(values) if len(values) < FEWEST_REPEATS:
+            return f"{len(values)} seeds are too few to tell: {FEWEST_REPEATS} at least"
+        case Repeats():
+            return "the limit lies within the interval over seeds: more seeds would narrow it"
+        case WorstOf():
+            return _worst(sample, threshold, confidence)
+        case Resampled() if not math.isfinite(bounds(sample, confidence)[0]):
+            return "every resample of the examples scores the same, which bounds nothing: more examples are needed"
+        case Exact():
+            return ""
+        case _:
+            return _said(examples_to_decide(sample, limit, confidence), "examples like these")
+
+
+def _said(more: int | None, what: str = "requests like these") -> str:
+    if more is None:
+        return "the limit lies within the interval, too close to the value to be told apart from it"
+    return f"about {more:,} more {what} would decide it"
+
+
+def _worst(sample: WorstOf, threshold: Threshold, confidence: float) -> str:
+    small = {name: n for name, part in sample.slices.items() if (n := sample_size(part)) < sample.at_least}
+    if small:
+        name = min(small, key=lambda slice: small[slice])
+        others = f"; {len(small)} slices are too small" if len(small) > 1 else ""
+        return f"slice {name} has {small[name]} examples, at least {sample.at_least} are asked for{others}"
+    limit = threshold.value
+
+    def open_at(part: Sample) -> bool:
+        low, high = bounds(part, confidence)
+        return low <= limit <= high
+
+    unsettled = {name: part for name, part in sample.slices.items() if open_at(part)}
+    if not unsettled:
+        return "the limit lies within the interval"
+    name = min(unsettled, key=lambda slice: sample_size(unsettled[slice]))
+    return f"slice {name}: {what_would_decide(unsettled[name], threshold, confidence)}"
+
+
+def fewest_requests(share: float, confidence: float) -> int:
+    """Return the fewest independent requests, none of them slow, that show that at most ``share`` (0..1) are."""
+    return _first(lambda n: most_events(n, share, confidence) >= 0) or MOST
+
+
+def fewest_examples(threshold: Threshold, confidence: float) -> int | None:
+    """Return the fewest test examples with which a proportion's threshold can be met; None where none can."""
+    limit = threshold.value
+    if threshold.comparator not in (">=", ">") or not 0 < limit < 1:
+        return 1 if limit <= 0 else None
+    return math.ceil(math.log(1 - confidence) / math.log(limit) - 1e-9)
+
+
+def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> bool:
+    """Whether a stream could be decided by now, were its observations independent: cheap to ask after each of them."""
+    match sample:
+        case Quantile(probability, values):
+            events, limit = sum(value > threshold.value for value in values), 1 - probability
+        case Events(happened):
+            events, limit = sum(happened), threshold.value
+        case _:
+            return True
+    n, certain = sample_size(sample), -math.log(1 - confidence)
+    return max(evidence_below(events, n, limit), evidence_above(events, n, limit)) >= certain
+
+
+def requests_to_decide(events: int, total: int, limit: float, confidence: float) -> int | None:
+    """Return about how many more requests settle whether events are rarer than ``limit``, if they go on as they did."""
+    if not total:
+        return None
+    share, certain = events / total, -math.log(1 - confidence)
+
+    def settled(n: int) -> bool:
+        return max(evidence_below(share * n, n, limit), evidence_above(share * n, n, limit)) >= certain
+
+    return _more(total, settled)
+
+
+def blocks_to_decide(values: tuple[float, ...], limit: float, confidence: float) -> int | None:
+    """Return about how many more blocks settle whether their mean meets ``limit``."""
+    n = len(values)
+    if n < 2:
+        return None
+    centre = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
+    return _more(n, lambda more: deviation * reach_in_deviations(more, confidence) < abs(centre - limit))
+
+
+def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int | None:
+    """Return about how many examples more would settle the sample against ``limit``.
+
+    It assumes that what comes is like what came. None where the kind has no such answer, where the value sits
+    on the limit, or where it would take more than ``MOST``.
+    """
+    if not isinstance(sample, Proportion | Paired | Retained) or value_of(sample) == limit:
+        return None
+
+    def settled(n: int) -> bool:
+        low, high = bounds(_grown(sample, n), confidence)
+        return low > limit or high < limit
+
+    return _more(sample_size(sample), settled)
+
+
+def _grown(sample: Proportion | Paired | Retained, n: int) -> Sample:
+    """Return the sample as it would look with ``n`` observations of the same shares."""
+    match sample:
+        case Proportion(successes, total, offset, scale):
+            return Proportion(round(successes / total * n), n, offset, scale)
+        case Paired(lost, gained, total, right):
+            return Paired(round(lost / total * n), round(gained / total * n), n, round(right / total * n))
+        case Retained(pairs):
+            grown = _grown(pairs, n)
+            return Retained(grown) if isinstance(grown, Paired) else grown
+
+
+def _more(now: int, settled: Callable[[int], bool]) -> int | None:
+    """Return how many more than ``now`` settle it, to about 1 %."""
+    if not now:
+        return None
+    found = _first(settled, now)
+    return None if found is None else max(0, found - now)
+
+
+def _first(holds: Callable[[int], bool], start: int = 1) -> int | None:
+    """Return about the first number from ``start`` on for which it holds (to 1 %, and exactly if below 1,000)."""
+    enough = max(1, start)
+    while not holds(enough):
+        enough *= 2
+        if enough > MOST:
+            return None
+    short = enough // 2
+    while enough - short > max(1, enough // 1000):
+        middle = (short + enough) // 2
+        short, enough = (short, middle) if holds(middle) else (middle, enough)
+    return enough

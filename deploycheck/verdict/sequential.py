@@ -1,0 +1,212 @@
+"""Tests of a stream that may be looked at after every observation, and stopped as soon as they are certain.
+
+The test of a proportion is an e-process: the likelihood of what was seen under a mixture of better (or worse)
+proportions, over its likelihood at the limit. Were the limit met exactly, it would reach ``1 / (1 - confidence)``
+at any time, ever, with a probability of at most ``1 - confidence`` (Ville's inequality; Robbins, Annals of
+Mathematical Statistics 41, 1970; Ramdas, Grünwald, Vovk and Shafer, Statistical Science 38, 2023).
+
+That holds for independent observations. Those of a stream seldom are: a queue makes neighbours slow together. Of
+``n`` observations with an autocorrelation time ``t``, every ``t``-th is nearly independent of the others, and the
+likelihood ratio to the power ``1 / t`` is at most the mean of those of the ``t`` thinned streams (the inequality of
+the geometric and the arithmetic mean), which is an e-value. So the counts are divided by ``t``, which is measured
+on the stream itself, on the cautious side. A stall that is rarer than the load lasts leaves nothing to measure.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WINDOW = 5
+"""Lags are summed up to this many autocorrelation times (Sokal, Monte Carlo Methods, 1997, section 3)."""
+CAUTION = 1.645
+"""Standard errors added to an autocorrelation time: the upper end of a one-sided 95 % interval."""
+SHORTEST = 20
+"""Fewer observations than this don't show how they depend on each other."""
+TAIL = 0.1
+"""Of a high quantile's stream, dependence is measured on the slowest of this share, to see enough of them."""
+SPREAD = 0.7
+"""Of the prior on a mean's distance from the limit, in standard deviations of one block."""
+
+
+def evidence_below(events: float, total: float, limit: float) -> float:
+    """Return the logarithm of the evidence that events are rarer than ``limit`` (0..1).
+
+    The mixture is Jeffreys' prior, Beta(1/2, 1/2), on what is below the limit. Counts may be fractions.
+    """
+    return _evidence(events, total, limit, (0.5, 0.5), below=True)
+
+
+def evidence_above(events: float, total: float, limit: float) -> float:
+    """Return the logarithm of the evidence that events are more frequent than ``limit`` (0..1).
+
+    The mixture is a Beta on what is above the limit, most of it within ten times the limit: what matters of a
+    model that is too slow is seen as soon at 2 times the allowed share as at 20.
+    """
+    return _evidence(events, total, limit, (0.25, max(0.5, 0.1 / limit) if limit else 0.5), below=False)
+
+
+def _evidence(events: float, total: float, limit: float, prior: tuple[float, float], *, below: bool) -> float:
+    from scipy import special
+
+    if limit <= 0:
+        return -math.inf if below or not events else math.inf
+    if limit >= 1:
+        return math.inf if below and events < total else -math.inf
+
+    def mass(a: float, b: float) -> float:
+        """Return the logarithm of what a Beta's kernel integrates to on the one side of the limit."""
+        share = float(special.betainc(a, b, limit) if below else special.betaincc(a, b, limit))
+        return float(special.betaln(a, b)) + math.log(share) if share > 0 else -math.inf
+
+    a, b = prior
+    seen = events * math.log(limit) + (total - events) * math.log1p(-limit)
+    return mass(events + a, total - events + b) - mass(a, b) - seen
+
+
+def rate_bounds(happened: tuple[bool, ...], confidence: float) -> tuple[float, float]:
+    """Return bounds on how often events happen, each one-sided and valid at any time."""
+    import numpy as np
+
+    n = len(happened)
+    if not n:
+        return 0.0, 1.0
+    flags = np.asarray(happened, dtype=bool)
+    thin = max(autocorrelation_time(flags.astype(float)), clustering(flags))
+    events, total, certain = float(flags.sum()) / thin, n / thin, -math.log(1 - confidence)
+    share = events / total
+    high = _crossing(lambda limit: evidence_below(events, total, limit) >= certain, share, 1.0)
+    low = _crossing(lambda limit: evidence_above(events, total, limit) >= certain, share, 0.0)
+    return low, high
+
+
+def _crossing(certain: Callable[[float], bool], inside: float, outside: float) -> float:
+    """Return where it becomes certain, between a value where it isn't and an end where it is."""
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if certain(middle) else (middle, outside)
+    return outside
+
+
+def quantile_bounds(values: tuple[float, ...], probability: float, confidence: float) -> tuple[float, float]:
+    """Return bounds on a quantile of a stream, each one-sided and valid at any time.
+
+    They are observations: that ``probability`` of the stream lies at or under a value is a proportion, and the
+    upper bound is the smallest value for which that is certain. With fewer observations than it takes with none
+    above (380 for a p99 at 95 %) there is none, hence infinity.
+    """
+    import numpy as np
+
+    n = len(values)
+    if not n:
+        return -math.inf, math.inf
+    stream = np.asarray(values, dtype=float)
+    ranked = np.sort(stream)
+    tail = ranked[min(n - 1, int(n * (1 - _share(probability, n))))]
+    thin = autocorrelation_time((stream > tail).astype(float))
+    slow = 1 - probability
+    most = _settled(thin, n - 1, lambda t: most_events(n, slow, confidence, t), lambda k: stream > ranked[n - k - 1])
+    fewest = _settled(thin, n, lambda t: fewest_events(n, slow, confidence, t), lambda k: stream >= ranked[n - k])
+    high = float(ranked[n - most - 1]) if most >= 0 else math.inf
+    low = float(ranked[n - fewest]) if fewest <= n else -math.inf
+    return low, high
+
+
+def _share(probability: float, n: int) -> float:
+    return min(0.5, max(1 - probability, TAIL, SHORTEST / n))
+
+
+def _settled(thin: float, total: int, rank: Callable[[float], int], exceed: Callable[[int], np.ndarray]) -> int:
+    """Return a rank among ``total`` whose own exceedances don't cluster more than it allows for."""
+    found = rank(thin)
+    while 1 <= found <= total and (seen := clustering(exceed(found))) > thin:
+        thin = seen
+        found = rank(thin)
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def most_events(total: int, limit: float, confidence: float, thin: float = 1.0) -> int:
+    """Return the most events of ``total`` with which they are certainly rarer than ``limit``; -1 if even none isn't."""
+    certain = -math.log(1 - confidence)
+    low, high = -1, max(0, math.ceil(total * limit))
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = evidence_below(middle / thin, total / thin, limit) >= certain
+        low, high = (middle, high) if enough else (low, middle)
+    return low
+
+
+@functools.lru_cache(maxsize=4096)
+def fewest_events(total: int, limit: float, confidence: float, thin: float = 1.0) -> int:
+    """Return the fewest events of ``total`` with which they are certainly more frequent; more than all if none are."""
+    certain = -math.log(1 - confidence)
+    low, high = math.floor(total * limit), total + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = evidence_above(middle / thin, total / thin, limit) >= certain
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def autocorrelation_time(values: np.ndarray) -> float:
+    """Return how many consecutive values tell as much as one independent one: 1 for an independent stream.
+
+    ``1 + 2 * sum(autocorrelations)`` up to a window of its own size, with its standard error added (Madras and
+    Sokal, Journal of Statistical Physics 50, 1988).
+    """
+
+    n = len(values)
+    centred = values - values.mean() if n else values
+    variance = float(centred @ centred)
+    if n < SHORTEST or variance <= 0:
+        return 1.0
+    time, lag = 1.0, 0
+    for lag in range(1, n // 4 + 1):
+        time += 2 * float(centred[lag:] @ centred[:-lag]) / variance
+        if lag >= WINDOW * time:
+            break
+    return time * (1 + CAUTION * math.sqrt(2 * (2 * lag + 1) / n)) if time > 1 else 1.0
+
+
+def clustering(flags: np.ndarray) -> float:
+    """Return how many times fewer runs of events there are than if they came independently; 1 at least."""
+    n, events = len(flags), int(flags.sum())
+    if events < 2:
+        return 1.0
+    runs = int(flags[0]) + int((flags[1:] & ~flags[:-1]).sum())
+    return max(1.0, events * (n - events + 1) / n / runs)
+
+
+def mean_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
+    """Return bounds on the mean of a stream of blocks, each one-sided and valid at any time.
+
+    Student's t, with its likelihood ratio mixed over a normal prior on the distance from the limit in standard
+    deviations (Lai, Annals of Statistics 4, 1976; Wang and Ramdas, Anytime-valid t-tests and confidence sequences,
+    Sequential Analysis 44, 2025). Blocks are taken to be normal; their dependence is measured, as above.
+    """
+    import numpy as np
+
+    n = len(values)
+    if n < 2:
+        return -math.inf, math.inf
+    blocks = np.asarray(values, dtype=float)
+    centre, deviation = float(blocks.mean()), float(blocks.std(ddof=1))
+    reach = deviation * reach_in_deviations(n / autocorrelation_time(blocks), confidence)
+    return centre - reach, centre + reach
+
+
+def reach_in_deviations(n: float, confidence: float) -> float:
+    """Return the half-width of ``mean_bounds`` after ``n`` independent blocks, in their standard deviation."""
+    if n <= 1:
+        return math.inf
+    gain = 1 + n * SPREAD**2
+    power = (math.sqrt(gain) / (2 * (1 - confidence))) ** (2 / n)
+    if power >= gain:
+        return math.inf
+    return math.sqrt((power - 1) / (1 - power / gain) * (n - 1) / n)
