@@ -93,8 +93,8 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 
 def _registry(parsed: argparse.Namespace) -> Registry:
-    from deploycheck.runner.conclude import open_registry
     from deploycheck.runner.extensions import builtin_extensions
+    from deploycheck.runner.registries import open_registry
 
     return open_registry(parsed.registry, Path.cwd(), parsed.cache.absolute(), builtin_extensions())
 

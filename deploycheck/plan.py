@@ -7,21 +7,25 @@ work behind it, which makes one artifact:
 ``data``            the splits and the fitted preprocessing
 ``training``        every seed's run and the deployed weights
 ``model[V]``        variant V as an exported artifact: what is served and promoted
-``outputs[V]``      what that artifact answers on the test split, and what the model in memory does
+``outputs[V]``      what that artifact answers on the test split
+``memory[V]``       what the model in memory answers on it
 ``load[V]``         what serving V under load was like; measured anew in every run
+``duel[V,W]``       V and W served at once and measured in turn; measured anew in every run
 ==================  =============================================================================
+
+Where a threshold is ``of baseline``, ``baseline`` stands among the variants: what the registry's alias points at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from deploycheck.language import Expectation, Spec, SpecError, Threshold
-from deploycheck.language.threshold import RELATIVE
+from deploycheck.language.spec import Slices
 
-TRAINED = "trained"
+TRAINED, BASELINE = "trained", "baseline"
 COMPLETES = "completes"
 """The check every stage has: that its steps ran to their end."""
 
@@ -45,7 +49,8 @@ class Check:
     """One item: a threshold on a metric of a stage, or that the stage completes (``threshold`` None).
 
     ``needs`` names the steps it looks at, ``path`` where it stands in the spec. ``metric`` is as the spec writes
-    it; for ``latency.p99`` the ``family`` is ``latency`` and the ``percentile`` 0.99.
+    it; for ``latency.p99`` the ``family`` is ``latency`` and the ``percentile`` 0.99. ``against`` is the variant that
+    its value is told relative to, ``slices`` how the examples are cut, where the spec says so.
     """
 
     id: str
@@ -57,7 +62,10 @@ class Check:
     family: str = ""
     threshold: Threshold | None = None
     percentile: float | None = None
+    against: str | None = None
     severity: str = "error"
+    slices: Slices | None = None
+    baseline: str = "required"
     path: tuple[str | int, ...] = ("name",)
 
     @property
@@ -82,12 +90,17 @@ STEPS_OF_SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "dataset": ("data",),
     "training": ("training",),
     "outputs": ("outputs[{variant}]",),
-    "trained_outputs": (f"outputs[{TRAINED}]",),
+    "reference_outputs": ("outputs[{against}]",),
     "artifact": ("model[{variant}]",),
-    "trained_artifact": (f"model[{TRAINED}]",),
+    "reference_artifact": ("model[{against}]",),
     "load": ("load[{variant}]",),
 }
 """What a metric looks at, to the steps that make it."""
+
+EXAMPLES = frozenset({"labels", "outputs", "reference_outputs"})
+"""What a metric looks at that is measured on test examples, any of which it could be given."""
+COMPARABLE = EXAMPLES | {"artifact", "reference_artifact", "load"}
+"""What there is of another variant too, or of the baseline."""
 
 
 def make_plan(spec: Spec, id: str, subjects: Mapping[str, frozenset[str]]) -> Plan:
@@ -99,7 +112,21 @@ def make_plan(spec: Spec, id: str, subjects: Mapping[str, frozenset[str]]) -> Pl
     variants = (TRAINED, *(spec.compress.variants if spec.compress else ()))
     served = spec.serve.variants if spec.serve else ()
     checks = tuple(_checks(spec, id, variants, served, subjects))
-    return Plan(spec, id, {step.name: step for step in _steps(spec, variants, served)}, checks, served or variants)
+    wanted = dict.fromkeys(name for check in checks for name in check.needs)
+    steps = [*_steps(spec, variants, served), *_compared(wanted)]
+    return Plan(spec, id, {step.name: step for step in steps}, checks, served or variants)
+
+
+def _compared(wanted: Iterable[str]) -> Iterator[Step]:
+    """Yield the steps that only a comparison asks for."""
+    if any(BASELINE in name for name in wanted):
+        yield Step("model", BASELINE, ())
+        yield Step("outputs", BASELINE, ("data", f"model[{BASELINE}]"))
+    for name in wanted:
+        kind, _, pair = name.removesuffix("]").partition("[")
+        if kind == "duel":
+            one, other = pair.split(",")
+            yield Step("duel", pair, ("data", *dict.fromkeys((f"model[{one}]", f"model[{other}]"))))
 
 
 def _steps(spec: Spec, variants: tuple[str, ...], served: tuple[str, ...]) -> Iterator[Step]:
@@ -110,7 +137,8 @@ def _steps(spec: Spec, variants: tuple[str, ...], served: tuple[str, ...]) -> It
         yield Step("model", variant, (source,))
         yield Step("outputs", variant, ("data", f"model[{variant}]"))
     for variant in served:
-        yield Step("load", variant, ("data", f"model[{variant}]", f"outputs[{variant}]"))
+        yield Step("memory", variant, ("data", f"model[{variant}]"))
+        yield Step("load", variant, ("data", f"model[{variant}]", f"memory[{variant}]"))
 
 
 def _source(spec: Spec, variant: str) -> str:
@@ -146,15 +174,40 @@ def _checks(
         about = variant or (TRAINED if kind == "train" else None)
         yield Check(f"{id}::{stage}::{COMPLETES}", stage, kind, about, COMPLETES, steps)
         for item in _expected(spec, kind, variant):
-            needs = {
-                step.format(variant=about)
-                for subject in sorted(subjects.get(item.metric.name, ()))
-                for step in STEPS_OF_SUBJECTS[subject]
-            }
+            against = _against(item)
+            needs = _needed(subjects.get(item.metric.name, frozenset()), about, against)
             yield Check(
-                f"{id}::{stage}::{item.name}", stage, kind, about, item.name, tuple(sorted(needs)),
-                item.metric.name, item.threshold, item.percentile, item.severity, item.path,
+                f"{id}::{stage}::{item.name}", stage, kind, about, item.name, needs, item.metric.name,
+                item.threshold, item.percentile, against, item.severity, item.slices,
+                item.baseline or (spec.promote.baseline if spec.promote else "required"), item.path,
             )  # fmt: skip
+
+
+def _against(item: Expectation) -> str | None:
+    """Return the variant that a threshold is relative to."""
+    relation = item.threshold.relation
+    if relation is None or str(relation) in item.metric.relations:
+        return None
+    return TRAINED if str(relation) == "of reference" else relation.name
+
+
+def _needed(subjects: frozenset[str], variant: str | None, against: str | None) -> tuple[str, ...]:
+    """Return the steps that make what a metric looks at; of both sides, where it compares two."""
+    if against and "load" in subjects:
+        return (f"duel[{variant},{against}]",)
+    sides = [variant] if against is None or is_difference(subjects) else [variant, against]
+    steps = {
+        step.format(variant=side, against=against or TRAINED)
+        for side in sides
+        for subject in subjects
+        for step in STEPS_OF_SUBJECTS[subject]
+    }
+    return tuple(sorted(steps))
+
+
+def is_difference(subjects: frozenset[str]) -> bool:
+    """Whether a metric compares with another model by itself, whichever it is given."""
+    return any(subject.startswith("reference_") for subject in subjects)
 
 
 def _expected(spec: Spec, kind: str, variant: str | None) -> list[Expectation]:
@@ -168,10 +221,10 @@ def _expected(spec: Spec, kind: str, variant: str | None) -> list[Expectation]:
     return list({**section, **own}.values())
 
 
-def unbuilt(spec: Spec, metrics: frozenset[str], methods: frozenset[str]) -> list[SpecError]:
-    """Return an error for each part of a valid spec that this version can't run yet, where it stands.
+def unbuilt(spec: Spec, subjects: Mapping[str, frozenset[str]], methods: frozenset[str]) -> list[SpecError]:
+    """Return an error for each part of a valid spec that this version can't run, where it stands.
 
-    ``metrics`` and ``methods`` are the names of the metrics and compression methods that are installed.
+    ``subjects`` maps the metrics that are installed to what they look at; ``methods`` are the compression methods.
     """
     found: list[tuple[tuple[str | int, ...], str]] = []
     if spec.optimize:
@@ -190,29 +243,23 @@ def unbuilt(spec: Spec, metrics: frozenset[str], methods: frozenset[str]) -> lis
     if spec.serve:
         if spec.serve.properties:
             found.append((("serve", "properties"), "`properties`"))
-        if spec.serve.load.scenario != "server":
-            found.append((("serve", "load", "scenario"), f"the scenario {spec.serve.load.scenario}"))
         if spec.serve.runtime != "xla":
             found.append((("serve", "runtime"), f"the runtime {spec.serve.runtime}"))
-    found += [(item.path, what) for item in spec.expectations if (what := _unbuilt_check(item, metrics))]
+    found += [(item.path, what) for item in spec.expectations if (what := _unbuilt_check(item, subjects))]
     hint = "leave it out, or run it with a version that has it"
     return [
         SpecError(f"{what} can't be run by this version", spec.place(*path, key=True), hint) for path, what in found
     ]
 
 
-def _unbuilt_check(item: Expectation, metrics: frozenset[str]) -> str | None:
-    relation = item.threshold.relation
-    if item.metric.name not in metrics:
+def _unbuilt_check(item: Expectation, subjects: Mapping[str, frozenset[str]]) -> str | None:
+    if item.metric.name not in subjects:
         return f"the metric {item.name}"
-    if relation and str(relation) not in item.metric.relations:
-        return f"a threshold {relation}"
-    if item.threshold.unit == RELATIVE:
-        return f"a threshold in {RELATIVE}"
-    for name in ("slices", "samples", "baseline"):
-        if getattr(item, name) is not None:
-            return f"a check's `{name}`"
-    return None
+    if item.slices and not subjects[item.metric.name] <= EXAMPLES:
+        return f"`slices` of {item.name}, which isn't measured on test examples,"
+    if _against(item) and not subjects[item.metric.name] <= COMPARABLE:
+        return f"a threshold {item.threshold.relation} on {item.name}"
+    return "a check's `samples`" if item.samples is not None else None
 
 
 def named(kind: str, variant: str | None) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from deploycheck.checks.metric import metric
 from deploycheck.language.vocabulary import Dimension
-from deploycheck.verdict import Blocks, Exact, Measurement, Quantile
+from deploycheck.verdict import Blocks, Events, Exact, Measurement, Quantile
 
 if TYPE_CHECKING:
     from deploycheck.serving.report import LoadReport
@@ -14,16 +16,43 @@ if TYPE_CHECKING:
 STAGES = ("serve",)
 
 
+def _disturbed(load: LoadReport) -> str:
+    """Return what kept a load from seeing more, in words: what the machine did, and how often."""
+    if not load.disturbed:
+        return ""
+    what, times = Counter(load.disturbed).most_common(1)[0]
+    return f"the machine was disturbed {len(load.disturbed)} times, which was measured again ({what}, {times} times)"
+
+
+def _noted(text: str, load: LoadReport) -> str:
+    return "; ".join(filter(None, (text, _disturbed(load))))
+
+
 @metric("latency", dimension=Dimension.TIME, direction="lower", stages=STAGES, percentiles=True)
 def latency(load: LoadReport, percentile: float) -> Measurement:
     """Time from when a request should have left to its whole reply; a failed request took forever."""
-    return Measurement(Quantile(percentile, load.latencies_s), note=load.schedule, doubt=load.doubt)
+    sample = Quantile(percentile, load.latencies_s)
+    return Measurement(sample, _noted(load.schedule, load), doubt=load.doubt, disturbed=_disturbed(load))
+
+
+@metric("error_rate", dimension=Dimension.PROPORTION, direction="lower", stages=STAGES)
+def error_rate(load: LoadReport) -> Measurement:
+    """Share of the requests that failed or timed out."""
+    happened = tuple(math.isinf(latency) for latency in load.latencies_s)
+    return Measurement(Events(happened), load.failures or load.schedule, doubt=load.doubt, disturbed=_disturbed(load))
 
 
 @metric("throughput", dimension=Dimension.RATE, direction="higher", stages=STAGES)
 def throughput(load: LoadReport) -> Measurement:
-    """Requests answered a second with the server kept busy, over consecutive blocks."""
-    return Measurement(Blocks(load.requests_per_s), note=load.saturation)
+    """Requests answered a second with the server kept busy, over consecutive blocks; offline, samples a second."""
+    sample = Blocks(load.requests_per_s)
+    return Measurement(sample, _noted(load.saturation, load), disturbed=_disturbed(load))
+
+
+@metric("speedup", dimension=Dimension.MULTIPLE, direction="higher", stages=STAGES)
+def speedup(load: LoadReport) -> Measurement:
+    """Throughput over that of another variant or the baseline, both served at once and measured in turn."""
+    return Measurement(Blocks(load.requests_per_s), _noted(load.saturation, load), disturbed=_disturbed(load))
 
 
 @metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES)

@@ -5,9 +5,9 @@ The function's parameters say what it looks at, by these names; the plan runs wh
 ================== ==============================================================================
 labels             the test split's class numbers, ``[n]``
 outputs            the variant's logits on the test split, as its exported artifact gives them, ``[n, classes]``
-trained_outputs    the same of the trained model, before any compression
+reference_outputs  the same of what it is compared with: the trained model, or where the threshold says so the baseline
 artifact           the variant's exported artifact
-trained_artifact   the trained model's exported artifact
+reference_artifact the exported artifact of what it is compared with
 training           ``TrainingReport``: every seed's epochs, and which seed is deployed
 dataset            ``Dataset``: the three splits
 load               ``LoadReport``: what serving the variant under load was like
@@ -27,7 +27,7 @@ from deploycheck.language.vocabulary import Dimension, Metric
 from deploycheck.verdict import Measurement
 
 SUBJECTS = frozenset(
-    {"labels", "outputs", "trained_outputs", "artifact", "trained_artifact", "training", "dataset", "load"}
+    {"labels", "outputs", "reference_outputs", "artifact", "reference_artifact", "training", "dataset", "load"}
 )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploycheck.checks.metric import metric
+from deploycheck.checks.metric import MetricFunction, metric
 from deploycheck.language.vocabulary import Dimension
-from deploycheck.verdict import Measurement, Paired, Proportion, WorstOf
+from deploycheck.verdict import Measurement, Proportion, Repeats, WorstOf, paired
 
 if TYPE_CHECKING:
     import numpy as np
 
     from deploycheck.stages.training import TrainingReport
+
+
+STAGES = ("train", "compress")
 
 
 def _right(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -23,22 +26,35 @@ def _right(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     return right
 
 
-@metric("accuracy", dimension=Dimension.PROPORTION, direction="higher", stages=["train", "compress"])
+@metric("accuracy", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)
 def accuracy(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Share of test examples whose highest logit is their label's."""
-    return Measurement(Proportion(int(_right(labels, outputs).sum()), len(labels)))
+    return Measurement(Proportion.of(_right(labels, outputs)))
 
 
-@metric("accuracy.worst_class", dimension=Dimension.PROPORTION, direction="higher", stages=["train", "compress"])
+def _top(k: int) -> MetricFunction:
+    @metric(f"accuracy.top{k}", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)
+    def top(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
+        import numpy as np
+
+        own = np.take_along_axis(outputs, labels[:, None], axis=1)
+        finite = np.isfinite(outputs).all(axis=-1)
+        return Measurement(Proportion.of(((outputs > own).sum(axis=1) < k) & finite))
+
+    return top
+
+
+top3, top5, top10 = _top(3), _top(5), _top(10)
+"""Share of test examples whose label is among the k highest logits (scikit-learn's ``top_k_accuracy_score``)."""
+
+
+@metric("accuracy.worst_class", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)
 def worst_class(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Accuracy in the class where it is lowest."""
     import numpy as np
 
     right = _right(labels, outputs)
-    slices = {
-        str(label): Proportion(int(right[labels == label].sum()), int((labels == label).sum()))
-        for label in np.unique(labels)
-    }
+    slices = {str(label): Proportion.of(right[labels == label]) for label in np.unique(labels)}
     worst = min(slices, key=lambda name: slices[name].successes / slices[name].total)
     part = slices[worst]
     return Measurement(WorstOf(slices), note=f"class {worst}: {part.successes} of {part.total} right")
@@ -73,9 +89,23 @@ def learned(labels: np.ndarray, outputs: np.ndarray, training: TrainingReport) -
 
 
 @metric("accuracy_drop", dimension=Dimension.DIFFERENCE, direction="lower", stages=["compress"])
-def accuracy_drop(labels: np.ndarray, outputs: np.ndarray, trained_outputs: np.ndarray) -> Measurement:
-    """Accuracy of the trained model less that of the variant, on the same test examples."""
-    before, after = _right(labels, trained_outputs), _right(labels, outputs)
-    lost, gained = int((before & ~after).sum()), int((~before & after).sum())
-    note = f"{lost} answers turned wrong and {gained} right, of {len(labels)}"
-    return Measurement(Paired(lost, gained, len(labels)), note=note)
+def accuracy_drop(labels: np.ndarray, outputs: np.ndarray, reference_outputs: np.ndarray) -> Measurement:
+    """Accuracy of the trained model (or the baseline) less that of the variant, on the same test examples."""
+    pairs = paired(_right(labels, reference_outputs), _right(labels, outputs))
+    return Measurement(pairs, note=f"{pairs.lost} answers turned wrong and {pairs.gained} right, of {len(labels)}")
+
+
+@metric("agreement", dimension=Dimension.PROPORTION, direction="higher", stages=["compress"])
+def agreement(outputs: np.ndarray, reference_outputs: np.ndarray) -> Measurement:
+    """Share of test examples that the trained model (or the baseline) gives the same answer, right or wrong."""
+    import numpy as np
+
+    finite = np.isfinite(outputs).all(axis=-1) & np.isfinite(reference_outputs).all(axis=-1)
+    return Measurement(Proportion.of((outputs.argmax(axis=-1) == reference_outputs.argmax(axis=-1)) & finite))
+
+
+@metric("accuracy.over_seeds", dimension=Dimension.PROPORTION, direction="higher", stages=["train"])
+def over_seeds(training: TrainingReport) -> Measurement:
+    """Mean validation accuracy over the trainings, one a seed: what another training would come to."""
+    found = tuple(run.validation.validation_accuracy for run in training.seeds)
+    return Measurement(Repeats(found), note=f"{len(found)} seeds, {min(found):.1%} to {max(found):.1%}")

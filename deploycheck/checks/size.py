@@ -27,9 +27,9 @@ def size(artifact: Artifact) -> Measurement:
 
 
 @metric("size_ratio", dimension=Dimension.NUMBER, direction="lower", stages=["compress"])
-def size_ratio(artifact: Artifact, trained_artifact: Artifact) -> Measurement:
+def size_ratio(artifact: Artifact, reference_artifact: Artifact) -> Measurement:
     """Bytes of the exported artifact over those of the trained model's."""
-    before, after = bytes_of(trained_artifact), bytes_of(artifact)
+    before, after = bytes_of(reference_artifact), bytes_of(artifact)
     return Measurement(Exact(after / before), note=f"{after:,} of {before:,} bytes")
 
 

@@ -13,7 +13,8 @@ from deploycheck.language.source import Path_
 from deploycheck.language.spec import Split
 from deploycheck.language.vocabulary import Vocabulary
 
-TRAINED = "trained"
+TRAINED, BASELINE = "trained", "baseline"
+MEANINGS = {TRAINED: "the model before compression", BASELINE: "what is promoted now"}
 METHODS = ("quantize", "prune", "distill")
 POLICIES = ("smallest", "fastest", "most_accurate")
 
@@ -193,6 +194,8 @@ def structure(data: dict[str, Any], expected: list[Expectation], own: dict[str, 
             *_split_sums(data),
             *_served(data),
             *_multiples(data, expected),
+            *_baselines(data, expected),
+            *_scenario(data, expected),
             *_promotion(data),
             *_waivers(data),
         ]
@@ -235,7 +238,7 @@ def _no_variants(data: dict[str, Any]) -> list[Mistake]:
 
 def _made(data: dict[str, Any]) -> list[str]:
     """Return every variant there is, the trained model first."""
-    return [TRAINED, *(name for name in _mapping(data, "compress", "variants") if name != TRAINED)]
+    return [TRAINED, *(name for name in _mapping(data, "compress", "variants") if name not in MEANINGS)]
 
 
 def _variants(data: dict[str, Any]) -> list[Mistake]:
@@ -244,8 +247,8 @@ def _variants(data: dict[str, Any]) -> list[Mistake]:
     mistakes = []
     for name, variant in variants.items():
         path: Path_ = ("compress", "variants", name)
-        if name == TRAINED:
-            what = "'trained' is the model before compression; name the variant otherwise"
+        if name in MEANINGS:
+            what = f"{name!r} is {MEANINGS[name]}; name the variant otherwise"
             mistakes.append(Mistake(path, what, key=True))
         methods = [*(key for key in METHODS if key in variant), *_mapping(variant, "method")]
         misspelt = variant.keys() - {*METHODS, "from", "expect", "method"}
@@ -297,6 +300,36 @@ def _multiples(data: dict[str, Any], expected: list[Expectation]) -> list[Mistak
         and item.threshold.relation.kind == "x"
         and item.threshold.relation.name not in {*_made(data), "baseline"}
     ]
+
+
+def _baselines(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
+    """The baseline is what the registry holds: where it is, `promote` says."""
+    if "promote" in data:
+        return []
+    hint = "add `promote: {model: NAME, to: ALIAS}`"
+    return [
+        Mistake(item.path, "there is no baseline without a `promote`", hint)
+        for item in expected
+        if item.threshold.relation is not None and item.threshold.relation.name == BASELINE
+    ]
+
+
+def _scenario(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
+    """Only the server scenario has arrivals; offline, nothing waits for a single answer."""
+    load = _mapping(data, "serve", "load")
+    scenario = load.get("scenario", "server")
+    mistakes = [
+        Mistake(("serve", "load", name), f"the scenario {scenario} has no `{name}`", "leave it out", key=True)
+        for name in ("arrivals", "rate")
+        if name in load and scenario in ("single_stream", "multi_stream", "offline")
+    ]
+    if scenario == "offline":
+        mistakes += [
+            Mistake(item.path, f"{item.name} is not measured offline", "hold the throughput instead", key=True)
+            for item in expected
+            if item.section == "serve" and item.metric.name in ("latency", "error_rate")
+        ]
+    return mistakes
 
 
 def _promotion(data: dict[str, Any]) -> list[Mistake]:

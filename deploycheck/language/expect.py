@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from deploycheck.language.errors import did_you_mean
 from deploycheck.language.source import Document, Path_
+from deploycheck.language.spec import Slices
 from deploycheck.language.threshold import Threshold, ThresholdError, parse_quantity, parse_threshold
 from deploycheck.language.vocabulary import COMPARISONS, Dimension, Metric, Vocabulary
 
@@ -37,9 +40,9 @@ class Expectation:
     percentile: float | None
     threshold: Threshold
     severity: str
-    slices: dict[str, Any] | None
+    slices: Slices | None
     samples: int | None
-    baseline: str | None
+    baseline: Literal["required", "optional"] | None
     path: Path_
 
 
@@ -74,10 +77,18 @@ def expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Exp
             found.append(
                 Expectation(
                     section, variant, name, *metric, threshold, form.get("severity", "error"),
-                    form.get("slices"), form.get("samples"), form.get("baseline"), at,
+                    _slices(form), form.get("samples"), form.get("baseline"), at,
                 )
             )  # fmt: skip
     return found, mistakes
+
+
+def _slices(form: dict[str, Any]) -> Slices | None:
+    given = form.get("slices")
+    try:
+        return None if given is None else Slices.model_validate(given)
+    except ValidationError:
+        return None  # the structure is wrong, which is reported as such
 
 
 @functools.lru_cache(maxsize=64)
@@ -135,6 +146,10 @@ def _parse(text: str, metric: Metric) -> Threshold:
         column = text.find(relation.kind)
         raise ThresholdError(
             f"{metric.name} can't be held to {str(relation)!r}", column, did_you_mean(str(relation), known)
+        )
+    if metric.dimension is Dimension.MULTIPLE and relation is None:
+        raise ThresholdError(
+            f"{metric.name} is a multiple of another variant's", len(text), f"did you mean '{text} trained'?"
         )
     missing = [needed for needed in metric.relations if relation is None and needed.startswith("over ")]
     if missing:

@@ -63,13 +63,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False, defer_build=True)
 
 
+class Slices(Section):
+    """The examples cut by ``label``, or by a column that the loader gives; each slice has ``at_least`` of them."""
+
+    by: StrictStr
+    at_least: Positive = 30
+
+
 class Expect(Section):
     """A check's long form; a plain string is its ``threshold``."""
 
     threshold: StrictStr
     severity: Literal["error", "warn"] = "error"
     confidence: Annotated[Share, Field(ge=0.5, lt=1)] | None = None
-    slices: Arguments | None = None
+    slices: Slices | None = None
     samples: Positive | None = None
     baseline: Literal["required", "optional"] | None = None
 
@@ -253,7 +260,8 @@ class Load(Section):
     scenario: Literal["server", "single_stream", "multi_stream", "offline"] = "server"
     arrivals: Literal["poisson", "constant"] = "poisson"
     rate: PerSecond = 100.0
-    requests: Positive = 1000
+    requests: Positive = Field(default=5000, description="The most; it ends as soon as every check is decided")
+    min_duration: Seconds = Field(default=0.0, description="The least: a stall is seen only while it is looked for")
     seed: Natural = 0
 
 
@@ -275,6 +283,10 @@ class Promote(Section):
     model: Name
     to: Name
     choose: StrictStr = "smallest"
+    baseline: Literal["required", "optional"] = Field(
+        default="required",
+        description="Whether a check `of baseline` fails or warns while nothing is promoted yet",
+    )
 
 
 def _version(value: Any) -> Any:

@@ -200,8 +200,8 @@ def _relation(scan: _Scanner, unit: _Token | None) -> Relation | None:
 
 
 def _dimension(metric: Metric, relation: Relation | None) -> Dimension:
-    """A share 'of' something is a proportion of it, whatever the metric's own dimension."""
-    if relation and relation.kind == "of":
+    """A share 'of' something is a proportion of it, whatever the metric's own dimension; a difference stays one."""
+    if relation and relation.kind == "of" and metric.dimension is not Dimension.DIFFERENCE:
         return Dimension.PROPORTION
     if relation and relation.kind == "x":
         return Dimension.MULTIPLE

@@ -62,20 +62,6 @@ COMPARISONS = frozenset({"of reference", "of baseline", "x baseline", "x trained
 PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
-def _reserved(name: str, dimension: Dimension, direction: str, *stages: str) -> Metric:
-    return Metric(name, dimension, direction, frozenset(stages))
-
-
-RESERVED: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        _reserved("calibration_error", Dimension.PROPORTION, "lower", "train", "compress"),
-        _reserved("speedup", Dimension.MULTIPLE, "higher", "serve"),
-    )
-}
-"""Words of the language that no installed metric measures yet. They validate; running one is refused."""
-
-
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """The names a spec may use, each with whatever the language needs to know of it; equal to itself alone."""
@@ -100,11 +86,11 @@ class Vocabulary:
         return metric, float(match[1]) / 100
 
     def _named(self, name: str) -> Metric | None:
-        return self.metrics.get(name) or RESERVED.get(name)
+        return self.metrics.get(name)
 
     def metric_names(self) -> list[str]:
         """Return every metric's name, families by their usual percentiles."""
         names: list[str] = []
-        for name, metric in {**RESERVED, **self.metrics}.items():
+        for name, metric in self.metrics.items():
             names += [f"{name}.{p}" for p in ("p50", "p90", "p95", "p99")] if metric.percentiles else [name]
         return names

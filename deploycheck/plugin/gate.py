@@ -84,12 +84,11 @@ class Gate:
         """Return the plans of a spec file; raise ``SpecErrors`` for what is wrong, or can't be run, in it."""
         self.refused.add(path)
         specs = load(path, self.root, self.extensions.vocabulary)
-        metrics, methods = frozenset(self.extensions.metrics), frozenset(self.extensions.compressors)
-        errors = [error for spec in specs for error in unbuilt(spec, metrics, methods)]
+        methods, subjects = frozenset(self.extensions.compressors), self.extensions.subjects
+        errors = [error for spec in specs for error in unbuilt(spec, subjects, methods)]
         if errors:
             raise SpecErrors(errors)
         self.refused.remove(path)
-        subjects = self.extensions.subjects
         plans = [make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, subjects) for spec in specs]
         self.plans.update({plan.id: plan for plan in plans})
         return plans

@@ -26,12 +26,11 @@ from deploycheck.evidence import (
 from deploycheck.evidence.faces import as_json
 from deploycheck.plan import TRAINED, Plan
 from deploycheck.promotion import Candidate, Decision, Result, rule
-from deploycheck.registry import Registry
-from deploycheck.runner.code import load_object, versions
+from deploycheck.runner.code import versions
 from deploycheck.runner.extensions import Extensions
+from deploycheck.runner.registries import DEFAULT_LOCATION, open_registry
 from deploycheck.store import open_artifact
 
-DEFAULT_SCHEME, DEFAULT_LOCATION = "sqlite", "registry.db"
 LIBRARIES = (
     "deploycheck",
     "jax",
@@ -195,17 +194,6 @@ def _move(
         registry=target.registry or str(cache / DEFAULT_LOCATION), model=target.model, alias=target.alias,
         variant=chosen.variant, artifact=version.digest, previous=expected, path=str(version.path),
     )  # fmt: skip
-
-
-def open_registry(url: str | None, root: Path, cache: Path, extensions: Extensions) -> Registry:
-    """Open the registry at ``SCHEME:LOCATION``, inside the project; by default the one in the cache folder."""
-    scheme, _, location = (url or f"{DEFAULT_SCHEME}:{DEFAULT_LOCATION}").partition(":")
-    if scheme not in extensions.registries:
-        known = ", ".join(sorted(extensions.registries))
-        raise DeploycheckError(f"unknown registry {scheme!r}", where="promote.registry", hint=f"there are: {known}")
-    opener = load_object(extensions.registries[scheme], root, "promote.registry")
-    registry: Registry = opener(location, root if url else cache)
-    return registry
 
 
 def actor() -> str:

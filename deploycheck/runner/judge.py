@@ -7,13 +7,16 @@ from datetime import date
 from deploycheck.evidence import CheckRecord, StepRecord
 from deploycheck.evidence.show import BASE_UNITS, with_interval
 from deploycheck.plan import Check, Plan
-from deploycheck.runner.run import Runner
+from deploycheck.runner.run import NoBaseline, Runner
 from deploycheck.verdict import Outcome, decide, settle
 
 
 def judge(runner: Runner, plan: Plan, check: Check, today: date) -> CheckRecord:
     """Measure and decide one check. The steps it needs are done first, where they aren't yet."""
-    done = [runner.step(plan, name) for name in check.needs]
+    try:
+        done = [runner.step(plan, name) for name in check.needs]
+    except NoBaseline as error:
+        return _without_baseline(plan, check, error.what)
     blank = unjudged(plan, check, Outcome.PASS, "")
     artifact = runner.artifact_of(plan, check.variant)
     blank = blank.model_copy(update={"artifact": artifact.digest if artifact else ""})
@@ -23,7 +26,7 @@ def judge(runner: Runner, plan: Plan, check: Check, today: date) -> CheckRecord:
     waiver = plan.spec.waive.get(check.key)
     verdict = decide(measurement, check.threshold, plan.spec.confidence)
     verdict = settle(verdict, check.severity, waiver.until if waiver else None, today)
-    dimension = runner.extensions.metrics[check.family].word.dimension
+    dimension = check.threshold.dimension
     exact = verdict.confidence is None
     return blank.model_copy(
         update={
@@ -37,6 +40,14 @@ def judge(runner: Runner, plan: Plan, check: Check, today: date) -> CheckRecord:
             "shown": with_interval(verdict.value, verdict.low, verdict.high, dimension),
         }
     )
+
+
+def _without_baseline(plan: Plan, check: Check, why: str) -> CheckRecord:
+    """Return the record of a check with nothing to compare with: a first promotion is let through only if asked for."""
+    if check.baseline == "optional":
+        return unjudged(plan, check, Outcome.WARN, f"{why}, which the spec allows (baseline: optional)")
+    hint = "for the first promotion say `baseline: optional` under `promote`"
+    return unjudged(plan, check, Outcome.FAIL, f"{why}, and the spec requires one; {hint}")
 
 
 def unjudged(plan: Plan, check: Check, outcome: Outcome, reason: str) -> CheckRecord:

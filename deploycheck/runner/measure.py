@@ -1,100 +1,302 @@
-"""The load step: an artifact served in a process of its own, asked everything the serve checks look at."""
+"""The load steps: artifacts served in processes of their own, asked everything the serve checks look at."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deploycheck.language.spec import Serve
+from deploycheck.runner.goals import ARRIVALS, BUSY, ROUNDS, Goal, all_settled, of_kind
 from deploycheck.serving import report
-from deploycheck.serving.protocol import encode_request, read_signature
-from deploycheck.store import Artifact, Building
+from deploycheck.serving.protocol import Encoded, encode_request, read_signature
+from deploycheck.serving.report import LoadReport
+from deploycheck.store import Artifact
 
-WARMUP_REQUESTS = 200
-ATTEMPTS = 3
-"""How often the load is sent where the client can't keep its own schedule: something else kept the machine busy."""
-BLOCKS, BLOCK_S = 10, 0.3
+if TYPE_CHECKING:
+    from deploycheck.serving.load import Client, Sent, Sustained
+
 DISTINCT_REQUESTS = 256
 """How many different examples the load is made of; they are encoded beforehand."""
+MOST_BLOCKS = 100
+MOST_ROUNDS = 60
+REQUESTS_A_TURN = 40
+SAMPLES_A_QUERY = 8
+"""Of a query in the multi-stream scenario (MLPerf Inference rules, section 3)."""
+HIGHEST_S = 100
 
 
-def measure(
-    model: Artifact,
-    outputs: Artifact,
-    data: Artifact,
-    serve: Serve,
-    runtime: Callable[..., Any],
-    building: Building,
-    progress: Callable[[str], None],
-) -> None:
-    """Serve ``model`` and write what that was like into ``building.out``.
+@dataclass(frozen=True)
+class Bench:
+    """What a load is taken with: the spec's section, the examples that are asked, what to stop at, where to say so."""
 
-    ``outputs`` holds what the model in memory answers on the test split of ``data``. Nothing else should be at
+    serve: Serve
+    inputs: Mapping[str, np.ndarray]
+    goals: tuple[Goal, ...]
+    runtime: Callable[..., Any]
+    scratch: Path
+    progress: Callable[[str], None]
+
+    @property
+    def options(self) -> list[str]:
+        """The server's options."""
+        batching = self.serve.batching
+        return [f"--max-batch={batching.max_size}", f"--max-delay-ms={batching.max_delay * 1e3:g}"]
+
+    def requests(self) -> list[Encoded]:
+        """Return requests of one example each."""
+        count = min(DISTINCT_REQUESTS, len(next(iter(self.inputs.values()))))
+        return [
+            encode_request({key: array[row : row + 1] for key, array in self.inputs.items()}) for row in range(count)
+        ]
+
+    def batches(self) -> list[Encoded]:
+        """Return requests of a full batch each, as the offline scenario sends them."""
+        size = self.serve.batching.max_size
+        rows = len(next(iter(self.inputs.values())))
+        starts = range(0, max(1, rows - size + 1), size)
+        return [encode_request({key: array[at : at + size] for key, array in self.inputs.items()}) for at in starts]
+
+    def start(self, stack: ExitStack, model: Artifact, variant: str) -> Any:
+        """Start a server that ends with the stack."""
+        import scipy.special  # noqa: F401 - what deciding needs, now: importing it under load would hold up the clock
+
+        self.progress(f"serve: starting {variant}")
+        return stack.enter_context(self.runtime(model.path, self.options, self.scratch / f"{variant}.log"))
+
+
+def measure(variant: str, model: Artifact, in_memory: np.ndarray, bench: Bench, out: Path) -> None:
+    """Serve ``model`` and write what that was like into ``out``.
+
+    ``in_memory`` is what the model in memory answers on the examples, ``[n, classes]``. Nothing else should be at
     work on the machine.
     """
-    from safetensors.numpy import load_file
-
     from deploycheck.serving.load import fast_loop
-    from deploycheck.stages import examples
 
-    test = examples.read(data.file("test.safetensors"))
-    reference = load_file(outputs.file("logits.safetensors"))["in_memory"]
-    name = read_signature(model.file("signature.json")).model
-    options = [f"--max-batch={serve.batching.max_size}", f"--max-delay-ms={serve.batching.max_delay * 1e3:g}"]
-    progress(f"serve: starting {name}")
-    with runtime(model.path, options, building.scratch / "server.log") as server:
+    with ExitStack() as stack:
+        server = bench.start(stack, model, variant)
         with asyncio.Runner(loop_factory=fast_loop()) as loop:
-            taken = loop.run(_ask(server, name, test.inputs, reference, serve, progress))
+            taken = loop.run(
+                _ask(server, variant, read_signature(model.file("signature.json")).model, in_memory, bench)
+            )
         server.check_alive()
-        report.write(taken, building.out)
+        report.write({variant: taken}, out)
 
 
-async def _ask(
-    server: Any,
-    name: str,
-    inputs: Mapping[str, np.ndarray],
-    reference: np.ndarray,
-    serve: Serve,
-    progress: Callable[[str], None],
-) -> report.LoadReport:
-    from deploycheck.serving.load import Client, Sent, arrivals, session, undisturbed
+async def _ask(server: Any, variant: str, name: str, in_memory: np.ndarray, bench: Bench) -> LoadReport:
+    from deploycheck.serving.load import COMPILATIONS, Client, session
 
-    count = min(DISTINCT_REQUESTS, len(reference))
-    requests = [encode_request({key: array[row : row + 1] for key, array in inputs.items()}) for row in range(count)]
-    load = serve.load
+    load = bench.serve.load
     async with session() as http:
-        client = Client(server.address, name, http)
+        client = Client(server.address, name, http, [server.process.pid])
         before = await client.scrape()
-        served = (await client.predict(inputs, serve.batching.max_size))["logits"]
-        await client.open_loop(requests, arrivals("constant", load.rate, WARMUP_REQUESTS, load.seed))
-        schedule = arrivals(load.arrivals, load.rate, load.requests, load.seed)
-
-        async def send() -> Sent:
-            progress(f"serve: {name}, {schedule.text}, {schedule.seconds[-1]:.0f} s")
-            return await client.open_loop(requests, schedule)
-
-        taken = await undisturbed(send, ATTEMPTS)
+        served = (await client.predict(bench.inputs, bench.serve.batching.max_size))["logits"]
+        warm = await client.warm_up(bench.requests(), load.rate)
+        sent = await _arrivals(client, variant, bench)
         server.check_alive()
-        concurrency = 2 * serve.batching.max_size
-        progress(f"serve: {name}, {concurrency} requests kept in flight, {BLOCKS * BLOCK_S:.0f} s")
-        rates, failures = await client.closed_loop(requests, concurrency, BLOCKS, BLOCK_S)
+        busy = await _busy(client, variant, bench)
         after = await client.scrape()
-    failed = sum((Counter(sent.failures) for sent in taken), Counter(failures))
-    compiled = "deploycheck_inference_compilations_total"
-    return report.LoadReport(
-        latencies_s=taken[-1].latencies_s,
-        schedule=schedule.text + (f"; run {len(taken)} times, the client fell behind before" if taken[1:] else ""),
-        doubt=taken[-1].doubt,
-        requests_per_s=rates,
-        saturation=f"{BLOCKS} blocks of {BLOCK_S:g} s, {concurrency} requests kept in flight",
+    failed = Counter(sent.failures) + Counter(busy.failures)
+    warmed = f"after {warm.requests} to warm up" + ("" if warm.steady else ", not steady by then")
+    return LoadReport(
+        latencies_s=sent.latencies_s,
+        schedule=f"{_schedule(bench.serve, len(sent.latencies_s))}, {warmed}",
+        doubt=sent.doubt,
+        requests_per_s=_samples_a_request(bench.serve, busy.rates),
+        saturation=_saturation(bench.serve, len(busy.rates)),
         failed=failed.total(),
         failures="; ".join(f"{number} x {reason}" for reason, number in failed.items()),
-        largest_difference=float(np.abs(served.astype(np.float64) - reference).max()),
+        disturbed=(*sent.disturbed, *busy.disturbed),
+        largest_difference=float(np.abs(served.astype(np.float64) - in_memory).max()),
         cold_start_s=server.cold_start_s,
         peak_memory_bytes=after["deploycheck_process_peak_resident_memory_bytes"],
-        recompilations=int(after[compiled] - before[compiled]),
+        recompilations=int(after[COMPILATIONS] - before[COMPILATIONS]),
+        histogram=histogram(sent.latencies_s),
     )
+
+
+async def _arrivals(client: Client, variant: str, bench: Bench) -> Sent:
+    """Send requests as the scenario has them arrive, until the checks on them are decided."""
+    from deploycheck.serving.load import Amount, Sent, arrivals
+
+    load, goals = bench.serve.load, of_kind(bench.goals, ARRIVALS, LoadReport())
+    if load.scenario == "offline":
+        return Sent((), (), {})
+    amount = Amount(load.requests, functools.partial(_decided, goals), load.min_duration)
+    bench.progress(f"serve: {variant}, {_schedule(bench.serve, load.requests)} at most")
+    requests = bench.requests()
+    if load.scenario == "server":
+        return await client.open_loop(requests, arrivals(load.arrivals, load.rate, load.seed), amount)
+    return await client.one_by_one(requests, _together(bench.serve), amount)
+
+
+def _decided(goals: tuple[Goal, ...], seen: Sent) -> bool:
+    return all_settled(goals, LoadReport(latencies_s=seen.latencies_s, doubt=seen.doubt))
+
+
+def _together(serve: Serve) -> int:
+    return SAMPLES_A_QUERY if serve.load.scenario == "multi_stream" else 1
+
+
+def _schedule(serve: Serve, count: int) -> str:
+    load = serve.load
+    match load.scenario:
+        case "server":
+            return f"{count} requests, {load.arrivals} arrivals at {load.rate:g} /s"
+        case "single_stream":
+            return f"{count} requests, one after the other"
+        case "multi_stream":
+            return f"{count} queries of {SAMPLES_A_QUERY} requests, one query after the other"
+        case _:
+            return "all samples at once"
+
+
+async def _busy(client: Client, variant: str, bench: Bench) -> Sustained:
+    """Keep the server busy, until the checks on its throughput are decided."""
+    goals = of_kind(bench.goals, BUSY, LoadReport())
+    bench.progress(f"serve: {variant}, kept busy")
+
+    def enough(rates: tuple[float, ...]) -> bool:
+        return all_settled(goals, LoadReport(requests_per_s=_samples_a_request(bench.serve, rates)))
+
+    requests, concurrency = _load(bench)
+    return await client.closed_loop(requests, concurrency, MOST_BLOCKS if goals else 1, enough)
+
+
+def _load(bench: Bench) -> tuple[Sequence[Encoded], int]:
+    """Return what keeps a server busy: the requests, and how many of them are in flight."""
+    if bench.serve.load.scenario == "offline":
+        return bench.batches(), 4
+    return bench.requests(), 2 * bench.serve.batching.max_size
+
+
+def _samples_a_request(serve: Serve, rates: tuple[float, ...]) -> tuple[float, ...]:
+    """Return requests a second as samples a second, where a request holds a batch of them."""
+    each = serve.batching.max_size if serve.load.scenario == "offline" else 1
+    return tuple(rate * each for rate in rates)
+
+
+def _saturation(serve: Serve, blocks: int) -> str:
+    from deploycheck.serving.load import BLOCK_S
+
+    what = "batches of all samples" if serve.load.scenario == "offline" else f"{2 * serve.batching.max_size} requests"
+    return f"{blocks} blocks of {BLOCK_S:g} s, {what} kept in flight"
+
+
+def histogram(latencies_s: Iterable[float]) -> str:
+    """Return latencies as an HDR histogram of microseconds, to 3 digits, in its V2 encoding: one that merges."""
+    from hdrh.histogram import HdrHistogram
+
+    counts = HdrHistogram(1, HIGHEST_S * 1_000_000, 3)
+    for latency in latencies_s:
+        counts.record_value(max(1, round(min(latency, HIGHEST_S) * 1e6)))
+    encoded: bytes = counts.encode()
+    return encoded.decode()
+
+
+# Two served at once, measured in turn
+
+
+@dataclass
+class _Side:
+    """One of two that are measured in turn: its client, and what was seen of it so far."""
+
+    variant: str
+    client: Client
+    latencies: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def report(self) -> LoadReport:
+        """Return what was seen so far; the rates of a round are one."""
+        return LoadReport(latencies_s=tuple(self.latencies), requests_per_s=tuple(self.rates))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What one turn of one side came to."""
+
+    sent: Sent
+    busy: Sustained
+
+
+def compare(first: tuple[str, Artifact], second: tuple[str, Artifact], bench: Bench, out: Path) -> None:
+    """Serve two models at once and measure them in turn, A B B A; write a report of each into ``out``.
+
+    What the machine does meanwhile it does to both: the ratio of the two is steadier than either.
+    """
+    from deploycheck.serving.load import fast_loop
+
+    with ExitStack() as stack:
+        servers = {name: bench.start(stack, model, name) for name, model in (first, second)}
+        models = {name: read_signature(model.file("signature.json")).model for name, model in (first, second)}
+        with asyncio.Runner(loop_factory=fast_loop()) as loop:
+            taken = loop.run(_take_turns(servers, models, bench))
+        for server in servers.values():
+            server.check_alive()
+        report.write(taken, out)
+
+
+async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], bench: Bench) -> dict[str, LoadReport]:
+    from deploycheck.serving.load import Client, session
+    from deploycheck.serving.quiet import disturbance, read
+
+    disturbed: list[str] = []
+    processes = [server.process.pid for server in servers.values()]
+    async with session() as http:
+        a, b = (_Side(name, Client(server.address, models[name], http, processes)) for name, server in servers.items())
+        for side in (a, b):
+            await side.client.warm_up(bench.requests(), bench.serve.load.rate)
+        while len(a.rates) < MOST_ROUNDS and len(disturbed) < 2 * MOST_ROUNDS:
+            bench.progress(f"serve: {a.variant} against {b.variant}, round {len(a.rates) + 1} of {MOST_ROUNDS} at most")
+            before = read(a.client.processes)
+            turns = [(side, await _turn(side.client, bench, len(a.rates))) for side in (a, b, b, a)]
+            what = disturbance(before, read(a.client.processes))
+            for side, turn in turns:
+                side.failures.update(turn.sent.failures)
+                side.failures.update(turn.busy.failures)
+            if what or not all(turn.busy.rates for _, turn in turns):
+                disturbed.append(what or "a turn was disturbed")
+                continue
+            for side in (a, b):
+                own = [turn for other, turn in turns if other is side]
+                side.latencies += [latency for turn in own for latency in turn.sent.latencies_s]
+                side.rates.append(sum(turn.busy.rates[0] for turn in own) / 2)
+            if all_settled(of_kind(bench.goals, ROUNDS, a.report(), b.report()), a.report(), b.report()):
+                break
+    schedule = f"in turn A B B A, {len(a.rates)} rounds"
+    return {
+        side.variant: replace(
+            side.report(),
+            schedule=f"{len(side.latencies)} requests {schedule}",
+            saturation=schedule,
+            failed=side.failures.total(),
+            failures="; ".join(f"{number} x {reason}" for reason, number in side.failures.items()),
+            disturbed=tuple(disturbed),
+            histogram=histogram(side.latencies),
+        )
+        for side in (a, b)
+    }
+
+
+async def _turn(client: Client, bench: Bench, seed: int) -> _Turn:
+    """Load one side for a moment: requests on the schedule, then as many as it answers."""
+    from deploycheck.serving.load import Amount, Sent, arrivals
+
+    load, amount = bench.serve.load, Amount(REQUESTS_A_TURN)
+    requests, concurrency = _load(bench)
+    match load.scenario:
+        case "server":
+            sent = await client.open_loop(requests, arrivals(load.arrivals, load.rate, load.seed + seed), amount)
+        case "offline":
+            sent = Sent((), (), {})
+        case _:
+            sent = await client.one_by_one(requests, _together(bench.serve), amount)
+    return _Turn(sent, await client.closed_loop(requests, concurrency, 1))

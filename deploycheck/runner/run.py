@@ -5,23 +5,26 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.plan import TRAINED, Check, Plan, Step
+from deploycheck.language.threshold import RELATIVE
+from deploycheck.plan import BASELINE, TRAINED, Check, Plan, Step, is_difference
 from deploycheck.runner.extensions import Extensions
 from deploycheck.runner.machine import Machine
-from deploycheck.runner.steps import MAKERS, Work
-from deploycheck.store import Artifact, Building, Store, fingerprint
-from deploycheck.verdict import Measurement
+from deploycheck.runner.registries import open_registry
+from deploycheck.runner.steps import MAKERS, Work, measure_load
+from deploycheck.serving import report
+from deploycheck.store import Artifact, Building, Store, fingerprint, open_artifact
+from deploycheck.verdict import Measurement, Paired, RelativeDrop, WorstOf, ratio_of, value_of
 
 RUNS_KEPT = 5
 RENEW_BEFORE = timedelta(days=90)
 """An exported program that can be loaded for less than this is exported anew."""
-ANEW_IN_EACH_RUN = frozenset({"load"})
+ANEW_IN_EACH_RUN = frozenset({"load", "duel"})
 """Kinds of steps whose result is of one run: what is timed is never taken from another."""
 
 
@@ -31,6 +34,10 @@ class StepFailed(DeploycheckError):
 
 class NotReached(DeploycheckError):
     """A check could not be looked at: a step it needs failed, which is reported elsewhere."""
+
+
+class NoBaseline(DeploycheckError):
+    """A check compares with what is promoted now, and nothing is."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Runner:
         self.root = root
         self.extensions = extensions
         self.report = report
+        self.cache = cache
         self.store = Store(cache / "store")
         self.folder = cache / "runs" / run
         self.of_this_run = Store(self.folder)
@@ -74,6 +82,8 @@ class Runner:
         if known not in self._done:
             try:
                 self._done[known] = self._make(plan, plan.steps[name])
+            except NoBaseline:
+                raise
             except NotReached as error:
                 self._failed[known] = error.what.removeprefix("not reached: ").removesuffix(" failed")
                 raise
@@ -87,12 +97,25 @@ class Runner:
         return self._done[known]
 
     def _make(self, plan: Plan, step: Step) -> Done:
+        if step.name == f"model[{BASELINE}]":
+            return Done(self._baseline(plan), reused=True, seconds=0.0)
         inputs = {name: self.step(plan, name).artifact for name in step.needs}
         work = Work(plan, step, inputs, self.root, self.extensions, self.report, self.machine)
         if step.kind in ANEW_IN_EACH_RUN:
             return self._find_or_make(work, self.of_this_run)
         with self.machine.working():
             return self._find_or_make(work, self.store)
+
+    def _baseline(self, plan: Plan) -> Artifact:
+        """Return what the registry's alias points at now."""
+        target = plan.spec.promote
+        if target is None:
+            raise DeploycheckError("there is no baseline without a `promote`", where=plan.id)
+        registry = open_registry(target.registry, self.root, self.cache, self.extensions)
+        version = registry.current(target.model, target.to)
+        if version is None:
+            raise NoBaseline(f"nothing is promoted as {target.model}@{target.to} yet: there is no baseline")
+        return open_artifact(version.path)
 
     def _find_or_make(self, work: Work, store: Store) -> Done:
         step = work.step
@@ -130,11 +153,37 @@ class Runner:
     def measure(self, plan: Plan, check: Check) -> Measurement:
         """Return what a check's metric measures, doing the steps it needs first."""
         metric = self.extensions.metrics[check.family]
-        given = {subject: self._subject(plan, check, subject) for subject in metric.subjects}
-        if check.percentile is not None:
-            given["percentile"] = check.percentile
+        if "load" in metric.subjects and check.against:
+            duel = report.read(self.step(plan, check.needs[0]).artifact.path)
+            return measure_load(metric, check, *(duel[name] for name in (check.variant or "", check.against)))
+        given = self._given(plan, check, metric.subjects, check.variant)
         with self.machine.working():
+            if check.against is None or is_difference(metric.subjects):
+                return _in_unit(self._sliced(plan, check, given), check)
+            other = self._given(plan, check, metric.subjects, check.against)
+            first, second = self._sliced(plan, check, given), self._sliced(plan, check, other)
+            return replace(first, sample=ratio_of(first.sample, second.sample))
+
+    def _given(self, plan: Plan, check: Check, subjects: frozenset[str], variant: str | None) -> dict[str, Any]:
+        """Return what a metric looks at, by the name of its parameter."""
+        given = {subject: self._subject(plan, subject, variant, check.against) for subject in subjects}
+        return given if check.percentile is None else {**given, "percentile": check.percentile}
+
+    def _sliced(self, plan: Plan, check: Check, given: Mapping[str, Any]) -> Measurement:
+        """Measure on all examples, or on each slice of them."""
+        metric = self.extensions.metrics[check.family]
+        if check.slices is None:
             return metric.measure(**given)
+        test = self._subject(plan, "dataset", None, None).splits["test"]
+        found = {
+            name: metric.measure(**{subject: array[rows] for subject, array in given.items()})
+            for name, rows in test.slices(check.slices.by, f"{check.id}: slices").items()
+        }
+        samples = {name: part.sample for name, part in found.items()}
+        lowest = metric.word.direction == "higher"
+        worst = (min if lowest else max)(found, key=lambda name: value_of(samples[name]))
+        invalid = next((part.invalid for part in found.values() if part.invalid), "")
+        return Measurement(WorstOf(samples, lowest, check.slices.at_least), f"{check.slices.by} {worst}", invalid)
 
     def artifact_of(self, plan: Plan, variant: str | None) -> Artifact | None:
         """Return the exported artifact of a variant, if this run has it."""
@@ -145,18 +194,17 @@ class Runner:
         """Return the plan's steps that this process did or found done."""
         return {name: self._done[known] for name in plan.steps if (known := f"{plan.id}: {name}") in self._done}
 
-    def _subject(self, plan: Plan, check: Check, name: str) -> Any:
+    def _subject(self, plan: Plan, name: str, variant: str | None, against: str | None) -> Any:
         """Return what a metric looks at, by the name of its parameter; read once for all checks that ask."""
-        variant = TRAINED if name.startswith("trained_") else check.variant
+        variant = against or TRAINED if name.startswith("reference_") else variant
         known = (plan.id, f"{name}[{variant}]")
         if known not in self._subjects:
             if self._subjects and next(iter(self._subjects))[0] != plan.id:
                 self._subjects.clear()  # the next spec: what the last one needed is not asked for again
-            self._subjects[known] = self._read(plan, name.removeprefix("trained_"), variant)
+            self._subjects[known] = self._read(plan, name.removeprefix("reference_"), variant)
         return self._subjects[known]
 
     def _read(self, plan: Plan, name: str, variant: str | None) -> Any:
-        from deploycheck.serving import report
         from deploycheck.stages import data, training
 
         def path(step: str) -> Path:
@@ -174,9 +222,18 @@ class Runner:
             case "outputs":
                 from safetensors.numpy import load_file
 
-                return load_file(path(f"outputs[{variant}]") / "logits.safetensors")["exported"]
+                return load_file(path(f"outputs[{variant}]") / "logits.safetensors")["logits"]
             case _:
-                return report.read(path(f"load[{variant}]"))
+                return report.read(path(f"load[{variant}]"))[variant or ""]
+
+
+def _in_unit(measurement: Measurement, check: Check) -> Measurement:
+    """Return a drop relative to what it is a drop from, where the threshold's unit says so."""
+    if check.threshold is None or check.threshold.unit != RELATIVE:
+        return measurement
+    if not isinstance(measurement.sample, Paired):
+        raise DeploycheckError(f"{check.metric} can't be told in {RELATIVE}", where=check.id, hint="use pp")
+    return replace(measurement, sample=RelativeDrop(measurement.sample))
 
 
 def _lasts(artifact: Artifact) -> bool:

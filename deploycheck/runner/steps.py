@@ -10,21 +10,26 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.spec import Serve
-from deploycheck.plan import Plan, Step, method_chain
+from deploycheck.plan import Check, Plan, Step, method_chain
 from deploycheck.runner.code import code_fingerprint, load_object, own_fingerprint, versions
 from deploycheck.runner.extensions import Extensions
+from deploycheck.runner.goals import Goal
 from deploycheck.runner.machine import Machine
 from deploycheck.store import Artifact, Building
 from deploycheck.store.arrays import write_arrays
+from deploycheck.verdict import Measurement, ratio_of
 
 if TYPE_CHECKING:
+    from deploycheck.checks import MetricFunction
+    from deploycheck.runner.measure import Bench
+    from deploycheck.serving.report import LoadReport
     from deploycheck.stages.model import Method, Model
     from deploycheck.stages.preprocess import Step as Preprocessing
 
@@ -194,11 +199,8 @@ def decided_by_model(work: Work) -> Made:
 
 
 def make_outputs(work: Work, building: Building) -> Made:
-    """Have the test split answered twice: by the exported artifact, in a process of its own, and in memory."""
+    """Have the exported artifact answer the test split, in a process of its own."""
     from safetensors.numpy import load_file
-
-    from deploycheck.stages import data
-    from deploycheck.stages.model import predictor
 
     artifact, examples = work.input("model"), work.input("data").file("test.safetensors")
     work.report(f"evaluate: {work.step.variant}")
@@ -215,32 +217,45 @@ def make_outputs(work: Work, building: Building) -> Made:
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
         raise DeploycheckError(f"the exported artifact can't answer the test split: {last}", where=work.where)
-    network = _apply(work, method_chain(work.plan.spec, work.step.variant or ""))
-    inputs = data.read(work.input("data").path).splits["test"].inputs
-    in_memory = predictor(network, PREDICT_BATCH)(load_file(artifact.file("weights.safetensors")), inputs)
-    outputs = load_file(answers)["logits"]
-    write_arrays({"exported": outputs, "in_memory": in_memory}, building.out / "logits.safetensors")
+    write_arrays({"logits": load_file(answers)["logits"]}, building.out / "logits.safetensors")
     return {"model": artifact.digest}
 
 
-def decided_by_outputs(work: Work) -> Made:
-    """The loader of artifacts and the in-memory model; what they answer on is what it is made from."""
-    return {
-        "own": own_fingerprint("serving.predict", "serving.runtime", "stages.model", "store.arrays"),
-        "code": code_fingerprint(work.plan.spec.model.build, work.root),
-        **_platform(),
-    }
+def decided_by_outputs(_: Work) -> Made:
+    """The loader of artifacts; what they answer on is what it is made from."""
+    return {"own": own_fingerprint("serving.predict", "serving.runtime", "store.arrays"), **_platform()}
+
+
+def make_memory(work: Work, building: Building) -> Made:
+    """Have the model in memory answer the test split."""
+    from safetensors.numpy import load_file
+
+    from deploycheck.stages import data
+    from deploycheck.stages.model import predictor
+
+    artifact = work.input("model")
+    work.report(f"evaluate: {work.step.variant} in memory")
+    network = _apply(work, method_chain(work.plan.spec, work.step.variant or ""))
+    inputs = data.read(work.input("data").path).splits["test"].inputs
+    logits = predictor(network, PREDICT_BATCH)(load_file(artifact.file("weights.safetensors")), inputs)
+    write_arrays({"logits": logits}, building.out / "logits.safetensors")
+    return {"model": artifact.digest}
+
+
+def decided_by_memory(work: Work) -> Made:
+    """The model's code and the methods'; the weights are what it is made from."""
+    return decided_by_model(work)
 
 
 def make_load(work: Work, building: Building) -> Made:
     """Serve the artifact in a process of its own, and measure it under load."""
+    from safetensors.numpy import load_file
+
     from deploycheck.runner.measure import measure
 
-    serve = work.serve
-    runtime = load_object(work.extensions.runtimes[serve.runtime], work.root, work.where)
-    parts = work.input("model"), work.input("outputs"), work.input("data")
+    in_memory = load_file(work.input("memory").file("logits.safetensors"))["logits"]
     with work.machine.timing():
-        measure(*parts, serve, runtime, building, work.report)
+        measure(work.step.variant or "", work.input("model"), in_memory, _bench(work, building), building.out)
     return {"model": work.input("model").digest}
 
 
@@ -249,12 +264,50 @@ def decided_by_load(work: Work) -> Made:
     return {"serve": work.serve.model_dump(exclude={"expect"})}
 
 
+def make_duel(work: Work, building: Building) -> Made:
+    """Serve two artifacts at once, and measure them in turn."""
+    from deploycheck.runner.measure import compare
+
+    one, _, other = (work.step.variant or "").partition(",")
+    models = {name: work.inputs[f"model[{name}]"] for name in (one, other)}
+    with work.machine.timing():
+        compare((one, models[one]), (other, models[other]), _bench(work, building), building.out)
+    return {"models": {name: model.digest for name, model in models.items()}}
+
+
+def _bench(work: Work, building: Building) -> Bench:
+    """Return what a load is taken with; it ends when every check that needs this step is decided."""
+    from deploycheck.runner.measure import Bench
+    from deploycheck.stages import examples
+
+    runtime = load_object(work.extensions.runtimes[work.serve.runtime], work.root, work.where)
+    inputs = examples.read(work.input("data").file("test.safetensors")).inputs
+    goals = tuple(
+        Goal(functools.partial(measure_load, work.extensions.metrics[check.family], check), check.threshold, confidence)
+        for check in work.plan.checks
+        if check.threshold and work.step.name in check.needs
+        for confidence in (work.plan.spec.confidence,)
+    )
+    return Bench(work.serve, inputs, goals, runtime, building.scratch, work.report)
+
+
+def measure_load(metric: MetricFunction, check: Check, *loads: LoadReport) -> Measurement:
+    """Return what a metric measures of a load, or of the first of two relative to the second."""
+    family = {} if check.percentile is None else {"percentile": check.percentile}
+    first, *second = (metric.measure(load=load, **family) for load in loads)
+    if not second:
+        return first
+    return replace(first, sample=ratio_of(first.sample, second[0].sample), doubt="")
+
+
 MAKERS: Mapping[str, tuple[Callable[[Work, Building], Made], Callable[[Work], Made]]] = {
     "data": (make_data, decided_by_data),
     "training": (make_training, decided_by_training),
     "model": (make_model, decided_by_model),
     "outputs": (make_outputs, decided_by_outputs),
+    "memory": (make_memory, decided_by_memory),
     "load": (make_load, decided_by_load),
+    "duel": (make_duel, decided_by_load),
 }
 
 

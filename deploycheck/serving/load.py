@@ -8,13 +8,15 @@ omission; Schroeder, Wierman and Harchol-Balter, Open Versus Closed: A Cautionar
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import numpy as np
@@ -22,27 +24,41 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.serving.protocol import Encoded, decode_response, encode_request
+from deploycheck.serving.quiet import disturbance, read
+from deploycheck.verdict import looks
 
 TIMEOUT_S = 10.0
+COMPILATIONS = "deploycheck_inference_compilations_total"
+STRETCH_S = 0.5
+"""How long the machine is watched at a time."""
+BLOCK_S = 0.15
+LOOK_S = 0.002
+"""A look is taken where the next request is at least this far off."""
+TIMES = 3
+"""Of a load on a disturbed machine, this many times what was meant is sent at most."""
+WARM_UP_REQUESTS, WARM_UP_BLOCKS = 50, 20
+STEADY, STEADY_S = 0.1, 0.0002
+"""Three medians in a row within this share of each other, or within these seconds, are steady."""
 LATE_S = 0.002
 """A client that leaves 1 % of its requests later than this (and than a tenth of the p99 it sees) is in doubt."""
 
 
 @dataclass(frozen=True)
-class Arrivals:
-    """When requests leave: ``seconds`` after the start, in order; ``text`` says how they were drawn."""
-
-    seconds: tuple[float, ...]
-    text: str
-
-
-@dataclass(frozen=True)
 class Sent:
-    """What an open-loop run saw, request by request: latency (``inf`` where it failed) and how late it left."""
+    """What a load saw, request by request in the order they left: latency (``inf`` where it failed) and lag.
+
+    The lag is how late the client itself let it leave. What was sent while the machine was disturbed is left out
+    of both, and counted in ``disturbed``, a line for each time; ``failures`` are of all.
+    """
 
     latencies_s: tuple[float, ...]
     lags_s: tuple[float, ...]
     failures: Mapping[str, int]
+    disturbed: tuple[str, ...] = ()
+
+    def first(self, count: int) -> Sent:
+        """Return the same of the first ``count`` requests alone, the failures and disturbances of all."""
+        return replace(self, latencies_s=self.latencies_s[:count], lags_s=self.lags_s[:count])
 
     @property
     def doubt(self) -> str:
@@ -50,6 +66,8 @@ class Sent:
 
         Latencies count from the schedule, so what the client adds makes them higher, never lower.
         """
+        if not self.lags_s:
+            return ""
         lag = float(np.quantile(self.lags_s, 0.99))
         finite = [latency for latency in self.latencies_s if math.isfinite(latency)]
         allowed = max(LATE_S, 0.1 * float(np.quantile(finite, 0.99))) if finite else math.inf
@@ -59,20 +77,130 @@ class Sent:
         return ""
 
 
-def arrivals(kind: str, rate: float, count: int, seed: int) -> Arrivals:
-    """Draw ``count`` arrivals at ``rate`` a second: ``poisson``, or ``constant`` spacing."""
-    drawn = np.random.default_rng(seed).exponential(1 / rate, count)
-    gaps = np.full(count, 1 / rate) if kind == "constant" else drawn
-    return Arrivals(tuple(np.cumsum(gaps).tolist()), f"{count} requests, {kind} arrivals at {rate:g} /s")
+def arrivals(kind: str, rate: float, seed: int) -> Iterator[float]:
+    """Yield when requests leave, in seconds from the start: ``poisson``, or ``constant`` spacing. Endless."""
+    random, due = np.random.default_rng(seed), 0.0
+    while True:
+        due += 1 / rate if kind == "constant" else random.exponential(1 / rate)
+        yield due
+
+
+def never(_: object) -> bool:
+    """Send all there is to send."""
+    return False
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """What a server kept busy came to: requests answered a second in each block of ``BLOCK_S`` undisturbed."""
+
+    rates: tuple[float, ...]
+    failures: Mapping[str, int]
+    disturbed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How many requests it took until the latency was steady, or was given up on."""
+
+    requests: int
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much is sent: until ``enough`` says so of what was seen so far, ``most`` requests undisturbed at most.
+
+    ``least_s`` seconds at least. Where the machine is disturbed more is sent in its place, up to ``TIMES`` as much.
+    """
+
+    most: int
+    enough: Callable[[Sent], bool] = never
+    least_s: float = 0.0
+
+
+class _Taken:
+    """What is known of a load so far: each request's latency once it is back, and which stretches were disturbed."""
+
+    def __init__(self, amount: Amount, processes: Sequence[int]) -> None:
+        self.amount = amount
+        self.processes = processes
+        self.latencies: list[float | None] = []
+        self.lags: list[float] = []
+        self.failures: Counter[str] = Counter()
+        self.disturbed: list[str] = []
+        self.kept: list[tuple[int, int]] = []  # stretches that were not disturbed, first and past last
+        self.began = 0
+        self.before = read(processes)
+        self.looks = looks(amount.most)
+        self.next_look: float = next(self.looks)
+
+    def new(self) -> int:
+        """Return the number of the next request."""
+        self.latencies.append(None)
+        self.lags.append(0.0)
+        return len(self.latencies) - 1
+
+    def close_stretch(self) -> None:
+        """End a stretch of time here: keep what was sent in it, unless something disturbed the machine."""
+        after = read(self.processes)
+        what = disturbance(self.before, after)
+        if self.began == len(self.latencies):
+            pass
+        elif what:
+            self.disturbed.append(what)
+        else:
+            self.kept.append((self.began, len(self.latencies)))
+        self.began, self.before = len(self.latencies), after
+
+    def known(self) -> Sent:
+        """Return what is known in order, up to the first request that isn't back yet."""
+        rows: list[int] = []
+        for first, past in (*self.kept, (self.began, len(self.latencies))):
+            for row in range(first, past):
+                if self.latencies[row] is None:
+                    return self._of(rows)
+                rows.append(row)
+        return self._of(rows)
+
+    def _of(self, rows: Sequence[int]) -> Sent:
+        latencies = tuple(math.inf if (back := self.latencies[row]) is None else back for row in rows)
+        return Sent(latencies, tuple(self.lags[row] for row in rows), dict(self.failures), tuple(self.disturbed))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much was sent as may be."""
+        undisturbed = sum(past - first for first, past in self.kept) + len(self.latencies) - self.began
+        return undisturbed >= self.amount.most or len(self.latencies) >= TIMES * self.amount.most
+
+    def is_enough(self, elapsed: float) -> bool:
+        """Whether what is known by now is enough; looked at as often as ``looks`` says."""
+        if len(self.latencies) < self.next_look or elapsed < self.amount.least_s:
+            return False
+        known = self.known()
+        if len(known.latencies_s) < self.next_look:
+            return False
+        while self.next_look <= len(known.latencies_s):
+            self.next_look = next(self.looks, math.inf)
+        if not self.amount.enough(known):
+            return False
+        self.close_stretch()
+        return self.amount.enough(self.known())
+
+    def sent(self) -> Sent:
+        """Return what became of it, once all of it is back."""
+        self.close_stretch()
+        return self._of([row for first, past in self.kept for row in range(first, past)])
 
 
 class Client:
-    """A client of one model on one server."""
+    """A client of one model on one server, whose ``processes`` count as ours where the machine is watched."""
 
-    def __init__(self, address: str, model: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, address: str, model: str, session: aiohttp.ClientSession, processes: Sequence[int] = ()) -> None:
         self.url = f"{address}/v2/models/{model}/infer"
         self.metrics_url = f"{address}/metrics"
         self.session = session
+        self.processes = (os.getpid(), *processes)
 
     async def ask(self, request: Encoded) -> tuple[Mapping[str, str], bytes]:
         """Send one request and return its whole reply; raise ``DeploycheckError`` for any but a 200."""
@@ -103,35 +231,69 @@ class Client:
             parts.append(decode_response({key.lower(): value for key, value in headers.items()}, body))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    async def open_loop(self, requests: Sequence[Encoded], schedule: Arrivals) -> Sent:
-        """Send ``requests`` in turn on the schedule; return what became of each."""
-        count = len(schedule.seconds)
-        latencies, lags = [math.inf] * count, [0.0] * count
-        failures: Counter[str] = Counter()
+    async def open_loop(self, requests: Sequence[Encoded], schedule: Iterator[float], amount: Amount) -> Sent:
+        """Send ``requests`` in turn on the schedule, until it is enough; return what became of each."""
+        enough = 0
 
         async def send(index: int, due: float) -> None:
-            lags[index] = time.perf_counter() - due
+            taken.lags[index] = time.perf_counter() - due
             failure = await _attempt(lambda: self.ask(requests[index % len(requests)]))
             if failure:
-                failures[failure] += 1
-            else:
-                latencies[index] = time.perf_counter() - due
+                taken.failures[failure] += 1
+            taken.latencies[index] = math.inf if failure else time.perf_counter() - due
 
         with _no_collections():
+            taken = _Taken(amount, self.processes)
             start = time.perf_counter() + LATE_S
+            stretch_ends = start + STRETCH_S
             async with asyncio.TaskGroup() as group:
-                for index, seconds in enumerate(schedule.seconds):
-                    due = start + seconds
+                while not taken.is_full:
+                    due = start + next(schedule)
+                    if due >= stretch_ends:
+                        taken.close_stretch()
+                        stretch_ends = due + STRETCH_S
+                    delay = due - time.perf_counter()
+                    if delay > LOOK_S and taken.is_enough(due - start):
+                        enough = len(taken.known().latencies_s)
+                        break
                     delay = due - time.perf_counter()
                     if delay > 0:
                         await asyncio.sleep(delay)
-                    group.create_task(send(index, due))
-        return Sent(tuple(latencies), tuple(lags), dict(failures))
+                    group.create_task(send(taken.new(), due))
+        sent = taken.sent()
+        return sent.first(enough) if enough else sent
+
+    async def one_by_one(self, requests: Sequence[Encoded], together: int, amount: Amount) -> Sent:
+        """Send queries of ``together`` requests, each as soon as the last is back whole (MLPerf's streams)."""
+        with _no_collections():
+            taken = _Taken(amount, self.processes)
+            began = time.perf_counter()
+            stretch_ends = began + STRETCH_S
+            while not taken.is_full:
+                index, start = taken.new(), time.perf_counter()
+                asked = [requests[(index * together + row) % len(requests)] for row in range(together)]
+                failures = await asyncio.gather(*(_attempt(functools.partial(self.ask, each)) for each in asked))
+                end = time.perf_counter()
+                taken.failures.update(filter(None, failures))
+                taken.latencies[index] = math.inf if any(failures) else end - start
+                if end >= stretch_ends:
+                    taken.close_stretch()
+                    stretch_ends = end + STRETCH_S
+                if taken.is_enough(end - began):
+                    break
+        return taken.sent()
 
     async def closed_loop(
-        self, requests: Sequence[Encoded], concurrency: int, blocks: int, block_s: float
-    ) -> tuple[tuple[float, ...], Mapping[str, int]]:
-        """Keep ``concurrency`` requests in flight; return the answered a second in each block, and the failures."""
+        self,
+        requests: Sequence[Encoded],
+        concurrency: int,
+        most: int,
+        enough: Callable[[tuple[float, ...]], bool] = never,
+    ) -> Sustained:
+        """Keep ``concurrency`` requests in flight; return the requests answered a second, block by block.
+
+        It ends after ``most`` blocks, or once ``enough`` says so of their rates.
+        """
         answered = 0
         failures: Counter[str] = Counter()
         over = asyncio.Event()
@@ -148,28 +310,39 @@ class Client:
                 else:
                     answered += 1
 
-        rates = []
+        rates: list[float] = []
+        disturbed: list[str] = []
         async with asyncio.TaskGroup() as group:
             for first in range(concurrency):
                 group.create_task(keep_asking(first))
-            await asyncio.sleep(block_s / 2)  # the first half block fills the pipeline and isn't counted
-            for _ in range(blocks):
-                before, began = answered, time.perf_counter()
-                await asyncio.sleep(block_s)
-                rates.append((answered - before) / (time.perf_counter() - began))
+            await asyncio.sleep(BLOCK_S / 2)  # the first half block fills the pipeline and isn't counted
+            while len(rates) < most and len(rates) + len(disturbed) < TIMES * most:
+                state, before, began = read(self.processes), answered, time.perf_counter()
+                await asyncio.sleep(BLOCK_S)
+                rate = (answered - before) / (time.perf_counter() - began)
+                what = disturbance(state, read(self.processes))
+                if what:
+                    disturbed.append(what)
+                    continue
+                rates.append(rate)
+                if enough(tuple(rates)):
+                    break
             over.set()
-        return tuple(rates), dict(failures)
+        return Sustained(tuple(rates), dict(failures), tuple(disturbed))
 
-
-async def undisturbed(send: Callable[[], Awaitable[Sent]], attempts: int) -> tuple[Sent, ...]:
-    """Send until the client kept its own schedule, ``attempts`` times at most; return every run, the last to count.
-
-    Whether a run is taken again is decided by the client's lag, never by the latencies it saw.
-    """
-    taken = [await send()]
-    while taken[-1].doubt and len(taken) < attempts:
-        taken.append(await send())
-    return tuple(taken)
+    async def warm_up(self, requests: Sequence[Encoded], rate: float) -> WarmUp:
+        """Ask until nothing is compiled any more and the latency is steady; say so where it never is."""
+        medians: list[float] = []
+        compiled = -1.0
+        for block in range(1, WARM_UP_BLOCKS + 1):
+            sent = await self.open_loop(requests, arrivals("constant", rate, 0), Amount(WARM_UP_REQUESTS))
+            before, compiled = compiled, (await self.scrape()).get(COMPILATIONS, 0.0)
+            medians.append(float(np.median(sent.latencies_s)) if sent.latencies_s else math.inf)
+            last = medians[-3:]
+            steady = len(last) == 3 and max(last) - min(last) <= max(STEADY * min(last), STEADY_S)
+            if steady and compiled == before:
+                return WarmUp(block * WARM_UP_REQUESTS, steady=True)
+        return WarmUp(WARM_UP_BLOCKS * WARM_UP_REQUESTS, steady=False)
 
 
 async def _attempt(ask: Callable[[], Awaitable[object]]) -> str:

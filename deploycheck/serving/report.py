@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 REPORT = "load.json"
 
@@ -14,32 +15,39 @@ REPORT = "load.json"
 class LoadReport:
     """One artifact, served and measured.
 
-    ``latencies_s`` are seconds from when each request should have left to its whole reply, ``inf`` for one that
-    failed; ``requests_per_s`` are rates over consecutive blocks of a server kept busy; ``schedule``,
+    ``latencies_s`` are seconds from when each request should have left to its whole reply, in that order, ``inf``
+    for one that failed; ``requests_per_s`` are rates over consecutive blocks of a server kept busy; ``schedule``,
     ``saturation`` and ``failures`` say in words how it was taken. ``doubt`` says why high latencies could be the
-    client's fault, where they could. ``largest_difference`` is between served outputs and the model in memory.
+    client's fault, where they could; ``disturbed`` is a line for each stretch that was taken again because the
+    machine was disturbed. ``largest_difference`` is between served outputs and the model in memory.
     """
 
-    latencies_s: tuple[float, ...]
-    schedule: str
-    doubt: str
-    requests_per_s: tuple[float, ...]
-    saturation: str
-    failed: int
-    failures: str
-    largest_difference: float
-    cold_start_s: float
-    peak_memory_bytes: float
-    recompilations: int
+    latencies_s: tuple[float, ...] = ()
+    schedule: str = ""
+    doubt: str = ""
+    requests_per_s: tuple[float, ...] = ()
+    saturation: str = ""
+    failed: int = 0
+    failures: str = ""
+    disturbed: tuple[str, ...] = ()
+    largest_difference: float = 0.0
+    cold_start_s: float = 0.0
+    peak_memory_bytes: float = 0.0
+    recompilations: int = 0
+    histogram: str = ""
 
 
-def write(report: LoadReport, folder: Path) -> None:
-    """Write the report into ``folder``."""
-    (folder / REPORT).write_text(json.dumps(asdict(report)) + "\n")
+def write(reports: Mapping[str, LoadReport], folder: Path) -> None:
+    """Write one or more reports, by the variant that was served, into ``folder``."""
+    contents = {variant: asdict(report) for variant, report in reports.items()}
+    (folder / REPORT).write_text(json.dumps(contents) + "\n")
 
 
-def read(folder: Path) -> LoadReport:
+def read(folder: Path) -> dict[str, LoadReport]:
     """Read what ``write`` wrote."""
-    loaded: dict[str, Any] = json.loads((folder / REPORT).read_text())
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in loaded.items()}
-    return LoadReport(**cast(dict[str, Any], fields))
+    loaded: dict[str, dict[str, Any]] = json.loads((folder / REPORT).read_text())
+    return {variant: LoadReport(**_tuples(fields)) for variant, fields in loaded.items()}
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

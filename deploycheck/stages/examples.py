@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +13,53 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.store.arrays import write_arrays
 
 SPLITS = ("train", "validation", "test")
+LABEL = "label"
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples in order: ``inputs`` maps a name to an array ``[n, ...]``, ``labels`` is ``[n]``."""
+    """Examples in order: ``inputs`` maps a name to an array ``[n, ...]``, ``labels`` is ``[n]``.
+
+    ``columns`` are further facts about each example, ``[n]`` of text, by which they can be sliced; no model sees them.
+    """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: np.ndarray | slice) -> Examples:
         """Return the examples at ``rows``, in that order."""
-        return Examples({name: array[rows] for name, array in self.inputs.items()}, self.labels[rows])
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return Examples(inputs, self.labels[rows], {name: column[rows] for name, column in self.columns.items()})
+
+    def slices(self, by: str, where: str) -> dict[str, np.ndarray]:
+        """Return the rows of each slice: examples of one ``label``, or with one value in the column ``by``."""
+        if by != LABEL and by not in self.columns:
+            known = ", ".join([LABEL, *self.columns])
+            hint = "have the loader return columns: (inputs, labels, {NAME: values})"
+            raise DeploycheckError(f"there is no column {by!r} to slice by; there are: {known}", where=where, hint=hint)
+        column = self.labels if by == LABEL else self.columns[by]
+        return {str(value): np.flatnonzero(column == value) for value in np.unique(column)}
 
 
 def as_examples(loaded: Any, names: tuple[str, ...], where: str) -> Examples:
-    """Check what a loader returned, ``(inputs, labels)``, against the input names the model declares.
+    """Check what a loader returned against the input names the model declares.
 
+    That is ``(inputs, labels)``, or with columns to slice by ``(inputs, labels, columns)``.
     ``inputs`` is one array where the model has one input, or a mapping from name to array.
     """
     match loaded:
         case (inputs, labels):
+            columns: Mapping[str, Any] = {}
+        case (inputs, labels, Mapping() as columns):
             pass
         case _:
             raise DeploycheckError(
-                f"the loader returned {type(loaded).__name__}, expected a pair (inputs, labels)", where=where
+                f"the loader returned {type(loaded).__name__}, expected (inputs, labels) or (inputs, labels, columns)",
+                where=where,
             )
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
@@ -64,12 +83,13 @@ def as_examples(loaded: Any, names: tuple[str, ...], where: str) -> Examples:
         )
     if len(labels) and labels.min() < 0:
         raise DeploycheckError(f"labels hold {labels.min()}, expected class numbers from 0", where=where)
-    counts = {name: len(array) for name, array in arrays.items()} | {"labels": len(labels)}
+    texts = {name: np.asarray(column).astype(str) for name, column in columns.items()}
+    counts = {name: len(array) for name, array in {**arrays, **texts}.items()} | {"labels": len(labels)}
     if len(set(counts.values())) != 1:
         raise DeploycheckError(f"the loader gives arrays of different lengths: {counts}", where=where)
     if not len(labels):
         raise DeploycheckError("the loader gives no examples", where=where)
-    return Examples(arrays, labels)
+    return Examples(arrays, labels, texts)
 
 
 def split(examples: Examples, fractions: Mapping[str, float], *, seed: int, stratify: bool) -> dict[str, Examples]:
@@ -90,9 +110,13 @@ def split(examples: Examples, fractions: Mapping[str, float], *, seed: int, stra
 
 
 def save(examples: Examples, file: Path) -> None:
-    """Write the examples as safetensors: ``inputs/NAME`` and ``labels``."""
+    """Write the examples as safetensors: ``inputs/NAME``, ``labels``, ``columns/NAME`` (UTF-32, ``[n, width]``)."""
     arrays = {f"inputs/{name}": array for name, array in examples.inputs.items()}
-    write_arrays({**arrays, "labels": examples.labels}, file)
+    columns = {
+        f"columns/{name}": np.ascontiguousarray(column).view(np.uint32).reshape(len(column), -1)
+        for name, column in examples.columns.items()
+    }
+    write_arrays({**arrays, **columns, "labels": examples.labels}, file)
 
 
 def read(file: Path) -> Examples:
@@ -101,4 +125,8 @@ def read(file: Path) -> Examples:
 
     arrays = load_file(file)
     labels = arrays.pop("labels")
-    return Examples({name.removeprefix("inputs/"): array for name, array in arrays.items()}, labels)
+    parts: dict[str, dict[str, np.ndarray]] = {"inputs": {}, "columns": {}}
+    for name, array in arrays.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = array if part == "inputs" else array.view(f"<U{array.shape[1]}")[:, 0]
+    return Examples(parts["inputs"], labels, parts["columns"])

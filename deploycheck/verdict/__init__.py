@@ -17,14 +17,18 @@ from deploycheck.verdict.samples import (
     Quantile,
     Quotient,
     Ratios,
+    RelativeDrop,
     Repeats,
     Resampled,
     Retained,
     Sample,
     WorstOf,
+    paired,
+    ratio_of,
     sample_size,
     value_of,
 )
+from deploycheck.verdict.sequential import looks
 
 __all__ = [
     "Blocks",
@@ -37,6 +41,7 @@ __all__ = [
     "Quantile",
     "Quotient",
     "Ratios",
+    "RelativeDrop",
     "Repeats",
     "Resampled",
     "Retained",
@@ -48,7 +53,10 @@ __all__ = [
     "examples_to_decide",
     "fewest_examples",
     "fewest_requests",
+    "looks",
     "may_be_settled",
+    "paired",
+    "ratio_of",
     "sample_size",
     "settle",
     "value_of",

@@ -19,6 +19,7 @@ from deploycheck.verdict.samples import (
     Quantile,
     Quotient,
     Ratios,
+    RelativeDrop,
     Repeats,
     Resampled,
     Retained,
@@ -26,7 +27,7 @@ from deploycheck.verdict.samples import (
     WorstOf,
     sample_size,
 )
-from deploycheck.verdict.sequential import mean_bounds, quantile_bounds, rate_bounds
+from deploycheck.verdict.sequential import mean_bounds, quantile_bounds, rate_bounds, rounds_bounds
 
 POINTS = 512
 """Points at which one of two confidence distributions is read."""
@@ -50,6 +51,9 @@ def bounds(sample: Sample, confidence: float) -> tuple[float, float]:
             return _paired(lost, gained, total, confidence)
         case Retained(pairs):
             return _retained(pairs, confidence)
+        case RelativeDrop(pairs):
+            low, high = _retained(pairs, confidence)
+            return 1 - high, 1 - low
         case Resampled():
             return resampled_bounds(sample, confidence)
         case Quantile(probability, values):
@@ -59,7 +63,7 @@ def bounds(sample: Sample, confidence: float) -> tuple[float, float]:
         case Blocks(means):
             return mean_bounds(means, confidence)
         case Ratios(rounds):
-            low, high = mean_bounds(tuple(map(math.log, rounds)), confidence)
+            low, high = rounds_bounds(tuple(map(math.log, rounds)), confidence)
             return math.exp(low), math.exp(high) if high < math.inf else math.inf
         case Quotient(over, under):
             return _quotient(over, under, confidence)

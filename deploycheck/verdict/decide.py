@@ -65,6 +65,8 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
     )
     if measurement.invalid:
         return replace(verdict, reason=measurement.invalid)
+    if measurement.disturbed and not sample_size(sample):
+        return replace(verdict, reason=measurement.disturbed)
     if math.isnan(value):
         return replace(verdict, outcome=Outcome.ERROR, reason="the measured value is not a number")
     if _holds(threshold, low, high):
@@ -73,7 +75,8 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
         return (
             replace(verdict, reason=measurement.doubt) if measurement.doubt else replace(verdict, outcome=Outcome.FAIL)
         )
-    return replace(verdict, reason=what_would_decide(sample, threshold, level))
+    told = (measurement.disturbed, what_would_decide(sample, threshold, level))
+    return replace(verdict, reason="; ".join(filter(None, told)))
 
 
 def settle(verdict: Verdict, severity: str, waived_until: date | None, today: date) -> Verdict:

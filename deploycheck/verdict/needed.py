@@ -15,6 +15,7 @@ from deploycheck.verdict.samples import (
     Proportion,
     Quantile,
     Ratios,
+    RelativeDrop,
     Repeats,
     Resampled,
     Retained,
@@ -142,7 +143,7 @@ def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int |
     It assumes that what comes is like what came. None where the kind has no such answer, where the value sits
     on the limit, or where it would take more than ``MOST``.
     """
-    if not isinstance(sample, Proportion | Paired | Retained) or value_of(sample) == limit:
+    if not isinstance(sample, Proportion | Paired | Retained | RelativeDrop) or value_of(sample) == limit:
         return None
 
     def settled(n: int) -> bool:
@@ -152,16 +153,22 @@ def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int |
     return _more(sample_size(sample), settled)
 
 
-def _grown(sample: Proportion | Paired | Retained, n: int) -> Sample:
+def _grown(sample: Proportion | Paired | Retained | RelativeDrop, n: int) -> Sample:
     """Return the sample as it would look with ``n`` observations of the same shares."""
     match sample:
         case Proportion(successes, total, offset, scale):
             return Proportion(round(successes / total * n), n, offset, scale)
-        case Paired(lost, gained, total, right):
-            return Paired(round(lost / total * n), round(gained / total * n), n, round(right / total * n))
+        case Paired():
+            return _grown_pairs(sample, n)
         case Retained(pairs):
-            grown = _grown(pairs, n)
-            return Retained(grown) if isinstance(grown, Paired) else grown
+            return Retained(_grown_pairs(pairs, n))
+        case RelativeDrop(pairs):
+            return RelativeDrop(_grown_pairs(pairs, n))
+
+
+def _grown_pairs(pairs: Paired, n: int) -> Paired:
+    lost, gained, right = (round(count / pairs.total * n) for count in (pairs.lost, pairs.gained, pairs.right))
+    return Paired(lost, gained, n, right)
 
 
 def _more(now: int, settled: Callable[[int], bool]) -> int | None:

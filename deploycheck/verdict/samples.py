@@ -61,6 +61,13 @@ class Retained:
 
 
 @dataclass(frozen=True)
+class RelativeDrop:
+    """The drop from the first model to the second as a share of the first's accuracy: ``drop / accuracy``."""
+
+    pairs: Paired
+
+
+@dataclass(frozen=True)
 class Resampled:
     """Any other statistic over a fixed test set: ``statistic(rows)`` of the examples at ``rows``, ``[m]`` of int.
 
@@ -136,6 +143,7 @@ Sample = (
     | Proportion
     | Paired
     | Retained
+    | RelativeDrop
     | Resampled
     | Quantile
     | Events
@@ -153,13 +161,14 @@ class Measurement:
 
     ``note`` is a remark for the report (which slice was worst, which curve was flat). ``invalid`` says why
     nothing may be concluded from the sample, where that is so; ``doubt`` why a failure could be the measuring's
-    own fault, where a pass would stand all the same.
+    own fault, where a pass would stand all the same; ``disturbed`` what kept the measuring from seeing more.
     """
 
     sample: Sample
     note: str = ""
     invalid: str = ""
     doubt: str = ""
+    disturbed: str = ""
 
 
 def quantile(values: tuple[float, ...], probability: float) -> float:
@@ -181,6 +190,8 @@ def value_of(sample: Sample) -> float:
             return (lost - gained) / total if total else math.nan
         case Retained(Paired(lost, gained, _, right)):
             return (right - lost + gained) / right if right else math.nan
+        case RelativeDrop(pairs):
+            return 1 - value_of(Retained(pairs))
         case Resampled(statistic, size):
             return _of_all(statistic, size)
         case Quantile(probability, values):
@@ -210,11 +221,41 @@ def sample_size(sample: Sample) -> int:
     match sample:
         case Exact():
             return 1
-        case Proportion(_, total) | Paired(_, _, total) | Retained(Paired(_, _, total)) | Resampled(_, total):
+        case Proportion(_, total) | Paired(_, _, total) | Resampled(_, total):
             return total
+        case Retained(pairs) | RelativeDrop(pairs):
+            return pairs.total
         case Quantile(_, values) | Events(values) | Blocks(values) | Ratios(values) | Repeats(values):
             return len(values)
         case Quotient(over, under):
             return sample_size(over) + sample_size(under)
         case WorstOf(slices):
             return sum(sample_size(part) for part in slices.values())
+
+
+def paired(before: np.ndarray, after: np.ndarray) -> Paired:
+    """Return two models' hits on the same examples, each ``[n]`` of bool, as pairs."""
+    return Paired(int((before & ~after).sum()), int((~before & after).sum()), len(before), int(before.sum()))
+
+
+def ratio_of(over: Sample, under: Sample) -> Sample:
+    """Return the ratio of two models' samples of the same metric: paired wherever they were taken in pairs."""
+    match over, under:
+        case Exact(a), Exact(b):
+            return Exact(a / b if b else math.nan)
+        case Proportion(offset=0.0, scale=1.0, hits=a), Proportion(offset=0.0, scale=1.0, hits=b) if (
+            a is not None and b is not None
+        ):
+            return Retained(paired(b, a))
+        case Resampled(f, n), Resampled(g, m) if n == m:
+            return Resampled(lambda rows: _over(f(rows), g(rows)), n)
+        case Blocks(a), Blocks(b) if len(a) == len(b):
+            return Ratios(tuple(_over(one, other) for one, other in zip(a, b, strict=True)))
+        case WorstOf(a, lowest, least), WorstOf(b) if a.keys() == b.keys():
+            return WorstOf({name: ratio_of(a[name], b[name]) for name in a}, lowest, least)
+        case _:
+            return Quotient(over, under)
+
+
+def _over(one: float, other: float) -> float:
+    return one / other if other else math.nan

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ SHORTEST = 20
 """Fewer observations than this don't show how they depend on each other."""
 TAIL = 0.1
 """Of a high quantile's stream, dependence is measured on the slowest of this share, to see enough of them."""
-SPREAD = 0.7
+FEWEST_BLOCKS = 25
+SPREAD = 0.5
 """Of the prior on a mean's distance from the limit, in standard deviations of one block."""
 
 
@@ -186,18 +187,33 @@ def clustering(flags: np.ndarray) -> float:
 def mean_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
     """Return bounds on the mean of a stream of blocks, each one-sided and valid at any time.
 
-    Student's t, with its likelihood ratio mixed over a normal prior on the distance from the limit in standard
-    deviations (Lai, Annals of Statistics 4, 1976; Wang and Ramdas, Anytime-valid t-tests and confidence sequences,
-    Sequential Analysis 44, 2025). Blocks are taken to be normal; their dependence is measured, as above.
+    As ``rounds_bounds``, for as many blocks as their autocorrelation leaves independent. Infinite for fewer than
+    ``FEWEST_BLOCKS`` of them, which don't show it.
     """
     import numpy as np
 
+    if len(values) < FEWEST_BLOCKS:
+        return -math.inf, math.inf
+    return _mean_bounds(values, len(values) / autocorrelation_time(np.asarray(values)), confidence)
+
+
+def rounds_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
+    """Return bounds on the mean of independent normal values, each one-sided and valid at any time.
+
+    Student's t, with its likelihood ratio mixed over a normal prior on the distance from the limit in standard
+    deviations (Lai, Annals of Statistics 4, 1976; Wang and Ramdas, Anytime-valid t-tests and confidence sequences,
+    Sequential Analysis 44, 2025).
+    """
+    return _mean_bounds(values, len(values), confidence)
+
+
+def _mean_bounds(values: tuple[float, ...], independent: float, confidence: float) -> tuple[float, float]:
     n = len(values)
     if n < 2:
         return -math.inf, math.inf
-    blocks = np.asarray(values, dtype=float)
-    centre, deviation = float(blocks.mean()), float(blocks.std(ddof=1))
-    reach = deviation * reach_in_deviations(n / autocorrelation_time(blocks), confidence)
+    centre = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
+    reach = deviation * reach_in_deviations(independent, confidence)
     return centre - reach, centre + reach
 
 
@@ -210,3 +226,12 @@ def reach_in_deviations(n: float, confidence: float) -> float:
     if power >= gain:
         return math.inf
     return math.sqrt((power - 1) / (1 - power / gain) * (n - 1) / n)
+
+
+def looks(most: int) -> Iterator[int]:
+    """Yield after how many observations, of ``most``, to look: after each at first, then after every 5 % more."""
+    n = 1
+    while n < most:
+        yield n
+        n = max(n + 1, math.ceil(n * 1.05))
+    yield most
