@@ -24,7 +24,14 @@ from deploycheck.verdict.samples import (
     sample_size,
     value_of,
 )
-from deploycheck.verdict.sequential import evidence_above, evidence_below, most_events, reach_in_deviations
+from deploycheck.verdict.sequential import (
+    autocorrelation_time,
+    clustering,
+    evidence_above,
+    evidence_below,
+    most_events,
+    reach_in_deviations,
+)
 
 MOST = 100_000_000
 """Past this many the answer is 'more than anyone has'."""
@@ -38,11 +45,9 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
             fewest = fewest_requests(1 - probability, confidence)
             if len(values) < fewest and value_of(sample) <= limit:
                 return f"{len(values)} requests can't decide it: at least {fewest} are needed"
-            return _said(
-                requests_to_decide(sum(value > limit for value in values), len(values), 1 - probability, confidence)
-            )
+            return _said(requests_to_decide(tuple(value > limit for value in values), 1 - probability, confidence))
         case Events(happened):
-            return _said(requests_to_decide(sum(happened), len(happened), limit, confidence))
+            return _said(requests_to_decide(happened, limit, confidence))
         case Blocks(values):
             return _said(blocks_to_decide(values, limit, confidence), "blocks like these")
         case Ratios(values):
@@ -65,7 +70,7 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
 
 
 def _said(more: int | None, what: str = "requests like these") -> str:
-    if more is None:
+    if not more:
         return "the limit lies within the interval, too close to the value to be told apart from it"
     return f"about {more:,} more {what} would decide it"
 
@@ -115,16 +120,24 @@ def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> b
     return max(evidence_below(events, n, limit), evidence_above(events, n, limit)) >= certain
 
 
-def requests_to_decide(events: int, total: int, limit: float, confidence: float) -> int | None:
-    """Return about how many more requests settle whether events are rarer than ``limit``, if they go on as they did."""
-    if not total:
+def requests_to_decide(happened: tuple[bool, ...], limit: float, confidence: float) -> int | None:
+    """Return about how many more requests settle whether events are rarer than ``limit``, if they go on as they did.
+
+    ``happened`` says of each so far, in order, whether it was one: they are taken to depend on each other as much.
+    """
+    import numpy as np
+
+    if not happened:
         return None
-    share, certain = events / total, -math.log(1 - confidence)
+    flags = np.asarray(happened, dtype=bool)
+    share, certain = float(flags.mean()), -math.log(1 - confidence)
+    thin = max(autocorrelation_time(flags.astype(float)), clustering(flags))
 
     def settled(n: int) -> bool:
-        return max(evidence_below(share * n, n, limit), evidence_above(share * n, n, limit)) >= certain
+        counts = share * n / thin, n / thin, limit
+        return max(evidence_below(*counts), evidence_above(*counts)) >= certain
 
-    return _more(total, settled)
+    return _more(len(happened), settled)
 
 
 def blocks_to_decide(values: tuple[float, ...], limit: float, confidence: float) -> int | None:
