@@ -35,6 +35,7 @@ def accuracy(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
 def _top(k: int) -> MetricFunction:
     @metric(f"accuracy.top{k}", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)
     def top(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
+        """Share of test examples whose label is among the k highest logits (scikit-learn's top-k accuracy)."""
         import numpy as np
 
         own = np.take_along_axis(outputs, labels[:, None], axis=1)
@@ -45,7 +46,6 @@ def _top(k: int) -> MetricFunction:
 
 
 top3, top5, top10 = _top(3), _top(5), _top(10)
-"""Share of test examples whose label is among the k highest logits (scikit-learn's ``top_k_accuracy_score``)."""
 
 
 @metric("accuracy.worst_class", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)

@@ -87,10 +87,11 @@ def _clopper_pearson(successes: int, total: int, confidence: float) -> tuple[flo
 def _paired(lost: int, gained: int, total: int, confidence: float) -> tuple[float, float]:
     """Bounds on a difference of paired proportions, melded from those on the two discordant shares.
 
-    The upper bound is a quantile of the difference between what Clopper and Pearson's upper bound on the one
-    share and their lower bound on the other are distributed as over all confidences (Fay, Proschan and Brittain,
-    Biometrics 71, 2015; for pairs, Fay and Lumbard, Statistics in Medicine 40, 2021). Examples on which both
-    agree carry no variance, so it is far tighter than an unpaired comparison.
+    ``lost`` of all and ``gained`` of the rest are two independent binomials. The upper bound is a quantile of the
+    drop when the one share is drawn as Clopper and Pearson's upper bound is distributed over all confidences, and
+    the other as their lower bound (Fay, Proschan and Brittain, Biometrics 71, 2015; for pairs, Fay and Lumbard,
+    Statistics in Medicine 40, 2021). Examples on which both agree carry no variance, so it is far tighter than an
+    unpaired comparison.
     """
     return -_most_lost(gained, lost, total, confidence), _most_lost(lost, gained, total, confidence)
 
@@ -102,11 +103,11 @@ def _most_lost(lost: int, gained: int, total: int, confidence: float) -> float:
     if not total:
         return math.inf
     levels = (np.arange(POINTS) + 0.5) / POINTS
-    least_gained = special.betaincinv(gained, total - gained + 1, levels) if gained else np.zeros(1)
+    least = special.betaincinv(gained, total - lost - gained + 1, levels) if gained else np.zeros(1)
 
     def certain(drop: float) -> bool:
-        shares = np.clip(drop + least_gained, 0.0, 1.0)
-        below = special.betainc(lost + 1, total - lost, shares) if lost < total else (shares >= 1).astype(float)
+        most = np.clip((drop + least) / (1 + least), 0.0, 1.0)  # drop = lost - gained' * (1 - lost)
+        below = special.betainc(lost + 1, total - lost, most) if lost < total else (most >= 1).astype(float)
         return float(below.mean()) >= confidence
 
     inside, outside = -1.0, 1.0

@@ -31,9 +31,9 @@ def resampled_bounds(sample: Resampled, confidence: float) -> tuple[float, float
     drawn = (random.integers(0, sample.size, sample.size) for _ in range(RESAMPLES if sample.size else 0))
     found = np.array([sample.statistic(rows) for rows in drawn])
     found = np.sort(found[np.isfinite(found)])
-    if len(found) < FEWEST_DEFINED * RESAMPLES or found[0] == found[-1]:
-        return -math.inf, math.inf
     value = sample.statistic(np.arange(sample.size))
+    if len(found) < FEWEST_DEFINED * RESAMPLES or found[0] == found[-1] or not math.isfinite(value):
+        return -math.inf, math.inf
     below = (np.searchsorted(found, value) + np.searchsorted(found, value, side="right")) / 2 / len(found)
     bias = special.ndtri(np.clip(below, 1 / len(found), 1 - 1 / len(found)))
     acceleration = _acceleration(sample, random)

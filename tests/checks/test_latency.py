@@ -5,11 +5,32 @@ from dataclasses import replace
 
 import pytest
 
-from deploycheck.checks.latency import cold_start, errors, latency, memory, parity, recompilations, throughput
+from deploycheck.checks.latency import (
+    cold_start,
+    error_rate,
+    errors,
+    latency,
+    memory,
+    parity,
+    recompilations,
+    speedup,
+    throughput,
+)
 from deploycheck.checks.metric import MetricFunction
 from deploycheck.language.threshold import parse_threshold
 from deploycheck.serving.report import LoadReport
-from deploycheck.verdict import Blocks, Exact, Measurement, Outcome, Quantile, decide, value_of
+from deploycheck.verdict import (
+    Blocks,
+    Events,
+    Exact,
+    Measurement,
+    Outcome,
+    Quantile,
+    Ratios,
+    decide,
+    ratio_of,
+    value_of,
+)
 
 LOAD = LoadReport(
     latencies_s=tuple(number / 1000 for number in range(100, 0, -1)),  # 100 ms down to 1 ms
@@ -45,7 +66,7 @@ def test_a_request_that_failed_took_forever() -> None:
     ("doubt", "outcome"), [("", Outcome.FAIL), ("the client was late", Outcome.UNDECIDED)], ids=["sure", "doubtful"]
 )
 def test_latencies_that_could_be_the_clients_fault_fail_nothing(doubt: str, outcome: Outcome) -> None:
-    measured = latency.measure(load=replace(LOAD, doubt=doubt), percentile=0.5)
+    measured = latency.measure(load=replace(LOAD, latencies_s=(0.1,) * 60, doubt=doubt), percentile=0.5)
     threshold = parse_threshold("<= 1 ms", latency.word)
     assert decide(measured, threshold, 0.95).outcome is outcome
     assert decide(measured, parse_threshold("<= 1 s", latency.word), 0.95).outcome is Outcome.PASS
@@ -75,3 +96,25 @@ def test_what_is_known_exactly_is_taken_from_the_report(metric: MetricFunction, 
 def test_served_outputs_that_are_no_numbers_never_pass_for_parity() -> None:
     measured = parity.measure(load=replace(LOAD, largest_difference=math.nan))
     assert decide(measured, parse_threshold("<= 1e-3", parity.word), 0.95).outcome is Outcome.ERROR
+
+
+def test_the_error_rate_is_the_share_of_requests_that_never_came_back() -> None:
+    report = replace(LOAD, latencies_s=(0.001, math.inf, 0.001, 0.001))
+    assert error_rate.measure(load=report).sample == Events((False, True, False, False))
+
+
+def test_a_speedup_is_the_ratio_of_two_throughputs_round_by_round() -> None:
+    half = replace(LOAD, requests_per_s=tuple(rate / 2 for rate in LOAD.requests_per_s))
+    sample = ratio_of(speedup.measure(load=LOAD).sample, speedup.measure(load=half).sample)
+    assert sample == Ratios((2.0,) * 4)
+    assert value_of(sample) == pytest.approx(2)
+
+
+def test_what_disturbed_the_machine_is_counted_and_said_where_nothing_could_be_decided() -> None:
+    report = replace(LOAD, latencies_s=(), disturbed=("other processes took 40% of the machine",) * 3)
+    measured = latency.measure(load=report, percentile=0.99)
+    verdict = decide(measured, parse_threshold("<= 1 ms", latency.word), 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "disturbed 3 times" in verdict.reason
+    assert "other processes took 40%" in verdict.reason
+    assert "disturbed 3 times" in measured.note

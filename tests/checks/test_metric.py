@@ -53,7 +53,7 @@ def test_every_subject_may_be_asked_for(subject: str) -> None:
 
 @pytest.mark.parametrize("parameters", ["lables", "labels, model", "*labels_", "**anything", "self, labels"])
 def test_a_parameter_that_nothing_makes_is_refused_by_name(parameters: str) -> None:
-    with pytest.raises(TypeError, match=r"metric 'odd' asks for \['\w+'\]; there are \[.*'trained_outputs'.*\]"):
+    with pytest.raises(TypeError, match=r"metric 'odd' asks for \['\w+'\]; there are \[.*'reference_outputs'.*\]"):
         metric("odd", **DECLARED)(taking(parameters))
 
 
@@ -85,10 +85,15 @@ def test_a_declaration_that_cannot_work_is_refused(declared: dict[str, Any], par
         metric("odd", **{**DECLARED, **declared})(taking(parameters))
 
 
-def test_the_built_in_metrics_are_those_of_the_four_families() -> None:
+def test_the_built_in_metrics_are_those_of_the_five_families() -> None:
     assert {each.word.name: each.word.direction for each in pytest_deploycheck_metrics()} == {
         "missing_values": "lower", "duplicates_across_splits": "lower", "smallest_class": "higher",
         "accuracy": "higher", "accuracy.worst_class": "higher", "learned": "higher", "accuracy_drop": "lower",
+        "accuracy.top3": "higher", "accuracy.top5": "higher", "accuracy.top10": "higher",
+        "accuracy.over_seeds": "higher", "agreement": "higher",
+        "precision.macro": "higher", "recall.macro": "higher", "f1.macro": "higher", "f1.micro": "higher",
+        "auc": "higher", "log_loss": "lower", "perplexity": "lower", "bits_per_byte": "lower",
+        "calibration_error": "lower", "error_rate": "lower", "speedup": "higher",
         "size": "lower", "size_ratio": "lower", "parameters": "lower",
         "latency": "lower", "throughput": "higher", "errors": "lower", "parity": "lower", "cold_start": "lower",
         "memory": "lower", "recompilations": "lower",

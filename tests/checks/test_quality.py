@@ -132,26 +132,26 @@ def test_labels_that_are_all_the_same_let_nothing_be_concluded() -> None:
 def test_a_drop_is_positive_where_the_variant_is_worse() -> None:
     trained = logits([*LABELS[:9], 0])  # all right but the last
     measured = accuracy_drop.measure(LABELS, OUTPUTS, trained)
-    assert measured.sample == Paired(lost=2, gained=0, total=10)
+    assert measured.sample == Paired(lost=2, gained=0, total=10, right=9)
     assert value_of(measured.sample) == pytest.approx(0.2)
     assert measured.note == "2 answers turned wrong and 0 right, of 10"
 
 
 def test_a_drop_is_negative_where_the_variant_is_better() -> None:
     measured = accuracy_drop.measure(LABELS, logits(list(LABELS)), OUTPUTS)
-    assert measured.sample == Paired(lost=0, gained=3, total=10)
+    assert measured.sample == Paired(lost=0, gained=3, total=10, right=7)
     assert value_of(measured.sample) == pytest.approx(-0.3)
 
 
 def test_what_both_got_wrong_in_different_ways_is_no_change() -> None:
     measured = accuracy_drop.measure(np.array([0, 0, 1]), logits([1, 0, 0]), logits([2, 0, 1]))
-    assert measured.sample == Paired(lost=1, gained=0, total=3)
+    assert measured.sample == Paired(lost=1, gained=0, total=3, right=2)
 
 
 def test_an_answer_that_turned_into_no_number_is_lost() -> None:
     outputs = logits(list(LABELS))
     outputs[3] = np.nan
-    assert accuracy_drop.measure(LABELS, outputs, logits(list(LABELS))).sample == Paired(1, 0, 10)
+    assert accuracy_drop.measure(LABELS, outputs, logits(list(LABELS))).sample == Paired(1, 0, 10, 10)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=50))

@@ -71,6 +71,8 @@ METRICS = (
     _metric("cold_start", Dimension.TIME, "lower", "serve"),
     _metric("memory", Dimension.SIZE, "lower", "serve"),
     _metric("recompilations", Dimension.COUNT, "lower", "serve"),
+    _metric("speedup", Dimension.MULTIPLE, "higher", "serve"),
+    _metric("calibration_error", Dimension.PROPORTION, "lower", "train", "compress"),
     _metric("missing_values", Dimension.COUNT, "lower", "data"),
     _metric("duplicates_across_splits", Dimension.COUNT, "lower", "data"),
     _metric("smallest_class", Dimension.PROPORTION, "higher", "data"),

@@ -230,7 +230,9 @@ NUMBERS = st.one_of(
 def thresholds(draw: st.DrawFn, dimensions: tuple[Dimension, ...] = tuple(Dimension)) -> tuple[Threshold, Metric]:
     measured = metric(draw(st.sampled_from(dimensions)))
     relation = draw(st.sampled_from(["", "of", "over", "x"]))
-    units = {"of": ["%"], "x": ["x"]}.get(relation, list(UNITS[measured.dimension]))
+    own = list(UNITS[measured.dimension])
+    of = own if measured.dimension is Dimension.DIFFERENCE else ["%"]
+    units = {"of": of, "x": ["x"]}.get(relation, own)
     number, unit, name = draw(NUMBERS), draw(st.sampled_from(units)), draw(NAMES)
     tail = "" if not relation else name if relation == "x" else f"{relation} {name}"
     hundredths = draw(st.integers(5000, 9999)) / 100

@@ -181,7 +181,7 @@ def test_a_matrix_may_not_drop_a_check_of_the_standard(compressed: Project, matr
 
 @pytest.mark.parametrize(
     "asked",
-    ["samples: 1000", "slices: {writer: all}", "baseline: required"],
+    ["samples: 1000", "slices: {by: writer}", "baseline: required"],
     ids=["samples", "slices", "baseline"],
 )
 def test_what_the_long_form_of_a_standard_asks_may_not_be_dropped(standard: Project, asked: str) -> None:

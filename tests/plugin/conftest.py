@@ -126,9 +126,9 @@ SERVE = """\
 serve:
   variants: [int8]
   batching: {max_size: 2}
-  load: {rate: 100 /s, requests: 320}
+  load: {rate: 100 /s, requests: 1000}
   expect:
-    latency.p99: "<= 5 s"
+    latency.p90: "<= 5 s"
     errors: "== 0"
     parity: "<= 1e-3"
     recompilations: "== 0"

@@ -47,7 +47,7 @@ def test_another_seed_splits_otherwise() -> None:
 @pytest.mark.parametrize(
     ("loaded", "message"),
     [
-        (np.zeros(3), "expected a pair"),
+        (np.zeros(3), r"expected \(inputs, labels\)"),
         (({"y": np.zeros(3)}, np.zeros(3, int)), r"gives the inputs \['y'\], the model declares \['x'\]"),
         ((np.zeros((3, 1)), np.zeros(2, int)), "different lengths"),
         ((np.zeros((3, 1)), np.array([0.5, 1, 2])), "expected class numbers"),

@@ -1,0 +1,108 @@
+"""What is said of a call that is too close, and that it is true."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploycheck.language import Dimension, Threshold
+from deploycheck.verdict import (
+    Blocks,
+    Events,
+    Measurement,
+    Outcome,
+    Paired,
+    Proportion,
+    Quantile,
+    Ratios,
+    Repeats,
+    Resampled,
+    Sample,
+    WorstOf,
+    decide,
+    fewest_examples,
+    may_be_settled,
+)
+
+
+def threshold(comparator: str, value: float) -> Threshold:
+    return Threshold(comparator, value, "", Dimension.NUMBER)
+
+
+SLOW_NOW_AND_THEN = tuple(0.1 if n % 125 == 60 else 0.001 for n in range(1000))
+NOISY = tuple((100 + 8 * np.random.default_rng(0).standard_normal(30)).tolist())
+
+
+@pytest.mark.parametrize(
+    ("sample", "asked", "said"),
+    [
+        (
+            Quantile(0.99, (0.001,) * 200),
+            threshold("<=", 0.02),
+            "200 requests can't decide it: at least 377",
+        ),
+        (Quantile(0.99, SLOW_NOW_AND_THEN), threshold("<=", 0.02), r"about [\d,]+ more requests like these"),
+        (Events((False,) * 500), threshold("<=", 0.001), r"about [\d,]+ more requests like these"),
+        (Blocks(NOISY), threshold(">=", 99.0), r"about [\d,]+ more blocks like these"),
+        (Ratios((1.2, 1.3, 1.1, 1.25) * 3), threshold(">=", 1.19), r"about [\d,]+ more rounds like these"),
+        (Repeats((0.97, 0.98)), threshold(">=", 0.97), "2 seeds are too few to tell: 3 at least"),
+        (Repeats((0.96, 0.98, 0.97)), threshold(">=", 0.97), "more seeds would narrow it"),
+        (Proportion(98, 100), threshold(">=", 0.97), r"about [\d,]+ more examples like these"),
+        (Paired(5, 0, 700, 690), threshold("<=", 0.01), r"about [\d,]+ more examples like these"),
+        (Resampled(lambda _: 1.0, 50), threshold(">=", 0.9), "every resample of the examples scores the same"),
+        (
+            WorstOf({"a": Proportion(99, 100), "b": Proportion(9, 9)}, at_least=30),
+            threshold(">=", 0.9),
+            "slice b has 9 examples, at least 30 are asked for",
+        ),
+        (
+            WorstOf({"a": Proportion(990, 1000), "b": Proportion(47, 50)}),
+            threshold(">=", 0.9),
+            r"slice b: about [\d,]+ more examples",
+        ),
+    ],
+)
+def test_a_close_call_says_what_would_decide_it(sample: Sample, asked: Threshold, said: str) -> None:
+    verdict = decide(Measurement(sample), asked, 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert re.search(said, verdict.reason)
+
+
+@pytest.mark.parametrize(
+    ("sample", "grown"),
+    [
+        (Quantile(0.99, SLOW_NOW_AND_THEN), lambda n: Quantile(0.99, (SLOW_NOW_AND_THEN * (n // 1000 + 1))[:n])),
+        (Proportion(98, 100), lambda n: Proportion(round(0.98 * n), n)),
+    ],
+)
+def test_that_many_more_do_decide_it(sample: Sample, grown) -> None:
+    asked = threshold("<=", 0.02) if isinstance(sample, Quantile) else threshold(">=", 0.97)
+    reason = decide(Measurement(sample), asked, 0.95).reason
+    more = int(re.search(r"about ([\d,]+) more", reason)[1].replace(",", ""))  # type: ignore[index]
+    now = 1000 if isinstance(sample, Quantile) else 100
+    assert decide(Measurement(grown(int(now + 1.1 * more))), asked, 0.95).outcome is not Outcome.UNDECIDED
+    assert decide(Measurement(grown(now + more // 2)), asked, 0.95).outcome is Outcome.UNDECIDED
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.01, 0.1, 0.5]))
+def test_what_is_decided_may_be_settled(happened: list[bool], limit: float) -> None:
+    asked = threshold("<=", limit)
+    sample = Events(tuple(happened))
+    settled = decide(Measurement(sample), asked, 0.95).outcome is not Outcome.UNDECIDED
+    assert may_be_settled(sample, asked, 0.95) or not settled
+    stream = Quantile(1 - limit, tuple(1.0 if flag else 0.0 for flag in happened))
+    between = threshold("<=", 0.5)
+    settled = decide(Measurement(stream), between, 0.95).outcome is not Outcome.UNDECIDED
+    assert may_be_settled(stream, between, 0.95) or not settled
+
+
+@pytest.mark.parametrize(("limit", "fewest"), [(0.97, 99), (0.99, 299), (0.9, 29), (0.999, 2995)])
+def test_a_test_set_has_a_least_size_for_its_threshold(limit: float, fewest: int) -> None:
+    asked = threshold(">=", limit)
+    assert fewest_examples(asked, 0.95) == fewest
+    assert decide(Measurement(Proportion(fewest, fewest)), asked, 0.95).outcome is Outcome.PASS
+    assert decide(Measurement(Proportion(fewest - 1, fewest - 1)), asked, 0.95).outcome is Outcome.UNDECIDED
