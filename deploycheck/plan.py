@@ -99,6 +99,8 @@ STEPS_OF_SUBJECTS: Mapping[str, tuple[str, ...]] = {
 
 EXAMPLES = frozenset({"labels", "outputs", "reference_outputs"})
 """What a metric looks at that is measured on test examples, any of which it could be given."""
+OWN = frozenset({"labels", "outputs"})
+"""What a metric looks at that a spec defines itself."""
 COMPARABLE = EXAMPLES | {"artifact", "reference_artifact", "load"}
 """What there is of another variant too, or of the baseline."""
 
@@ -109,6 +111,7 @@ def make_plan(spec: Spec, id: str, subjects: Mapping[str, frozenset[str]]) -> Pl
     ``id`` is the spec's own, to which its checks' are relative; ``subjects`` maps a metric's name to what it
     looks at.
     """
+    subjects = {**subjects, **dict.fromkeys(spec.metrics, OWN)}
     variants = (TRAINED, *(spec.compress.variants if spec.compress else ()))
     served = spec.serve.variants if spec.serve else ()
     checks = tuple(_checks(spec, id, variants, served, subjects))
@@ -226,6 +229,7 @@ def unbuilt(spec: Spec, subjects: Mapping[str, frozenset[str]], methods: frozens
 
     ``subjects`` maps the metrics that are installed to what they look at; ``methods`` are the compression methods.
     """
+    subjects = {**subjects, **dict.fromkeys(spec.metrics, OWN)}
     found: list[tuple[tuple[str | int, ...], str]] = []
     if spec.optimize:
         found.append((("optimize",), "`optimize` searches"))

@@ -15,6 +15,8 @@ from deploycheck.language.vocabulary import Vocabulary
 
 TRAINED, BASELINE = "trained", "baseline"
 MEANINGS = {TRAINED: "the model before compression", BASELINE: "what is promoted now"}
+ANSWERS = frozenset({"labels", "outputs"})
+"""Arguments of a metric that measuring fills in."""
 METHODS = ("quantize", "prune", "distill")
 POLICIES = ("smallest", "fastest", "most_accurate")
 
@@ -34,6 +36,18 @@ def names(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mist
         *_known(data, ("serve", "runtime"), vocabulary.runtimes, "runtime"),
         *_registry(data, vocabulary),
     ]
+
+
+def own_metrics(data: dict[str, Any], root: Path, builtin: Vocabulary) -> list[Mistake]:
+    """Check the metrics that a spec defines itself: their code, and that their names are free."""
+    mistakes = []
+    for name in _mapping(data, "metrics"):
+        mistakes += _code(data, ("metrics", name, "use"), root, ANSWERS)
+        if isinstance(name, str) and builtin.find(name):
+            mistakes.append(
+                Mistake(("metrics", name), f"{name!r} is a metric already", "name yours otherwise", key=True)
+            )
+    return mistakes
 
 
 def standard(data: dict[str, Any]) -> list[Mistake]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -19,9 +20,9 @@ from deploycheck.language.errors import Place, SpecError, SpecErrors, did_you_me
 from deploycheck.language.expect import Expectation, Mistake, expectations, understood
 from deploycheck.language.resolve import Cell, resolve
 from deploycheck.language.source import Document, Path_
-from deploycheck.language.spec import Compress, Data, Model, Optimize, Promote, Serve, Train, Tree, Waiver
+from deploycheck.language.spec import Compress, Data, Model, Optimize, OwnMetric, Promote, Serve, Train, Tree, Waiver
 from deploycheck.language.tighten import loosened
-from deploycheck.language.vocabulary import Vocabulary
+from deploycheck.language.vocabulary import Metric, Vocabulary
 
 _KEY = re.compile(r"""^\ufeff?["']?([A-Za-z_][\w-]*)["']?\s*:""", re.MULTILINE)
 
@@ -44,6 +45,7 @@ class Spec:
     compress: Compress | None
     serve: Serve | None
     promote: Promote | None
+    metrics: dict[str, OwnMetric]
     waive: dict[str, Waiver]
     expectations: tuple[Expectation, ...]
     cell: Cell
@@ -96,7 +98,9 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
         incomplete = {"missing"} if "model" not in cell.data else set()
         details = [detail for detail in error.errors(include_url=False) if detail["type"] not in incomplete]
         errors += [_located(detail, cell) for detail in details if not _is_mistyped(detail, details)]
+    builtin, vocabulary = vocabulary, vocabulary.extended(_own_metrics(cell.data))
     expected, mistakes = expectations(cell.data, vocabulary)
+    mistakes += crosscheck.own_metrics(cell.data, root, builtin)
     mistakes += crosscheck.names(cell.data, root, vocabulary)
     mistakes += crosscheck.structure(cell.data, expected, cell.chain[0].data)
     errors += _mistakes(cell, mistakes)
@@ -114,6 +118,16 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
         path=path, label=cell.label, digest="sha256:" + hashlib.sha256(content.encode()).hexdigest(),
         expectations=tuple(expected), cell=cell, **sections,
     )  # fmt: skip
+
+
+def _own_metrics(data: dict[str, Any]) -> dict[str, Metric]:
+    """Return the metrics that a spec defines itself; those that are no metrics are reported as such."""
+    sections = data.get("metrics")
+    found = {}
+    for name, section in sections.items() if isinstance(sections, dict) else ():
+        with contextlib.suppress(ValidationError):
+            found[str(name)] = OwnMetric.model_validate(section).word(name)
+    return found
 
 
 def _empty(data: Any, path: Path_ = ()) -> Iterator[Path_]:

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from deploycheck.language.names import IMPORT_PATH
 from deploycheck.language.threshold import ThresholdError, parse_quantity
-from deploycheck.language.vocabulary import Dimension
+from deploycheck.language.vocabulary import Dimension, Metric
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Name = Annotated[StrictStr, Field(pattern=NAME)]
@@ -306,6 +306,24 @@ def _day(value: Any) -> Any:
     raise PydanticCustomError("day", "expected a day as YYYY-MM-DD")
 
 
+class OwnMetric(Section):
+    """A metric of the user's own: a callable of the test split's ``labels`` and a variant's ``outputs``.
+
+    ``proportion``: it returns which examples count, ``[n]`` of bool; ``mean``: a number for each, ``[n]``;
+    ``statistic``: one number of all it is given, which is computed anew on resampled examples.
+    """
+
+    use: ImportPath
+    arguments: Arguments = Field(default={}, alias="with")
+    kind: Literal["proportion", "mean", "statistic"]
+    direction: Literal["higher", "lower"]
+
+    def word(self, name: str) -> Metric:
+        """Return the metric as the language knows it."""
+        dimension = Dimension.PROPORTION if self.kind == "proportion" else Dimension.NUMBER
+        return Metric(name, dimension, self.direction, frozenset({"train", "compress"}))
+
+
 class Waiver(Section):
     """A check that may fail for now."""
 
@@ -330,6 +348,7 @@ class Tree(Section):
     compress: Compress | None = None
     serve: Serve | None = None
     promote: Promote | None = None
+    metrics: dict[Name, OwnMetric] = {}
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = None
     waive: dict[str, Waiver] = {}
 

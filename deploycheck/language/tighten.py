@@ -43,7 +43,7 @@ def loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) ->
     own = [_Asked(check, confidence, cell) for check in expected if check.variant is None]
     waive = cell.data.get("waive")
     waived = set(waive) if isinstance(waive, dict) else set()
-    errors = _confidence(cell, confidence)
+    errors = [*_confidence(cell, confidence), *_redefined(cell)]
     above: dict[str, list[_Asked]] = {}
     for asked in (*standards, *own):
         above.setdefault(_key(asked.check), []).append(asked)
@@ -114,6 +114,24 @@ def _confidence(cell: Cell, confidence: float) -> list[SpecError]:
             what = f"a confidence of {confidence:.4g} is lower than {least}"
             errors.append(SpecError(what, cell.place(("confidence",)), "raise it"))
     return errors
+
+
+def _redefined(cell: Cell) -> list[SpecError]:
+    """A metric that a standard defines stays what it is: another of its name could make any threshold easy."""
+    errors = []
+    own = _metrics(cell.data)
+    for document in cell.chain[1:]:
+        for name, metric in _metrics(document.data).items():
+            if own.get(name) != metric:
+                place = document.place(("metrics", name))
+                what = f"the metric {name!r} is defined at {place.file}:{place.line} already"
+                errors.append(SpecError(what, cell.place(("metrics", name)), "name yours otherwise"))
+    return errors
+
+
+def _metrics(data: Mapping[str, Any]) -> dict[str, Any]:
+    found = data.get("metrics")
+    return found if isinstance(found, dict) else {}
 
 
 def _effective(chain: Sequence[Mapping[str, Any]], default: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -72,6 +72,10 @@ class Vocabulary:
     compressors: frozenset[str] = frozenset()
     runtimes: frozenset[str] = frozenset()
     registries: frozenset[str] = frozenset()
+
+    def extended(self, own: Mapping[str, Metric]) -> Vocabulary:
+        """Return the vocabulary with a spec's own metrics; those that are here already stay what they are."""
+        return replace(self, metrics={**own, **self.metrics}) if own else self
 
     def find(self, name: str) -> tuple[Metric, float | None] | None:
         """Return the metric that a name in ``expect`` means, with its percentile (0..1) for a family."""

@@ -10,9 +10,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from deploycheck.checks import MetricFunction
+from deploycheck.checks.own import own_metric
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.threshold import RELATIVE
 from deploycheck.plan import BASELINE, TRAINED, Check, Plan, Step, is_difference
+from deploycheck.runner.code import load_object
 from deploycheck.runner.extensions import Extensions
 from deploycheck.runner.machine import Machine
 from deploycheck.runner.registries import open_registry
@@ -152,7 +155,7 @@ class Runner:
 
     def measure(self, plan: Plan, check: Check) -> Measurement:
         """Return what a check's metric measures, doing the steps it needs first."""
-        metric = self.extensions.metrics[check.family]
+        metric = self._metric(plan, check)
         if "load" in metric.subjects and check.against:
             duel = report.read(self.step(plan, check.needs[0]).artifact.path)
             return measure_load(metric, check, *(duel[name] for name in (check.variant or "", check.against)))
@@ -164,6 +167,13 @@ class Runner:
             first, second = self._sliced(plan, check, given), self._sliced(plan, check, other)
             return replace(first, sample=ratio_of(first.sample, second.sample))
 
+    def _metric(self, plan: Plan, check: Check) -> MetricFunction:
+        """Return the metric of a check: one that is installed, or the spec's own."""
+        own = plan.spec.metrics.get(check.family)
+        if own is None:
+            return self.extensions.metrics[check.family]
+        return own_metric(check.family, own, load_object(own.use, self.root, check.id), check.id)
+
     def _given(self, plan: Plan, check: Check, subjects: frozenset[str], variant: str | None) -> dict[str, Any]:
         """Return what a metric looks at, by the name of its parameter."""
         given = {subject: self._subject(plan, subject, variant, check.against) for subject in subjects}
@@ -171,7 +181,7 @@ class Runner:
 
     def _sliced(self, plan: Plan, check: Check, given: Mapping[str, Any]) -> Measurement:
         """Measure on all examples, or on each slice of them."""
-        metric = self.extensions.metrics[check.family]
+        metric = self._metric(plan, check)
         if check.slices is None:
             return metric.measure(**given)
         test = self._subject(plan, "dataset", None, None).splits["test"]

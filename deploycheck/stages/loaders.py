@@ -1,7 +1,12 @@
-"""The built-in data loaders: each gives ``(inputs, labels)`` from a file."""
+"""The built-in data loaders: each gives ``(inputs, labels, columns)`` from a file.
+
+``columns`` names those that are no inputs, by which the examples can be sliced.
+"""
 
 from __future__ import annotations
 
+import csv as csv_reader
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +14,23 @@ import numpy as np
 
 from deploycheck.errors import DeploycheckError
 
+Columns = dict[str, np.ndarray]
 
-def npz(path: Path, *, labels: str = "labels") -> tuple[dict[str, np.ndarray], np.ndarray]:
+
+def npz(path: Path, *, labels: str = "labels", columns: Sequence[str] = ()) -> tuple[Any, np.ndarray, Columns]:
     """Read a NumPy archive: the array named ``labels``, every other array an input of that name."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError) as error:
         raise DeploycheckError(f"can't be read as an npz archive: {error}", where=str(path)) from error
-    return _apart(arrays, labels, path)
+    facts = _picked(arrays, columns, path)
+    return *_apart(_without(arrays, columns), labels, path), facts
 
 
-def csv(path: Path, *, labels: str, delimiter: str = ",", input: str = "") -> tuple[Any, np.ndarray]:
+def csv(
+    path: Path, *, labels: str, delimiter: str = ",", input: str = "", columns: Sequence[str] = ()
+) -> tuple[Any, np.ndarray, Columns]:
     """Read numbers under a header line: column ``labels``, every other column a feature, in file order.
 
     An empty cell is a missing value (NaN). Each column is an input of its name, or, where ``input`` is given,
@@ -33,10 +43,14 @@ def csv(path: Path, *, labels: str, delimiter: str = ",", input: str = "") -> tu
     except (OSError, ValueError, IndexError) as error:
         raise DeploycheckError(f"can't be read as CSV: {error}", where=str(path)) from error
     table = np.atleast_1d(table)
-    return _tabular({name: table[name] for name in table.dtype.names or ()}, labels, input, path)
+    facts = _texts(path, delimiter, columns)
+    numbers = {name: table[name] for name in table.dtype.names or ()}
+    return *_tabular(_without(numbers, columns), labels, input, path), facts
 
 
-def parquet(path: Path, *, labels: str, input: str = "") -> tuple[Any, np.ndarray]:
+def parquet(
+    path: Path, *, labels: str, input: str = "", columns: Sequence[str] = ()
+) -> tuple[Any, np.ndarray, Columns]:
     """Read a Parquet table of numbers, as ``csv`` does; needs ``deploycheck[parquet]``."""
     try:
         from pyarrow import ArrowException
@@ -49,8 +63,28 @@ def parquet(path: Path, *, labels: str, input: str = "") -> tuple[Any, np.ndarra
         table = reader.read_table(path)
     except (OSError, ArrowException) as error:
         raise DeploycheckError(f"can't be read as Parquet: {error}", where=str(path)) from error
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    return _tabular(columns, labels, input, path)
+    arrays = {name: table[name].to_numpy() for name in table.column_names}
+    facts = _picked(arrays, columns, path)
+    return *_tabular(_without(arrays, columns), labels, input, path), facts
+
+
+def _picked(arrays: Columns, columns: Sequence[str], path: Path) -> Columns:
+    missing = [name for name in columns if name not in arrays]
+    if missing:
+        known = ", ".join(arrays)
+        raise DeploycheckError(f"no column or array {missing[0]!r} to slice by; there are: {known}", where=str(path))
+    return {name: arrays[name] for name in columns}
+
+
+def _without(arrays: Columns, columns: Sequence[str]) -> Columns:
+    return {name: array for name, array in arrays.items() if name not in columns}
+
+
+def _texts(path: Path, delimiter: str, columns: Sequence[str]) -> Columns:
+    """Read columns of a CSV file as text."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = [row for row in csv_reader.reader(file, delimiter=delimiter) if row]
+    return _picked({name.strip(): np.array([row[at] for row in rows]) for at, name in enumerate(header)}, columns, path)
 
 
 def _apart(columns: dict[str, np.ndarray], labels: str, path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
