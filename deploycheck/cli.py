@@ -1,11 +1,14 @@
-"""The ``deploycheck`` command: serve an artifact, look at a registry, promote on evidence, print the schemas."""
+"""The ``deploycheck`` command: serve an artifact, look at a registry, promote on evidence, weigh thresholds."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
+import uuid
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +17,9 @@ from typing import TYPE_CHECKING
 from deploycheck.errors import DeploycheckError
 
 if TYPE_CHECKING:
+    from deploycheck.plan import Plan
     from deploycheck.registry import Promotion, Registry
+    from deploycheck.runner.run import Runner
 
 CACHE = Path(".deploycheck")
 
@@ -71,6 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("evidence", type=Path, help="the JSON that --deploycheck-evidence wrote")
     promote.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help=f"default: {CACHE}")
     promote.set_defaults(run=_promote)
+
+    lint = commands.add_parser("lint", help="say which thresholds can't be decided, before anything is run")
+    lint.add_argument("specs", type=Path, nargs="+", metavar="SPEC", help="spec files, or folders of them")
+    lint.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help=f"default: {CACHE}")
+    lint.set_defaults(run=_lint)
+
+    noise = commands.add_parser("noise", help="measure a model against itself: the smallest regression seen here")
+    noise.add_argument("spec", type=Path, metavar="SPEC")
+    noise.add_argument("--variant", help="default: the first that the spec serves")
+    noise.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help=f"default: {CACHE}")
+    noise.set_defaults(run=_noise)
 
     schema = commands.add_parser("schema", help="print a JSON Schema")
     schema.add_argument("of", choices=["spec", "evidence"])
@@ -172,6 +188,96 @@ def _promote(parsed: argparse.Namespace) -> int:
         print("\n".join([spec.id, *(f"  {line}" for line in conclusion(spec))]))
     done = all(spec.decision is Decision.PROMOTED for spec in moved.specs if spec.target)
     return 0 if done and not problems else 1
+
+
+def _runner(parsed: argparse.Namespace) -> Runner:
+    from deploycheck.runner.extensions import builtin_extensions
+    from deploycheck.runner.run import Runner
+
+    def progress(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    return Runner(Path.cwd(), parsed.cache.absolute(), uuid.uuid4().hex, builtin_extensions(), progress)
+
+
+def _plans(file: Path, runner: Runner) -> list[Plan]:
+    from deploycheck.language import load
+    from deploycheck.plan import plans_of
+
+    path = file.absolute()
+    if not path.is_relative_to(runner.root):
+        hint = f"go to the project it is in, such as {path.parent}"
+        raise DeploycheckError("lies outside of this folder", where=str(file), hint=hint)
+    extensions = runner.extensions
+    specs = load(path, runner.root, extensions.vocabulary)
+    file_id = path.relative_to(runner.root).as_posix()
+    return plans_of(specs, file_id, extensions.subjects, frozenset(extensions.compressors))
+
+
+def _spec_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files given, and those in the folders given that say that they are specs."""
+    from deploycheck.language import is_spec
+
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        files = sorted(file for suffix in ("yaml", "yml") for file in path.rglob(f"*.{suffix}"))
+        found += [file for file in files if is_spec(file.read_text(encoding="utf-8", errors="replace"))]
+    if not found:
+        raise DeploycheckError("no spec is there", where=", ".join(map(str, paths)))
+    return found
+
+
+def _lint(parsed: argparse.Namespace) -> int:
+    from deploycheck.language import SpecErrors
+    from deploycheck.runner.lint import lint
+    from deploycheck.runner.noise import floors_of
+    from deploycheck.stages import data
+
+    runner = _runner(parsed)
+    counts = Counter[str]()
+    unseen = []
+    for file in _spec_files(parsed.specs):
+        try:
+            plans = _plans(file, runner)
+        except SpecErrors as error:
+            print(error)
+            counts["error"] += len(error.errors)
+            continue
+        for plan in plans:
+            found = runner.found(plan, "data")
+            test = data.read(found.path).splits["test"] if found else None
+            unseen += [] if found else [plan.id]
+            for finding in lint(runner, plan, test, floors_of(plan, runner.cache)):
+                print(f"{finding.severity}: {finding.error}")
+                counts[finding.severity] += 1
+    if unseen:
+        command = f"pytest --deploycheck -m data {' '.join(map(str, parsed.specs))}"
+        print(f"not loaded yet, so that the size of its test set isn't known: {', '.join(unseen)}\n  {command}")
+    print(", ".join(f"{counts[kind]} {kind}{'' if counts[kind] == 1 else 's'}" for kind in ("error", "warning")))
+    return 1 if counts["error"] else 0
+
+
+def _noise(parsed: argparse.Namespace) -> int:
+    from deploycheck.evidence.show import with_interval
+    from deploycheck.language import Dimension
+    from deploycheck.runner.noise import measure_noise, remember
+
+    runner = _runner(parsed)
+    plans = _plans(parsed.spec, runner)
+    if len(plans) != 1:
+        raise DeploycheckError(f"it holds {len(plans)} specs, expected one", where=str(parsed.spec))
+    noise = measure_noise(runner, plans[0], parsed.variant)
+    disturbed = f", {noise.disturbed} disturbed ones taken again" if noise.disturbed else ""
+    print(f"{plans[0].id}: {noise.variant} against itself, {noise.schedule}{disturbed}")
+    for floor in noise.floors:
+        ratio = with_interval(floor.ratio, floor.low, floor.high, Dimension.MULTIPLE)
+        seen = f"{floor.smallest:.1%}" if floor.smallest < math.inf else "none"
+        print(f"  {floor.metric:14}{ratio:30}smallest regression that a gate here can see: {seen}")
+    print(f"written to {remember(noise, plans[0], runner.cache)}: deploycheck lint warns of thresholds within it")
+    return 0
 
 
 def _schema(parsed: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploycheck.language import Expectation, Spec, SpecError, Threshold
+from deploycheck.language import Expectation, Spec, SpecError, SpecErrors, Threshold
 from deploycheck.language.spec import Slices
 
 TRAINED, BASELINE = "trained", "baseline"
@@ -103,6 +103,17 @@ OWN = frozenset({"labels", "outputs"})
 """What a metric looks at that a spec defines itself."""
 COMPARABLE = EXAMPLES | {"artifact", "reference_artifact", "load"}
 """What there is of another variant too, or of the baseline."""
+
+
+def plans_of(
+    specs: Iterable[Spec], file_id: str, subjects: Mapping[str, frozenset[str]], methods: frozenset[str]
+) -> list[Plan]:
+    """Return the plans of a file's specs; raise ``SpecErrors`` for what can't be run in them."""
+    specs = tuple(specs)
+    errors = [error for spec in specs for error in unbuilt(spec, subjects, methods)]
+    if errors:
+        raise SpecErrors(errors)
+    return [make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, subjects) for spec in specs]
 
 
 def make_plan(spec: Spec, id: str, subjects: Mapping[str, frozenset[str]]) -> Plan:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.language import SpecErrors, is_spec, load, near_miss
+from deploycheck.language import is_spec, load, near_miss
 from deploycheck.language.expect import SECTIONS
-from deploycheck.plan import Plan, make_plan, unbuilt
+from deploycheck.plan import Plan, plans_of
 from deploycheck.plugin.items import CheckItem, SpecFile
 from deploycheck.runner.extensions import Extensions, merged, merged_metrics
 
@@ -84,12 +84,8 @@ class Gate:
         """Return the plans of a spec file; raise ``SpecErrors`` for what is wrong, or can't be run, in it."""
         self.refused.add(path)
         specs = load(path, self.root, self.extensions.vocabulary)
-        methods, subjects = frozenset(self.extensions.compressors), self.extensions.subjects
-        errors = [error for spec in specs for error in unbuilt(spec, subjects, methods)]
-        if errors:
-            raise SpecErrors(errors)
+        plans = plans_of(specs, file_id, self.extensions.subjects, frozenset(self.extensions.compressors))
         self.refused.remove(path)
-        plans = [make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, subjects) for spec in specs]
         self.plans.update({plan.id: plan for plan in plans})
         return plans
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploycheck.checks import MetricFunction
 from deploycheck.checks.own import own_metric
@@ -24,10 +24,13 @@ from deploycheck.serving import report
 from deploycheck.store import Artifact, Building, Store, fingerprint, open_artifact
 from deploycheck.verdict import Measurement, Paired, RelativeDrop, WorstOf, ratio_of, value_of
 
+if TYPE_CHECKING:
+    from deploycheck.stages.examples import Examples
+
 RUNS_KEPT = 5
 RENEW_BEFORE = timedelta(days=90)
 """An exported program that can be loaded for less than this is exported anew."""
-ANEW_IN_EACH_RUN = frozenset({"load", "duel"})
+ANEW_IN_EACH_RUN = frozenset({"load", "duel", "noise"})
 """Kinds of steps whose result is of one run: what is timed is never taken from another."""
 
 
@@ -121,15 +124,8 @@ class Runner:
         return open_artifact(version.path)
 
     def _find_or_make(self, work: Work, store: Store) -> Done:
-        step = work.step
-        make, decided_by = MAKERS[step.kind]
-        key = fingerprint(
-            {
-                "step": step.kind,
-                "made from": {name: work.inputs[name].digest for name in step.needs},
-                **decided_by(work),
-            }
-        )
+        step, key = work.step, _key(work)
+        make, _ = MAKERS[step.kind]
         marker = self.folder / "failed" / key
         if marker.exists():
             raise NotReached(f"not reached: {marker.read_text()} failed")
@@ -153,21 +149,25 @@ class Runner:
         )  # fmt: skip
         return Done(artifact, reused, time.monotonic() - began)
 
+    def found(self, plan: Plan, name: str) -> Artifact | None:
+        """Return the artifact of a step that needs no other, if it lies in the store; it isn't made here."""
+        step = plan.steps[name]
+        work = Work(plan, step, {}, self.root, self.extensions, self.report, self.machine)
+        return self.store.find(step.kind, _key(work))
+
     def measure(self, plan: Plan, check: Check) -> Measurement:
         """Return what a check's metric measures, doing the steps it needs first."""
-        metric = self._metric(plan, check)
+        metric = self.metric_of(plan, check)
         if "load" in metric.subjects and check.against:
             duel = report.read(self.step(plan, check.needs[0]).artifact.path)
             return measure_load(metric, check, *(duel[name] for name in (check.variant or "", check.against)))
         given = self._given(plan, check, metric.subjects, check.variant)
         with self.machine.working():
-            if check.against is None or is_difference(metric.subjects):
-                return _in_unit(self._sliced(plan, check, given), check)
-            other = self._given(plan, check, metric.subjects, check.against)
-            first, second = self._sliced(plan, check, given), self._sliced(plan, check, other)
-            return replace(first, sample=ratio_of(first.sample, second.sample))
+            one = check.against is None or is_difference(metric.subjects)
+            other = given if one else self._given(plan, check, metric.subjects, check.against)
+            return measure_examples(metric, check, self._examples(plan, check), given, other)
 
-    def _metric(self, plan: Plan, check: Check) -> MetricFunction:
+    def metric_of(self, plan: Plan, check: Check) -> MetricFunction:
         """Return the metric of a check: one that is installed, or the spec's own."""
         own = plan.spec.metrics.get(check.family)
         if own is None:
@@ -179,21 +179,12 @@ class Runner:
         given = {subject: self._subject(plan, subject, variant, check.against) for subject in subjects}
         return given if check.percentile is None else {**given, "percentile": check.percentile}
 
-    def _sliced(self, plan: Plan, check: Check, given: Mapping[str, Any]) -> Measurement:
-        """Measure on all examples, or on each slice of them."""
-        metric = self._metric(plan, check)
+    def _examples(self, plan: Plan, check: Check) -> Examples | None:
+        """Return the test examples, where a check cuts them into slices."""
         if check.slices is None:
-            return metric.measure(**given)
-        test = self._subject(plan, "dataset", None, None).splits["test"]
-        found = {
-            name: metric.measure(**{subject: array[rows] for subject, array in given.items()})
-            for name, rows in test.slices(check.slices.by, f"{check.id}: slices").items()
-        }
-        samples = {name: part.sample for name, part in found.items()}
-        lowest = metric.word.direction == "higher"
-        worst = (min if lowest else max)(found, key=lambda name: value_of(samples[name]))
-        invalid = next((part.invalid for part in found.values() if part.invalid), "")
-        return Measurement(WorstOf(samples, lowest, check.slices.at_least), f"{check.slices.by} {worst}", invalid)
+            return None
+        test: Examples = self._subject(plan, "dataset", None, None).splits["test"]
+        return test
 
     def artifact_of(self, plan: Plan, variant: str | None) -> Artifact | None:
         """Return the exported artifact of a variant, if this run has it."""
@@ -235,6 +226,42 @@ class Runner:
                 return load_file(path(f"outputs[{variant}]") / "logits.safetensors")["logits"]
             case _:
                 return report.read(path(f"load[{variant}]"))[variant or ""]
+
+
+def measure_examples(
+    metric: MetricFunction, check: Check, examples: Examples | None, given: Mapping[str, Any], other: Mapping[str, Any]
+) -> Measurement:
+    """Return what a metric measures of what it is ``given``, or of that relative to ``other``.
+
+    Where the check has slices, it is measured on each of those of ``examples``.
+    """
+    first = _sliced(metric, check, examples, given)
+    if check.against is None or is_difference(metric.subjects):
+        return _in_unit(first, check)
+    return replace(first, sample=ratio_of(first.sample, _sliced(metric, check, examples, other).sample))
+
+
+def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, given: Mapping[str, Any]) -> Measurement:
+    """Measure on all examples, or on each slice of them."""
+    if check.slices is None or examples is None:
+        return metric.measure(**given)
+    found = {
+        name: metric.measure(**{subject: array[rows] for subject, array in given.items()})
+        for name, rows in examples.slices(check.slices.by, f"{check.id}: slices").items()
+    }
+    samples = {name: part.sample for name, part in found.items()}
+    lowest = metric.word.direction == "higher"
+    worst = (min if lowest else max)(found, key=lambda name: value_of(samples[name]))
+    invalid = next((part.invalid for part in found.values() if part.invalid), "")
+    return Measurement(WorstOf(samples, lowest, check.slices.at_least), f"{check.slices.by} {worst}", invalid)
+
+
+def _key(work: Work) -> str:
+    """Return a step's address: a digest of everything it is decided by."""
+    step = work.step
+    _, decided_by = MAKERS[step.kind]
+    made_from = {name: work.inputs[name].digest for name in step.needs}
+    return fingerprint({"step": step.kind, "made from": made_from, **decided_by(work)})
 
 
 def _in_unit(measurement: Measurement, check: Check) -> Measurement:

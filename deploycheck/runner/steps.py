@@ -275,6 +275,16 @@ def make_duel(work: Work, building: Building) -> Made:
     return {"models": {name: model.digest for name, model in models.items()}}
 
 
+def make_noise(work: Work, building: Building) -> Made:
+    """Serve an artifact twice, and measure it against itself in turn, as long as any two are compared."""
+    from deploycheck.runner.measure import compare
+
+    model = work.input("model")
+    with work.machine.timing():
+        compare(("A", model), ("B", model), _bench(work, building), building.out)
+    return {"model": model.digest}
+
+
 def _bench(work: Work, building: Building) -> Bench:
     """Return what a load is taken with; it ends when every check that needs this step is decided."""
     from deploycheck.runner.measure import Bench
@@ -308,6 +318,7 @@ MAKERS: Mapping[str, tuple[Callable[[Work, Building], Made], Callable[[Work], Ma
     "memory": (make_memory, decided_by_memory),
     "load": (make_load, decided_by_load),
     "duel": (make_duel, decided_by_load),
+    "noise": (make_noise, decided_by_load),
 }
 
 

@@ -110,7 +110,7 @@ def test_npz_csv_and_parquet_give_the_same_examples(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("x,labels\n0.5,0\n1.5,1\n2.5,0\n")
     parquet.write_table(pyarrow.table({"x": x, "labels": y}), tmp_path / "d.parquet")
     for load, name in ((loaders.npz, "d.npz"), (loaders.csv, "d.csv"), (loaders.parquet, "d.parquet")):
-        inputs, labels = load(tmp_path / name, labels="labels")
+        inputs, labels, _ = load(tmp_path / name, labels="labels")
         np.testing.assert_array_equal(inputs["x"], x)
         np.testing.assert_array_equal(labels, y)
 

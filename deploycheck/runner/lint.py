@@ -1,0 +1,118 @@
+"""What can be said of a valid spec before anything is run: thresholds that its samples can't decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deploycheck.language import SpecError
+from deploycheck.plan import EXAMPLES, Check, Plan, is_difference
+from deploycheck.runner.measure import MOST_ROUNDS, REQUESTS_A_TURN
+from deploycheck.runner.run import Runner, measure_examples
+from deploycheck.serving.report import LoadReport
+from deploycheck.verdict import Events, Outcome, Quantile, Resampled, Sample, WorstOf, decide, fewest_requests
+
+if TYPE_CHECKING:
+    from deploycheck.stages.examples import Examples
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A check that can't be decided as it stands (an error), or seldom (a warning)."""
+
+    severity: str
+    error: SpecError
+
+
+def lint(runner: Runner, plan: Plan, test: Examples | None, floors: Mapping[str, float]) -> Iterator[Finding]:
+    """Yield what is wrong with a plan's thresholds, each where it stands, with the number that would do.
+
+    ``test`` is the test split, where it is known; ``floors`` the smallest visible regression of each timed metric,
+    as a share, where it was measured. A threshold ``@ point`` asks for no certainty, and gets none.
+    """
+    for check in plan.checks:
+        if check.threshold is None or check.threshold.point:
+            continue
+        subjects = runner.metric_of(plan, check).subjects
+        if "load" in subjects:
+            yield from _budget(runner, plan, check)
+            yield from _noise(plan, check, floors)
+        elif test is not None and subjects <= EXAMPLES:
+            yield from _test_set(runner, plan, check, test)
+
+
+def _budget(runner: Runner, plan: Plan, check: Check) -> Iterator[Finding]:
+    """A percentile or a rate takes so many requests to show, even where none is slow and none fails."""
+    if check.threshold is None or plan.spec.serve is None:
+        return
+    percentile = {} if check.percentile is None else {"percentile": check.percentile}
+    match runner.metric_of(plan, check).measure(load=LoadReport(), **percentile).sample:
+        case Quantile(probability):
+            share = 1 - probability
+        case Events() if 0 < check.threshold.value < 1:
+            share = check.threshold.value
+        case _:
+            return
+    level = check.threshold.confidence or plan.spec.confidence
+    load = plan.spec.serve.load
+    if check.against:
+        budget, needed = MOST_ROUNDS * 2 * REQUESTS_A_TURN, fewest_requests(share, (1 + level) / 2)
+        what = f"at most {budget:,} requests compare two models, and it takes {needed:,} of each"
+        hint = "compare a lower percentile"
+    else:
+        budget, needed = load.requests, fewest_requests(share, level)
+        what = f"it takes {needed:,} requests, none of them over the limit, and there are {budget:,} at most"
+        hint = f"say `requests: {needed}` or more" + _lasting(load.scenario, needed, load.rate)
+    if needed > budget:
+        yield _error(plan, check, f"{check.metric} can't be decided at {level:.4g} confidence: {what}", hint)
+
+
+def _lasting(scenario: str, requests: int, rate: float) -> str:
+    return f", which takes {requests / rate:,.0f} s at {rate:g} /s" if scenario == "server" else ""
+
+
+def _noise(plan: Plan, check: Check, floors: Mapping[str, float]) -> Iterator[Finding]:
+    """A comparison that allows less than what an artifact differs from itself by would refuse an equal model."""
+    smallest = floors.get(check.metric) if check.against else None
+    if smallest is None or check.threshold is None:
+        return
+    worse = 1 - smallest if check.threshold.comparator.startswith(">") else 1 + smallest
+    allowed = check.threshold.value
+    inside = allowed > worse if check.threshold.comparator.startswith(">") else allowed < worse
+    if inside:
+        what = f"{check.threshold.text} lies within the noise of this machine: {smallest:.1%} is the least it can see"
+        hint = f"an equal model passes from {worse:.1%} on; or gate on a quieter machine"
+        yield Finding("warning", SpecError(what, plan.spec.place(*check.path), hint))
+
+
+def _test_set(runner: Runner, plan: Plan, check: Check, test: Examples) -> Iterator[Finding]:
+    """What even a model that never errs doesn't pass, the test set is too small for."""
+    if check.threshold is None:
+        return
+    metric = runner.metric_of(plan, check)
+    given = _without_error(test, metric.subjects)
+    measurement = measure_examples(metric, check, test if check.slices else None, given, given)
+    if measurement.invalid or _is_resampled(measurement.sample):
+        return  # nothing varies in a model without error, so that resampling says nothing
+    verdict = decide(measurement, check.threshold, plan.spec.confidence)
+    if verdict.outcome is not Outcome.PASS:
+        best = "a model equal to the one it is held to" if is_difference(metric.subjects) else "a model without error"
+        what = f"even {best} would not pass on the {len(test):,} test examples"
+        yield _error(plan, check, what, verdict.reason)
+
+
+def _without_error(test: Examples, subjects: frozenset[str]) -> dict[str, Any]:
+    import numpy as np
+
+    outputs = np.eye(max(2, int(test.labels.max()) + 1), dtype=np.float32)[test.labels]
+    return {subject: test.labels if subject == "labels" else outputs for subject in subjects}
+
+
+def _is_resampled(sample: Sample) -> bool:
+    parts = sample.slices.values() if isinstance(sample, WorstOf) else [sample]
+    return any(isinstance(part, Resampled) for part in parts)
+
+
+def _error(plan: Plan, check: Check, what: str, hint: str) -> Finding:
+    return Finding("error", SpecError(what, plan.spec.place(*check.path), hint))

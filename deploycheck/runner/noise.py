@@ -1,0 +1,125 @@
+"""The noise floor: what an artifact comes to when it is compared with itself (A/A)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deploycheck.checks import MetricFunction
+from deploycheck.errors import DeploycheckError
+from deploycheck.plan import TRAINED, Check, Plan, Step
+from deploycheck.runner.run import Runner
+from deploycheck.runner.steps import measure_load
+from deploycheck.serving import report
+from deploycheck.serving.report import LoadReport
+from deploycheck.verdict import Blocks, Quantile, bounds, value_of
+
+FILE = "noise.json"
+ALWAYS = ("throughput", "latency.p50", "latency.p99")
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A metric of two servers of one artifact: their ratio, with bounds, and what it can't tell from 1.
+
+    ``smallest`` is the smallest regression that can be seen, as a share; infinite where none can.
+    """
+
+    metric: str
+    ratio: float
+    low: float
+    high: float
+    smallest: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What was measured of a spec's variant, against itself."""
+
+    variant: str
+    schedule: str
+    disturbed: int
+    floors: tuple[Floor, ...]
+
+
+def measure_noise(runner: Runner, plan: Plan, variant: str | None) -> Noise:
+    """Serve a variant (the first that the spec serves) twice, and compare it with itself.
+
+    Raises ``DeploycheckError`` for a spec that serves nothing, or not this variant.
+    """
+    served = plan.spec.serve.variants if plan.spec.serve else ()
+    if not served or variant not in (None, *served):
+        what = f"it serves no {variant}" if served else "it has no `serve`: nothing in it is timed"
+        hint = f"there are: {', '.join(served)}" if served else ""
+        raise DeploycheckError(what, where=plan.id, hint=hint)
+    chosen = variant or served[0]
+    step = Step("noise", chosen, ("data", f"model[{chosen}]"))
+    done = runner.step(replace(plan, steps={**plan.steps, step.name: step}), step.name)
+    loads = report.read(done.artifact.path)
+    floors = tuple(
+        _floor(name, metric, percentile, (loads["A"], loads["B"]), plan.spec.confidence)
+        for name, metric, percentile in _timed(runner, plan)
+    )
+    return Noise(chosen, loads["A"].saturation, len(loads["A"].disturbed), floors)
+
+
+def _timed(runner: Runner, plan: Plan) -> Iterator[tuple[str, MetricFunction, float | None]]:
+    """Yield the metrics that compare two servers: the usual ones, and those that the spec has."""
+    vocabulary, metrics = runner.extensions.vocabulary, runner.extensions.metrics
+    for name in dict.fromkeys((*ALWAYS, *(check.metric for check in plan.checks))):
+        word = vocabulary.find(name)
+        if word is None or "load" not in metrics[word[0].name].subjects:
+            continue
+        metric, percentile = metrics[word[0].name], word[1]
+        blank = metric.measure(load=LoadReport(), **({} if percentile is None else {"percentile": percentile}))
+        if isinstance(blank.sample, Blocks | Quantile):
+            yield name, metric, percentile
+
+
+def _floor(
+    name: str, metric: MetricFunction, percentile: float | None, loads: tuple[LoadReport, LoadReport], confidence: float
+) -> Floor:
+    check = Check("", "", "serve", TRAINED, name, (), percentile=percentile)
+    sample = measure_load(metric, check, *loads).sample
+    low, high = bounds(sample, confidence)
+    smallest = 1 - low if metric.word.direction == "higher" else high - 1
+    return Floor(name, value_of(sample), low, high, smallest if math.isfinite(smallest) else math.inf)
+
+
+def remember(noise: Noise, plan: Plan, cache: Path) -> Path:
+    """Write what was measured beside that of other specs, for ``lint`` to read; return the file."""
+    file = cache / FILE
+    known = _read(file)
+    known[plan.id] = {
+        "variant": noise.variant,
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "smallest": {floor.metric: floor.smallest for floor in noise.floors if math.isfinite(floor.smallest)},
+    }
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{FILE}.{os.getpid()}")
+    partial.write_text(json.dumps(known, indent=1) + "\n")
+    partial.replace(file)
+    return file
+
+
+def floors_of(plan: Plan, cache: Path) -> Mapping[str, float]:
+    """Return the smallest visible regression of each metric, as far as it was measured for this spec."""
+    entry = _read(cache / FILE).get(plan.id)
+    return entry["smallest"] if entry else {}
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        known: dict[str, dict[str, Any]] = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        hint = "delete it, and measure again: deploycheck noise SPEC"
+        raise DeploycheckError(f"can't be read: {error}", where=str(file), hint=hint) from error
+    return known
