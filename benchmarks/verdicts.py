@@ -389,12 +389,12 @@ def main() -> None:
                 row.name,
                 row.truth,
                 f"{wrong[0]:.1%}",
-                f"{1 - own.passed - own.failed:.1%}",
+                f"{max(0.0, 1 - own.passed - own.failed):.1%}",
                 f"{own.samples:,.0f}",
             ]
             cells.append(f"{own.samples / best:.2f} x {best:,.0f}" if best else "all")
             for rule, error in zip(rules[1:], wrong[1:], strict=True):
-                undecided = [f"{1 - rule.passed - rule.failed:.1%}"] if rule is rules[1] else []
+                undecided = [f"{max(0.0, 1 - rule.passed - rule.failed):.1%}"] if rule is rules[1] else []
                 cells += [f"{error:.1%}", *undecided, f"{rule.samples:,.0f}"]
             cells += [""] * (len(COLUMNS) - len(cells))
             print("| " + " | ".join(cells) + " |", flush=True)

@@ -177,7 +177,7 @@ def calibration_error(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     probabilities = _softmax(outputs)
     confidence = probabilities.max(axis=-1)
     gap = confidence - (outputs.argmax(axis=-1) == labels)
-    bins = np.minimum((confidence * BINS).astype(np.int64, casting="unsafe"), BINS - 1)
+    bins = np.minimum((np.nan_to_num(confidence) * BINS).astype(np.int64), BINS - 1)
 
     def statistic(rows: np.ndarray) -> float:
         return float(np.abs(np.bincount(bins[rows], gap[rows], BINS)).sum() / len(rows))
