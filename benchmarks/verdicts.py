@@ -40,6 +40,7 @@ from deploycheck.verdict import (
     Sample,
     decide,
     looks,
+    ratio_of,
 )
 from deploycheck.verdict.sequential import fewest_events, most_events
 
@@ -70,6 +71,7 @@ class Row:
     share: float = 0.0
     deviation: float = 0.0
     fixed: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,33 @@ def speedup_rows() -> Iterator[Row]:
         )  # fmt: skip
 
 
+def _rounds(random: np.random.Generator, gates: int, n: int, ratio: float) -> np.ndarray:
+    """Draw rounds of two models on a machine that drifts: ``[gates, rounds, model, request]``."""
+    drift = 0.2 * normal(random, gates, n, 0.9)[:, :, None, None]
+    return log_normal(random, gates, n * 160).reshape(gates, n, 2, 80) * np.exp(drift) * np.array([[ratio], [1.0]])
+
+
+def _ratio_of_p99(rounds: np.ndarray) -> Sample:
+    size = rounds.shape[2]
+    sides = (tuple(rounds[:, side].ravel().tolist()) for side in (0, 1))
+    return ratio_of(*(Quantile(0.99, side, (size,) * len(rounds)) for side in sides))
+
+
+def ratio_rows() -> Iterator[Row]:
+    limit, rounds = 1.1, 60
+    for truth, ratio in (
+        ("just worse", 1.11),
+        ("just better", 1.09),
+        ("clearly better", 0.95),
+        ("clearly worse", 1.3),
+    ):
+        yield Row(
+            "p99 of baseline", truth, ratio <= limit, functools.partial(_rounds, ratio=ratio),
+            _ratio_of_p99,
+            threshold("<=", limit, Dimension.PROPORTION), rounds, None, alone=True,
+        )  # fmt: skip
+
+
 def accuracy_rows(n: int = 2000) -> Iterator[Row]:
     for truth, share in (
         ("just worse", 0.969),
@@ -279,6 +308,7 @@ def rows() -> Iterator[Row]:
     yield from throughput_rows()
     yield from throughput_rows(correlation=0.4)
     yield from speedup_rows()
+    yield from ratio_rows()
 
 
 # The rules
@@ -346,7 +376,7 @@ def run_chunk(task: tuple[int, int, int]) -> list[list[tuple[str, int]]]:
     index, seed, gates = task
     row = _ROWS[index]
     streams = row.draw(np.random.default_rng([index, seed]), gates, row.budget)
-    rules = [ours] if row.fixed else [ours, fixed, mlperf] if row.slow else [ours, fixed]
+    rules = [ours] if row.fixed or row.alone else [ours, fixed, mlperf] if row.slow else [ours, fixed]
     return [[(outcome.value, n) for outcome, n in (rule(row, stream) for stream in streams)] for rule in rules]
 
 
@@ -392,7 +422,7 @@ def main() -> None:
                 f"{max(0.0, 1 - own.passed - own.failed):.1%}",
                 f"{own.samples:,.0f}",
             ]
-            cells.append(f"{own.samples / best:.2f} x {best:,.0f}" if best else "all")
+            cells.append(f"{own.samples / best:.2f} x {best:,.0f}" if best else "all" if row.fixed else "")
             for rule, error in zip(rules[1:], wrong[1:], strict=True):
                 undecided = [f"{max(0.0, 1 - rule.passed - rule.failed):.1%}"] if rule is rules[1] else []
                 cells += [f"{error:.1%}", *undecided, f"{rule.samples:,.0f}"]

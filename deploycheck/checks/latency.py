@@ -31,7 +31,7 @@ def _noted(text: str, load: LoadReport) -> str:
 @metric("latency", dimension=Dimension.TIME, direction="lower", stages=STAGES, percentiles=True)
 def latency(load: LoadReport, percentile: float) -> Measurement:
     """Time from when a request should have left to its whole reply; a failed request took forever."""
-    sample = Quantile(percentile, load.latencies_s)
+    sample = Quantile(percentile, load.latencies_s, load.rounds)
     return Measurement(sample, _noted(load.schedule, load), doubt=load.doubt, disturbed=_disturbed(load))
 
 

@@ -7,11 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploycheck.language import SpecError
+from deploycheck.language.spec import Load
 from deploycheck.plan import EXAMPLES, Check, Plan, is_difference
 from deploycheck.runner.measure import MOST_ROUNDS, REQUESTS_A_TURN
 from deploycheck.runner.run import Runner, measure_examples
 from deploycheck.serving.report import LoadReport
-from deploycheck.verdict import Events, Outcome, Quantile, Resampled, Sample, WorstOf, decide, fewest_requests
+from deploycheck.verdict import (
+    Events,
+    Outcome,
+    Quantile,
+    Resampled,
+    Sample,
+    WorstOf,
+    decide,
+    fewest_requests,
+    fewest_rounds,
+    ratio_of,
+    sample_size,
+)
 
 if TYPE_CHECKING:
     from deploycheck.stages.examples import Examples
@@ -47,29 +60,35 @@ def _budget(runner: Runner, plan: Plan, check: Check) -> Iterator[Finding]:
     if check.threshold is None or plan.spec.serve is None:
         return
     percentile = {} if check.percentile is None else {"percentile": check.percentile}
+    level, load = check.threshold.confidence or plan.spec.confidence, plan.spec.serve.load
     match runner.metric_of(plan, check).measure(load=LoadReport(), **percentile).sample:
+        case Quantile(probability) if check.against:
+            budget, needed = _comparisons(probability), fewest_rounds(level)
+            what = f"so far out, {MOST_ROUNDS} rounds make {budget} comparisons of two models, and it takes {needed}"
+            hint = "compare a lower percentile"
         case Quantile(probability):
-            share = 1 - probability
-        case Events() if 0 < check.threshold.value < 1:
-            share = check.threshold.value
+            budget, needed = load.requests, fewest_requests(1 - probability, level)
+            what, hint = _requests(budget, needed, load)
+        case Events() if not check.against and 0 < check.threshold.value < 1:
+            budget, needed = load.requests, fewest_requests(check.threshold.value, level)
+            what, hint = _requests(budget, needed, load)
         case _:
             return
-    level = check.threshold.confidence or plan.spec.confidence
-    load = plan.spec.serve.load
-    if check.against:
-        budget, needed = MOST_ROUNDS * 2 * REQUESTS_A_TURN, fewest_requests(share, (1 + level) / 2)
-        what = f"at most {budget:,} requests compare two models, and it takes {needed:,} of each"
-        hint = "compare a lower percentile"
-    else:
-        budget, needed = load.requests, fewest_requests(share, level)
-        what = f"it takes {needed:,} requests, none of them over the limit, and there are {budget:,} at most"
-        hint = f"say `requests: {needed}` or more" + _lasting(load.scenario, needed, load.rate)
     if needed > budget:
         yield _error(plan, check, f"{check.metric} can't be decided at {level:.4g} confidence: {what}", hint)
 
 
-def _lasting(scenario: str, requests: int, rate: float) -> str:
-    return f", which takes {requests / rate:,.0f} s at {rate:g} /s" if scenario == "server" else ""
+def _requests(budget: int, needed: int, load: Load) -> tuple[str, str]:
+    what = f"it takes {needed:,} requests, none of them over the limit, and there are {budget:,} at most"
+    lasting = f", which takes {needed / load.rate:,.0f} s at {load.rate:g} /s" if load.scenario == "server" else ""
+    return what, f"say `requests: {needed}` or more{lasting}"
+
+
+def _comparisons(probability: float) -> int:
+    """Return how many ratios of a quantile all rounds of a comparison give."""
+    rounds = (2 * REQUESTS_A_TURN,) * MOST_ROUNDS
+    same = Quantile(probability, (1.0,) * sum(rounds), rounds)
+    return sample_size(ratio_of(same, same))
 
 
 def _noise(plan: Plan, check: Check, floors: Mapping[str, float]) -> Iterator[Finding]:

@@ -211,12 +211,13 @@ class _Side:
     variant: str
     client: Client
     latencies: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
 
     def report(self) -> LoadReport:
         """Return what was seen so far; the rates of a round are one."""
-        return LoadReport(latencies_s=tuple(self.latencies), requests_per_s=tuple(self.rates))
+        return LoadReport(tuple(self.latencies), tuple(self.rounds), requests_per_s=tuple(self.rates))
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,9 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
                 continue
             for side in (a, b):
                 own = [turn for other, turn in turns if other is side]
-                side.latencies += [latency for turn in own for latency in turn.sent.latencies_s]
+                seen = [latency for turn in own for latency in turn.sent.latencies_s]
+                side.latencies += seen
+                side.rounds.append(len(seen))
                 side.rates.append(sum(turn.busy.rates[0] for turn in own) / 2)
             if all_settled(of_kind(bench.goals, ROUNDS, a.report(), b.report()), a.report(), b.report()):
                 break

@@ -16,13 +16,15 @@ class LoadReport:
     """One artifact, served and measured.
 
     ``latencies_s`` are seconds from when each request should have left to its whole reply, in that order, ``inf``
-    for one that failed; ``requests_per_s`` are rates over consecutive blocks of a server kept busy; ``schedule``,
-    ``saturation`` and ``failures`` say in words how it was taken. ``doubt`` says why high latencies could be the
-    client's fault, where they could; ``disturbed`` is a line for each stretch that was taken again because the
-    machine was disturbed. ``largest_difference`` is between served outputs and the model in memory.
+    for one that failed; where two were measured in turn, ``rounds`` says how many of them each round holds.
+    ``requests_per_s`` are rates over consecutive blocks of a server kept busy; ``schedule``, ``saturation`` and
+    ``failures`` say in words how it was taken. ``doubt`` says why high latencies could be the client's fault, where
+    they could; ``disturbed`` is a line for each stretch that was taken again because the machine was disturbed.
+    ``largest_difference`` is between served outputs and the model in memory.
     """
 
     latencies_s: tuple[float, ...] = ()
+    rounds: tuple[int, ...] = ()
     schedule: str = ""
     doubt: str = ""
     requests_per_s: tuple[float, ...] = ()

@@ -6,7 +6,13 @@ sample into one-sided confidence bounds, and a threshold holds, fails or stays u
 
 from deploycheck.verdict.bounds import bounds
 from deploycheck.verdict.decide import Outcome, Verdict, decide, settle
-from deploycheck.verdict.needed import examples_to_decide, fewest_examples, fewest_requests, may_be_settled
+from deploycheck.verdict.needed import (
+    examples_to_decide,
+    fewest_examples,
+    fewest_requests,
+    fewest_rounds,
+    may_be_settled,
+)
 from deploycheck.verdict.samples import (
     Blocks,
     Events,
@@ -53,6 +59,7 @@ __all__ = [
     "examples_to_decide",
     "fewest_examples",
     "fewest_requests",
+    "fewest_rounds",
     "looks",
     "may_be_settled",
     "paired",

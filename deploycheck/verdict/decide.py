@@ -10,7 +10,7 @@ from enum import StrEnum
 from deploycheck.language.threshold import Threshold
 from deploycheck.verdict.bounds import bounds
 from deploycheck.verdict.needed import what_would_decide
-from deploycheck.verdict.samples import Exact, Measurement, sample_size, value_of
+from deploycheck.verdict.samples import Exact, Measurement, Ratios, sample_size, value_of
 
 
 class Outcome(StrEnum):
@@ -65,8 +65,8 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
     )
     if measurement.invalid:
         return replace(verdict, reason=measurement.invalid)
-    if measurement.disturbed and not sample_size(sample):
-        return replace(verdict, reason=measurement.disturbed)
+    if not sample_size(sample) and (measurement.disturbed or isinstance(sample, Ratios)):
+        return replace(verdict, reason=measurement.disturbed or "there are too few rounds to compare the two at all")
     if math.isnan(value):
         return replace(verdict, outcome=Outcome.ERROR, reason="the measured value is not a number")
     if _holds(threshold, low, high):

@@ -99,6 +99,11 @@ def fewest_requests(share: float, confidence: float) -> int:
     return _first(lambda n: most_events(n, share, confidence) >= 0) or MOST
 
 
+def fewest_rounds(confidence: float) -> int:
+    """Return the fewest rounds of two models that bound their ratio at all."""
+    return _first(lambda n: math.isfinite(reach_in_deviations(n, confidence))) or MOST
+
+
 def fewest_examples(threshold: Threshold, confidence: float) -> int | None:
     """Return the fewest test examples with which a proportion's threshold can be met; None where none can."""
     limit = threshold.value

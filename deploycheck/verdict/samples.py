@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+BEYOND = 2
+"""Rounds are put together until so many values of each lie beyond the quantile that two models are compared at."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,13 @@ class Resampled:
 class Quantile:
     """A stream, in the order it came, and which of its quantiles is meant.
 
-    ``values`` may hold ``inf``: a request that never came back is slower than any limit.
+    ``values`` may hold ``inf``: a request that never came back is slower than any limit. Where two were measured in
+    turn, ``rounds`` says how many of the values each round holds.
     """
 
     probability: float
     values: tuple[float, ...]
+    rounds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -251,10 +258,28 @@ def ratio_of(over: Sample, under: Sample) -> Sample:
             return Resampled(lambda rows: _over(f(rows), g(rows)), n)
         case Blocks(a), Blocks(b) if len(a) == len(b):
             return Ratios(tuple(_over(one, other) for one, other in zip(a, b, strict=True)))
+        case Quantile(probability, rounds=a), Quantile(rounds=b) if a and len(a) == len(b):
+            together = _rounds_together(probability, min(sum(a), sum(b)) / len(a))
+            ratios = tuple(map(_over, _by_batches(over, together), _by_batches(under, together)))
+            return Ratios(ratios) if all(map(math.isfinite, ratios)) else Quotient(over, under)
         case WorstOf(a, lowest, least), WorstOf(b) if a.keys() == b.keys():
             return WorstOf({name: ratio_of(a[name], b[name]) for name in a}, lowest, least)
         case _:
             return Quotient(over, under)
+
+
+def _rounds_together(probability: float, size: float) -> int:
+    """Return how many rounds of a size it takes for a quantile of them to have ``BEYOND`` values beyond it."""
+    return max(1, math.ceil(BEYOND / min(probability, 1 - probability) / max(size, 1)))
+
+
+def _by_batches(sample: Quantile, together: int) -> Iterator[float]:
+    """Yield the quantile of each batch of as many rounds; what is left over belongs to the last."""
+    ends = (0, *itertools.accumulate(sample.rounds))
+    batches = len(sample.rounds) // together
+    for batch in range(batches):
+        first, past = ends[batch * together], ends[-1 if batch == batches - 1 else (batch + 1) * together]
+        yield quantile(sample.values[first:past], sample.probability)
 
 
 def _over(one: float, other: float) -> float:
