@@ -75,7 +75,7 @@ def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
             reused=item.reused, seconds=round(item.seconds, 3),
         )
         for name, item in done.items()
-        if name in check.needs or name == f"model[{check.variant}]"
+        if name in check.needs or name in (f"model[{check.variant}]", f"model[{check.against}]")
     ]  # fmt: skip
 
 
