@@ -1,0 +1,80 @@
+"""Whether verdicts flip where the machine is noisy: one model, gated again and again beside a busy loop.
+
+    python benchmarks/noisy.py [--runs 30] [--gate "specs/digits.yaml::serve[int8]"]
+
+The busy loop is a process of its own that takes a core for one to four seconds, and rests for as long. Each run is a
+whole `pytest --deploycheck`; what isn't timed is found done after the first. A check that passed in one run and failed
+in another flipped, and the exit code is 1. Undecided is no flip: it says that the machine was too noisy to tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+LOOP = "while True: pass"
+
+
+def make_noise(over: threading.Event, seed: int) -> None:
+    """Have a busy process come and go until it is over."""
+    drawn = random.Random(seed)
+    while not over.is_set():
+        with subprocess.Popen([sys.executable, "-c", LOOP]) as loop:
+            over.wait(drawn.uniform(1, 4))
+            loop.kill()
+        over.wait(drawn.uniform(1, 4))
+
+
+def gate(ids: str, evidence: Path) -> dict[str, tuple[str, str]]:
+    """Run the gate once; return each timed check's verdict, and what was measured."""
+    command = [sys.executable, "-m", "pytest", "--deploycheck", f"--deploycheck-evidence={evidence}", "-q", ids]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    (spec,) = json.loads(evidence.read_text())["specs"]
+    return {
+        f"{check['stage']}::{check['metric']} {check['threshold']}": (check["verdict"], check["shown"])
+        for check in spec["checks"]
+        if check["interval"]
+    }
+
+
+def main() -> int:
+    """Gate again and again; print what each check came to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--gate", default="specs/digits.yaml::serve[int8]", help="what to gate, as pytest names it")
+    options = parser.parse_args()
+    seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    over = threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        evidence = Path(folder) / "evidence.json"
+        gate(options.gate, evidence)  # trained and exported, before there is any noise
+        noise = threading.Thread(target=make_noise, args=(over, 0))
+        noise.start()
+        try:
+            for run in range(1, options.runs + 1):
+                began = time.monotonic()
+                found = gate(options.gate, evidence)
+                for check, (verdict, _) in found.items():
+                    seen[check][verdict] += 1
+                shown = ", ".join(f"{verdict} {value}" for verdict, value in found.values())
+                print(f"{run}: {time.monotonic() - began:.0f} s: {shown}", flush=True)
+        finally:
+            over.set()
+            noise.join()
+    flipped = [check for check, verdicts in seen.items() if {"pass", "fail"} <= verdicts.keys()]
+    for check, verdicts in seen.items():
+        print(f"{check}: {', '.join(f'{number} {verdict}' for verdict, number in verdicts.items())}")
+    print(f"flipped between pass and fail: {', '.join(flipped) or 'none'}")
+    return 1 if flipped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
