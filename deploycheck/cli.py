@@ -25,7 +25,7 @@ CACHE = Path(".deploycheck")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 done, 1 refused, 2 called wrongly."""
+    """Run the command; return its exit code: 0 done, 1 refused, 2 called wrongly, 130 interrupted."""
     parsed = _parser().parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeploycheckError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # whoever read our output has seen enough
         _discard_output()
         return 0

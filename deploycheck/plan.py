@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploycheck.language import Expectation, Spec, SpecError, SpecErrors, Threshold
-from deploycheck.language.spec import Slices
+from deploycheck.language.spec import ANSWERS, Slices
 
 TRAINED, BASELINE = "trained", "baseline"
 COMPLETES = "completes"
@@ -99,8 +99,6 @@ STEPS_OF_SUBJECTS: Mapping[str, tuple[str, ...]] = {
 
 EXAMPLES = frozenset({"labels", "outputs", "reference_outputs"})
 """What a metric looks at that is measured on test examples, any of which it could be given."""
-OWN = frozenset({"labels", "outputs"})
-"""What a metric looks at that a spec defines itself."""
 COMPARABLE = EXAMPLES | {"artifact", "reference_artifact", "load"}
 """What there is of another variant too, or of the baseline."""
 
@@ -122,7 +120,7 @@ def make_plan(spec: Spec, id: str, subjects: Mapping[str, frozenset[str]]) -> Pl
     ``id`` is the spec's own, to which its checks' are relative; ``subjects`` maps a metric's name to what it
     looks at.
     """
-    subjects = {**subjects, **dict.fromkeys(spec.metrics, OWN)}
+    subjects = {**subjects, **dict.fromkeys(spec.metrics, ANSWERS)}
     variants = (TRAINED, *(spec.compress.variants if spec.compress else ()))
     served = spec.serve.variants if spec.serve else ()
     checks = tuple(_checks(spec, id, variants, served, subjects))
@@ -240,7 +238,7 @@ def unbuilt(spec: Spec, subjects: Mapping[str, frozenset[str]], methods: frozens
 
     ``subjects`` maps the metrics that are installed to what they look at; ``methods`` are the compression methods.
     """
-    subjects = {**subjects, **dict.fromkeys(spec.metrics, OWN)}
+    subjects = {**subjects, **dict.fromkeys(spec.metrics, ANSWERS)}
     found: list[tuple[tuple[str | int, ...], str]] = []
     if spec.optimize:
         found.append((("optimize",), "`optimize` searches"))

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from deploycheck.checks.metric import MetricFunction
 from deploycheck.errors import DeploycheckError
+from deploycheck.language.spec import ANSWERS, OwnMetric
 from deploycheck.verdict import Measurement, Proportion, Resampled
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from deploycheck.language.spec import OwnMetric
 
 NO_NUMBER = "it is no number"
 
@@ -46,7 +45,7 @@ def own_metric(name: str, section: OwnMetric, function: Callable[..., Any], wher
         bad = "" if np.isfinite(values).all() else f"{int((~np.isfinite(values)).sum())} of its values are no numbers"
         return Measurement(Resampled(lambda rows: float(values[rows].mean()), n), invalid=bad)
 
-    return MetricFunction(section.word(name), frozenset({"labels", "outputs"}), measure)
+    return MetricFunction(section.word(name), ANSWERS, measure)
 
 
 def _unexpected(section: OwnMetric, expected: str, value: Any, where: str) -> DeploycheckError:

@@ -10,13 +10,11 @@ from deploycheck.language.errors import did_you_mean
 from deploycheck.language.expect import Expectation, Mistake, written
 from deploycheck.language.names import IMPORT_PATH, SEEDED, check_import, optax_functions, wrong_arguments
 from deploycheck.language.source import Path_
-from deploycheck.language.spec import Split
+from deploycheck.language.spec import ANSWERS, Split
 from deploycheck.language.vocabulary import Vocabulary
 
 TRAINED, BASELINE = "trained", "baseline"
 MEANINGS = {TRAINED: "the model before compression", BASELINE: "what is promoted now"}
-ANSWERS = frozenset({"labels", "outputs"})
-"""Arguments of a metric that measuring fills in."""
 METHODS = ("quantize", "prune", "distill")
 POLICIES = ("smallest", "fastest", "most_accurate")
 

@@ -306,6 +306,10 @@ def _day(value: Any) -> Any:
     raise PydanticCustomError("day", "expected a day as YYYY-MM-DD")
 
 
+ANSWERS = frozenset({"labels", "outputs"})
+"""What a metric of the user's own is called with."""
+
+
 class OwnMetric(Section):
     """A metric of the user's own: a callable of the test split's ``labels`` and a variant's ``outputs``.
 

@@ -43,9 +43,14 @@ def csv(
     except (OSError, ValueError, IndexError) as error:
         raise DeploycheckError(f"can't be read as CSV: {error}", where=str(path)) from error
     table = np.atleast_1d(table)
-    facts = _texts(path, delimiter, columns)
-    numbers = {name: table[name] for name in table.dtype.names or ()}
-    return *_tabular(_without(numbers, columns), labels, input, path), facts
+    header, texts = _texts(path, delimiter)
+    facts = _picked(dict(zip(header, texts, strict=True)), columns, path)
+    numbers = {  # by place: NumPy has cleaned the names
+        name: table[name]
+        for name, written in zip(table.dtype.names or (), header, strict=False)
+        if written not in facts
+    }
+    return *_tabular(numbers, labels, input, path), facts
 
 
 def parquet(
@@ -80,11 +85,11 @@ def _without(arrays: Columns, columns: Sequence[str]) -> Columns:
     return {name: array for name, array in arrays.items() if name not in columns}
 
 
-def _texts(path: Path, delimiter: str, columns: Sequence[str]) -> Columns:
-    """Read columns of a CSV file as text."""
+def _texts(path: Path, delimiter: str) -> tuple[list[str], list[np.ndarray]]:
+    """Return the names and the columns of a CSV file as text."""
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = [row for row in csv_reader.reader(file, delimiter=delimiter) if row]
-    return _picked({name.strip(): np.array([row[at] for row in rows]) for at, name in enumerate(header)}, columns, path)
+    return [name.strip() for name in header], [np.array([row[at] for row in rows]) for at in range(len(header))]
 
 
 def _apart(columns: dict[str, np.ndarray], labels: str, path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
