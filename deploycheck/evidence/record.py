@@ -53,6 +53,31 @@ class CheckRecord(Record):
     shown: str = Field(default="", description="Value and interval as the summary prints them")
 
 
+class MachineRecord(Record):
+    """What the machine was like while a load lasted."""
+
+    others: float = Field(description="Share of the machine that other processes took, 0..1")
+    stolen: float = Field(description="Share of the machine that the host withheld, 0..1")
+    load_average: tuple[float, float] = Field(description="Over a minute, before and after")
+    frequency_hz: tuple[float, float] = Field(description="The mean of the cores', before and after; 0 if untold")
+
+
+class LoadRecord(Record):
+    """A variant served under load, and how that was taken."""
+
+    variant: str
+    requests: int = Field(description="Those whose latency counts")
+    schedule: str = Field(description="When requests left, and how many of them warmed the server up")
+    saturation: str = Field(description="How the server was kept busy")
+    requests_per_s: tuple[Number, ...] = Field(description="Over consecutive blocks of a server kept busy")
+    failed: int
+    failures: str = Field(description="Why requests failed, and how often")
+    doubt: str = Field(description="Why high latencies could be the client's fault, where they could")
+    disturbed: tuple[str, ...] = Field(description="A line for each stretch that was taken again, and why")
+    histogram: str = Field(description="Latencies in µs as an HDR histogram (V2, compressed, base64), which merges")
+    machine: MachineRecord | None = Field(description="Null where the system doesn't tell")
+
+
 class StepRecord(Record):
     """One step of work that the run did or found done."""
 
@@ -62,6 +87,7 @@ class StepRecord(Record):
     path: str
     reused: bool
     seconds: float
+    loads: tuple[LoadRecord, ...] = Field(default=(), description="What it measured, where it served a variant")
 
 
 class CandidateRecord(Record):

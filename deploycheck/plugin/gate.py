@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # what collecting needs is imported above, what running needs
 SUFFIXES = (".yaml", ".yml")
 PROGRESS_EVERY_S = 10.0
 REPORT_KEY = "deploycheck"
+WORDS = {"undecided": ("U", "UNDECIDED"), "warn": ("W", "WARN"), "waived": ("w", "WAIVED")}
+"""Verdicts that pytest has no letter and word for."""
 
 
 class Gate:
@@ -200,6 +202,13 @@ class Gate:
         for file, file_id in getattr(node, "workeroutput", {}).get(REPORT_KEY, ()):
             if not any(plan.id.partition("::")[0] == file_id for plan in self.plans.values()):
                 self.plans_of(Path(file), file_id)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """Show a verdict that is neither pass nor fail by its own letter and word."""
+        attached = getattr(report, REPORT_KEY, None)
+        verdict = attached["check"]["verdict"] if attached and report.when == "call" else ""
+        return (report.outcome, *WORDS[verdict]) if verdict in WORDS else None
 
     # deciding
 

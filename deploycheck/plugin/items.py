@@ -120,9 +120,10 @@ class CheckItem(pytest.Item):
         return str(error) if isinstance(error, DeploycheckError) else super()._repr_failure_py(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the check stands in its spec."""
+        """Return where the check stands in its spec, and its title; pytest would take the dots out of an id."""
         place = self.plan.spec.place(*self.check.path)
-        return self.gate.root / place.file, place.line - 1, self.nodeid
+        file, _, rest = self.nodeid.partition("::")
+        return self.gate.root / place.file, place.line - 1, f"{file}: {rest}"
 
 
 def _beyond_this_package(error: BaseException) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import date
+from pathlib import Path
 
-from deploycheck.evidence import CheckRecord, StepRecord
+from deploycheck.evidence import CheckRecord, LoadRecord, MachineRecord, StepRecord
 from deploycheck.evidence.show import BASE_UNITS, with_interval
 from deploycheck.plan import Check, Plan
-from deploycheck.runner.run import NoBaseline, Runner
+from deploycheck.runner.run import ANEW_IN_EACH_RUN, NoBaseline, Runner
+from deploycheck.serving import report
 from deploycheck.verdict import Outcome, decide, settle
 
 
@@ -73,10 +77,21 @@ def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
         StepRecord(
             step=name, key=item.artifact.key, digest=item.artifact.digest, path=str(item.artifact.path),
             reused=item.reused, seconds=round(item.seconds, 3),
+            loads=tuple(_loads(item.artifact.path)) if plan.steps[name].kind in ANEW_IN_EACH_RUN else (),
         )
         for name, item in done.items()
         if name in check.needs or name in (f"model[{check.variant}]", f"model[{check.against}]")
     ]  # fmt: skip
+
+
+def _loads(folder: Path) -> Iterator[LoadRecord]:
+    for variant, load in report.read(folder).items():
+        yield LoadRecord(
+            variant=variant, requests=len(load.latencies_s), schedule=load.schedule, saturation=load.saturation,
+            requests_per_s=load.requests_per_s, failed=load.failed, failures=load.failures, doubt=load.doubt,
+            disturbed=load.disturbed, histogram=load.histogram,
+            machine=MachineRecord(**asdict(load.machine)) if load.machine else None,
+        )  # fmt: skip
 
 
 def _finite(value: float) -> float | None:

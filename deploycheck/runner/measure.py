@@ -92,6 +92,7 @@ def measure(variant: str, model: Artifact, in_memory: np.ndarray, bench: Bench, 
 
 async def _ask(server: Any, variant: str, name: str, in_memory: np.ndarray, bench: Bench) -> LoadReport:
     from deploycheck.serving.load import COMPILATIONS, Client, session
+    from deploycheck.serving.quiet import conditions, read
 
     load = bench.serve.load
     async with session() as http:
@@ -99,9 +100,11 @@ async def _ask(server: Any, variant: str, name: str, in_memory: np.ndarray, benc
         before = await client.scrape()
         served = (await client.predict(bench.inputs, bench.serve.batching.max_size))["logits"]
         warm = await client.warm_up(bench.requests(), load.rate)
+        quiet = read(client.processes)
         sent = await _arrivals(client, variant, bench)
         server.check_alive()
         busy = await _busy(client, variant, bench)
+        machine = conditions(quiet, read(client.processes))
         after = await client.scrape()
     failed = Counter(sent.failures) + Counter(busy.failures)
     warmed = f"after {warm.requests} to warm up" + ("" if warm.steady else ", not steady by then")
@@ -119,6 +122,7 @@ async def _ask(server: Any, variant: str, name: str, in_memory: np.ndarray, benc
         peak_memory_bytes=after["deploycheck_process_peak_resident_memory_bytes"],
         recompilations=int(after[COMPILATIONS] - before[COMPILATIONS]),
         histogram=histogram(sent.latencies_s),
+        machine=machine,
     )
 
 
@@ -247,7 +251,7 @@ def compare(first: tuple[str, Artifact], second: tuple[str, Artifact], bench: Be
 
 async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], bench: Bench) -> dict[str, LoadReport]:
     from deploycheck.serving.load import Client, session
-    from deploycheck.serving.quiet import disturbance, read
+    from deploycheck.serving.quiet import conditions, disturbance, read
 
     disturbed: list[str] = []
     processes = [server.process.pid for server in servers.values()]
@@ -255,6 +259,7 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
         a, b = (_Side(name, Client(server.address, models[name], http, processes)) for name, server in servers.items())
         for side in (a, b):
             await side.client.warm_up(bench.requests(), bench.serve.load.rate)
+        began = read(a.client.processes)
         while len(a.rates) < MOST_ROUNDS and len(disturbed) < 2 * MOST_ROUNDS:
             bench.progress(f"serve: {a.variant} against {b.variant}, round {len(a.rates) + 1} of {MOST_ROUNDS} at most")
             before = read(a.client.processes)
@@ -274,6 +279,7 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
                 side.rates.append(sum(turn.busy.rates[0] for turn in own) / 2)
             if all_settled(of_kind(bench.goals, ROUNDS, a.report(), b.report()), a.report(), b.report()):
                 break
+        machine = conditions(began, read(a.client.processes))
     schedule = f"in turn A B B A, {len(a.rates)} rounds"
     return {
         side.variant: replace(
@@ -284,6 +290,7 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
             failures="; ".join(f"{number} x {reason}" for reason, number in side.failures.items()),
             disturbed=tuple(disturbed),
             histogram=histogram(side.latencies),
+            machine=machine,
         )
         for side in (a, b)
     }

@@ -62,18 +62,46 @@ def _frequency() -> float:
     return sum(found) / len(found) * 1e3 if found else 0.0
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What the machine was like between two readings.
+
+    ``others`` and ``stolen`` are shares of it that other processes took and the host withheld; ``load_average``
+    and ``frequency_hz`` are those before and after.
+    """
+
+    others: float
+    stolen: float
+    load_average: tuple[float, float]
+    frequency_hz: tuple[float, float]
+
+
+def conditions(before: Reading | None, after: Reading | None) -> Conditions | None:
+    """Return what the machine was like between two readings; None where nothing is known."""
+    if before is None or after is None or after.at <= before.at:
+        return None
+    capacity = (after.at - before.at) * (os.cpu_count() or 1)
+    others = (after.busy - before.busy) - (after.own - before.own)
+    return Conditions(
+        max(0.0, others / capacity),
+        (after.stolen - before.stolen) / capacity,
+        (before.load, after.load),
+        (before.frequency, after.frequency),
+    )
+
+
 def disturbance(before: Reading | None, after: Reading | None) -> str:
     """Return what disturbed the machine between two readings; empty where nothing did, or nothing is known."""
-    if before is None or after is None or after.at <= before.at:
+    found = conditions(before, after)
+    if found is None or before is None or after is None:
         return ""
-    capacity = (after.at - before.at) * (os.cpu_count() or 1)
-    tick = 1 / os.sysconf("SC_CLK_TCK")  # each counter is only as fine as that
-    others = (after.busy - before.busy) - (after.own - before.own)
-    stolen = after.stolen - before.stolen
-    if others - 2 * tick > MOST_TAKEN * capacity:
-        return f"other processes took {others / capacity:.0%} of the machine"
-    if stolen - tick > MOST_TAKEN * capacity:
-        return f"the host withheld {stolen / capacity:.0%} of the machine"
-    if after.frequency < MOST_SLOWED * before.frequency:
-        return f"the processor slowed from {before.frequency / 1e9:.2f} to {after.frequency / 1e9:.2f} GHz"
+    # Each counter is only as fine as a tick.
+    tick = 1 / os.sysconf("SC_CLK_TCK") / ((after.at - before.at) * (os.cpu_count() or 1))
+    began, ended = found.frequency_hz
+    if found.others - 2 * tick > MOST_TAKEN:
+        return f"other processes took {found.others:.0%} of the machine"
+    if found.stolen - tick > MOST_TAKEN:
+        return f"the host withheld {found.stolen:.0%} of the machine"
+    if ended < MOST_SLOWED * began:
+        return f"the processor slowed from {began / 1e9:.2f} to {ended / 1e9:.2f} GHz"
     return ""

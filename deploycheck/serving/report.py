@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deploycheck.serving.quiet import Conditions
+
 REPORT = "load.json"
 
 
@@ -20,7 +22,8 @@ class LoadReport:
     ``requests_per_s`` are rates over consecutive blocks of a server kept busy; ``schedule``, ``saturation`` and
     ``failures`` say in words how it was taken. ``doubt`` says why high latencies could be the client's fault, where
     they could; ``disturbed`` is a line for each stretch that was taken again because the machine was disturbed.
-    ``largest_difference`` is between served outputs and the model in memory.
+    ``largest_difference`` is between served outputs and the model in memory. ``histogram`` holds the latencies once
+    more as an HDR histogram, which merges with others; ``machine`` is what the machine was like meanwhile.
     """
 
     latencies_s: tuple[float, ...] = ()
@@ -37,6 +40,7 @@ class LoadReport:
     peak_memory_bytes: float = 0.0
     recompilations: int = 0
     histogram: str = ""
+    machine: Conditions | None = None
 
 
 def write(reports: Mapping[str, LoadReport], folder: Path) -> None:
@@ -48,7 +52,11 @@ def write(reports: Mapping[str, LoadReport], folder: Path) -> None:
 def read(folder: Path) -> dict[str, LoadReport]:
     """Read what ``write`` wrote."""
     loaded: dict[str, dict[str, Any]] = json.loads((folder / REPORT).read_text())
-    return {variant: LoadReport(**_tuples(fields)) for variant, fields in loaded.items()}
+    return {variant: _report(**_tuples(fields)) for variant, fields in loaded.items()}
+
+
+def _report(*, machine: dict[str, Any] | None, **fields: Any) -> LoadReport:
+    return LoadReport(**fields, machine=Conditions(**_tuples(machine)) if machine else None)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from deploycheck.verdict.bounds import bounds
 from deploycheck.verdict.decide import Outcome, Verdict, decide, settle
 from deploycheck.verdict.needed import (
     examples_to_decide,
-    fewest_examples,
     fewest_requests,
     fewest_rounds,
     may_be_settled,
@@ -57,7 +56,6 @@ __all__ = [
     "bounds",
     "decide",
     "examples_to_decide",
-    "fewest_examples",
     "fewest_requests",
     "fewest_rounds",
     "looks",

@@ -104,14 +104,6 @@ def fewest_rounds(confidence: float) -> int:
     return _first(lambda n: math.isfinite(reach_in_deviations(n, confidence))) or MOST
 
 
-def fewest_examples(threshold: Threshold, confidence: float) -> int | None:
-    """Return the fewest test examples with which a proportion's threshold can be met; None where none can."""
-    limit = threshold.value
-    if threshold.comparator not in (">=", ">") or not 0 < limit < 1:
-        return 1 if limit <= 0 else None
-    return math.ceil(math.log(1 - confidence) / math.log(limit) - 1e-9)
-
-
 def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> bool:
     """Whether a stream could be decided by now, were its observations independent: cheap to ask after each of them."""
     match sample:

@@ -113,11 +113,19 @@ def test_a_slice_of_ten_is_undecided_not_green(project: Project, by: str, least:
     )
     spec = SPEC.replace("digits_data:digits", "wards:loaded")
     project.write(spec.replace('    accuracy: ">= 90 %"\n', SLICED.format(by=by, least=least)))
-    project.run("spec.yaml::train", "--junitxml=junit.xml")
+    result = project.run("spec.yaml::train", "-v", "--junitxml=junit.xml", "--deploycheck-evidence=report.md")
     record = check(project, "accuracy", "train")
     assert record["verdict"] == verdict
     assert said in record["reason"]
-    assert f'value="{verdict}"' in (project.pytester.path / "junit.xml").read_text()
+    word = {"pass": "PASSED", "undecided": "UNDECIDED"}[verdict]
+    result.stdout.fnmatch_lines([f"spec.yaml::train::accuracy {word} *", f"train *accuracy *{verdict} *"])
+    junit = (project.pytester.path / "junit.xml").read_text()
+    assert f'value="{verdict}"' in junit
+    if verdict == "undecided":
+        result.stdout.fnmatch_lines(["undecided: accuracy is * the standard is >= 60 %", f"*{said}*"])
+        assert "undecided: accuracy is" in junit
+        assert said in junit
+    assert f"| train::accuracy | {verdict} |" in (project.pytester.path / "report.md").read_text()
 
 
 def test_a_metric_of_the_users_own_is_a_check_like_any_other(project: Project) -> None:

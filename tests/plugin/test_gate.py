@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import jsonschema
 import numpy as np
 import pytest
+from hdrh.histogram import HdrHistogram
 
 from deploycheck.evidence import json_schema
 from deploycheck.registry.sqlite import SqliteRegistry
@@ -29,6 +30,11 @@ def test_a_spec_is_gated_from_data_to_promotion(project: Project) -> None:
     jsonschema.validate(project.evidence, json_schema())
     served = [check for check in project.spec["checks"] if check["stage"] == "serve[int8]"]
     assert {check["artifact"] for check in served} == {promotion["artifact"]}
+    (load,) = next(step["loads"] for step in project.spec["steps"] if step["step"] == "load[int8]")
+    assert HdrHistogram.decode(load["histogram"]).get_total_count() == load["requests"] >= 1
+    assert load["failed"] == 0
+    assert f"{load['requests']} requests, poisson arrivals at 100 /s, after" in load["schedule"]
+    assert all(0 <= load["machine"][share] <= 1 for share in ("others", "stolen"))
     cases = {case.get("name"): case for case in ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")}
     properties = {p.get("name"): p.get("value") for p in cases["accuracy"].iter("property")}
     assert properties["verdict"] == "pass"

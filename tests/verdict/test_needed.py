@@ -24,7 +24,6 @@ from deploycheck.verdict import (
     Sample,
     WorstOf,
     decide,
-    fewest_examples,
     may_be_settled,
 )
 
@@ -103,6 +102,5 @@ def test_what_is_decided_may_be_settled(happened: list[bool], limit: float) -> N
 @pytest.mark.parametrize(("limit", "fewest"), [(0.97, 99), (0.99, 299), (0.9, 29), (0.999, 2995)])
 def test_a_test_set_has_a_least_size_for_its_threshold(limit: float, fewest: int) -> None:
     asked = threshold(">=", limit)
-    assert fewest_examples(asked, 0.95) == fewest
     assert decide(Measurement(Proportion(fewest, fewest)), asked, 0.95).outcome is Outcome.PASS
     assert decide(Measurement(Proportion(fewest - 1, fewest - 1)), asked, 0.95).outcome is Outcome.UNDECIDED
