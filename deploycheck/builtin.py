@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deploycheck.checks import MetricFunction, data, latency, quality, size, statistics
+from deploycheck.checks import MetricFunction, data, latency, quality, regression, size, statistics
 
 
 def pytest_deploycheck_metrics() -> Sequence[MetricFunction]:
     """Return the metrics of every family under ``checks``."""
-    families = (data, latency, quality, size, statistics)
+    families = (data, latency, quality, regression, size, statistics)
     return [value for family in families for value in vars(family).values() if isinstance(value, MetricFunction)]
 
 

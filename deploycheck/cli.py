@@ -207,13 +207,13 @@ def _plans(file: Path, runner: Runner) -> list[Plan]:
     from deploycheck.language import load
     from deploycheck.plan import plans_of
 
-    path = file.absolute()
-    if not path.is_relative_to(runner.root):
+    path = file.resolve()
+    if not path.is_relative_to(runner.root.resolve()):
         hint = f"go to the project it is in, such as {path.parent}"
         raise DeploycheckError("lies outside of this folder", where=str(file), hint=hint)
     extensions = runner.extensions
     specs = load(path, runner.root, extensions.vocabulary)
-    file_id = path.relative_to(runner.root).as_posix()
+    file_id = path.relative_to(runner.root.resolve()).as_posix()
     return plans_of(specs, file_id, extensions.subjects, frozenset(extensions.compressors))
 
 

@@ -28,7 +28,7 @@ def duplicates_across_splits(dataset: Dataset) -> Measurement:
     return Measurement(Exact(data.duplicates_across(dataset.splits.values())))
 
 
-@metric("smallest_class", dimension=Dimension.PROPORTION, direction="higher", stages=["data"])
+@metric("smallest_class", dimension=Dimension.PROPORTION, direction="higher", stages=["data"], target="class")
 def smallest_class(dataset: Dataset) -> Measurement:
     """Share of the rarest class among all examples."""
     from deploycheck.stages import data

@@ -3,8 +3,9 @@
 The function's parameters say what it looks at, by these names; the plan runs what makes them, and nothing else:
 
 ================== ==============================================================================
-labels             the test split's class numbers, ``[n]``
-outputs            the variant's logits on the test split, as its exported artifact gives them, ``[n, classes]``
+labels             the test split's class numbers, or with ``target="number"`` its numbers, ``[n]``
+outputs            the variant's answers on the test split, as its exported artifact gives them: logits,
+                   ``[n, classes]``, or one number each, ``[n, 1]``
 reference_outputs  the same of what it is compared with: the trained model, or where the threshold says so the baseline
 artifact           the variant's exported artifact
 reference_artifact the exported artifact of what it is compared with
@@ -46,7 +47,8 @@ def metric(
     """Declare a metric.
 
     ``dimension`` decides its units, ``direction`` is ``higher`` or ``lower`` (which is better), ``stages`` are
-    the sections under whose ``expect`` it may stand.
+    the sections under whose ``expect`` it may stand. A metric of labels or outputs takes labels to be classes,
+    unless ``target`` says that they are numbers.
     """
 
     def declare(function: Callable[..., Measurement]) -> MetricFunction:
@@ -54,7 +56,10 @@ def metric(
         unknown = parameters - SUBJECTS - {"percentile"}
         if unknown:
             raise TypeError(f"metric {name!r} asks for {sorted(unknown)}; there are {sorted(SUBJECTS)}")
-        meaning = Metric(name, dimension, direction, frozenset(stages), **word)
+        of_answers = parameters & {"labels", "outputs", "reference_outputs"}
+        meaning = Metric(
+            name, dimension, direction, frozenset(stages), **{"target": "class" if of_answers else ""} | word
+        )
         if direction not in ("higher", "lower"):
             raise TypeError(f"metric {name!r}: its direction is 'higher' or 'lower', not {direction!r}")
         if not meaning.stages or not meaning.stages <= set(SECTIONS):

@@ -104,8 +104,8 @@ def agreement(outputs: np.ndarray, reference_outputs: np.ndarray) -> Measurement
     return Measurement(Proportion.of((outputs.argmax(axis=-1) == reference_outputs.argmax(axis=-1)) & finite))
 
 
-@metric("accuracy.over_seeds", dimension=Dimension.PROPORTION, direction="higher", stages=["train"])
+@metric("accuracy.over_seeds", dimension=Dimension.PROPORTION, direction="higher", stages=["train"], target="class")
 def over_seeds(training: TrainingReport) -> Measurement:
     """Mean validation accuracy over the trainings, one a seed: what another training would come to."""
-    found = tuple(run.validation.validation_accuracy for run in training.seeds)
+    found = tuple(run.validation.validation_accuracy or 0.0 for run in training.seeds)
     return Measurement(Repeats(found), note=f"{len(found)} seeds, {min(found):.1%} to {max(found):.1%}")

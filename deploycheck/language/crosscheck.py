@@ -10,13 +10,14 @@ from deploycheck.language.errors import did_you_mean
 from deploycheck.language.expect import Expectation, Mistake, written
 from deploycheck.language.names import IMPORT_PATH, SEEDED, check_import, optax_functions, wrong_arguments
 from deploycheck.language.source import Path_
-from deploycheck.language.spec import ANSWERS, Split
+from deploycheck.language.spec import ANSWERS, TARGETS, Split
 from deploycheck.language.vocabulary import Vocabulary
 
 TRAINED, BASELINE = "trained", "baseline"
 MEANINGS = {TRAINED: "the model before compression", BASELINE: "what is promoted now"}
 METHODS = ("quantize", "prune", "distill")
 POLICIES = ("smallest", "fastest", "most_accurate")
+OF_NUMBERS = ("rmse", "mae", "r2")
 
 
 def names(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:
@@ -205,6 +206,7 @@ def structure(data: dict[str, Any], expected: list[Expectation], own: dict[str, 
             *(_no_variants(data) if "compress" in own else ()),
             *_split_sums(data),
             *_served(data),
+            *_targets(data, expected),
             *_multiples(data, expected),
             *_baselines(data, expected),
             *_scenario(data, expected),
@@ -300,6 +302,27 @@ def _served(data: dict[str, Any]) -> list[Mistake]:
     ]
     if len(set(names)) < len(names):
         mistakes.append(Mistake(("serve", "variants"), "a variant stands here twice"))
+    return mistakes
+
+
+def _targets(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
+    """What is said of classes needs a model that gives classes; what is said of numbers, one that gives numbers."""
+    loss = _get(data, ("train", "loss")) or "cross_entropy"
+    target = TARGETS.get(loss) if isinstance(loss, str) else None
+    if target is None:
+        return []  # the structure is wrong, which is reported as such
+    other, hint = ("classes", f"measure {', '.join(OF_NUMBERS)}") if target == "number" else ("numbers", "")
+    hint = hint or "train with `loss: squared_error`"
+    what = f"of {other}, and with `loss: {loss}` the model gives {'numbers' if target == 'number' else 'classes'}"
+    mistakes = [
+        Mistake(item.path, f"{item.name} is {what}", hint, key=True)
+        for item in expected
+        if item.metric.target not in ("", target)
+    ]
+    if target == "number" and _get(data, ("train", "stop_early", "watch")) == "validation.accuracy":
+        mistakes.append(Mistake(("train", "stop_early", "watch"), f"accuracy is {what}", "watch validation.loss"))
+    if target == "number" and _get(data, ("promote", "choose")) == "most_accurate":
+        mistakes.append(Mistake(("promote", "choose"), f"accuracy is {what}", "choose smallest, or fastest"))
     return mistakes
 
 

@@ -156,8 +156,13 @@ def _unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Train(Section):
-    """How the model is trained, and what it must reach."""
+    """How the model is trained, and what it must reach.
 
+    With ``cross_entropy`` labels are class numbers and the model gives a logit for each class; with
+    ``squared_error`` they are numbers, and it gives one.
+    """
+
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     optimizer: One
     schedule: Annotated[
         dict[Literal["constant", "cosine", "linear"], ScheduleOptions], Field(min_length=1, max_length=1)
@@ -168,6 +173,15 @@ class Train(Section):
     seeds: Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(_unique)] = (0,)
     stop_early: StopEarly | None = None
     expect: Expectations = {}
+
+    @property
+    def target(self) -> str:
+        """What a label is: a ``class`` or a ``number``."""
+        return TARGETS[self.loss]
+
+
+TARGETS = {"cross_entropy": "class", "squared_error": "number"}
+"""A loss, to what a label is for it."""
 
 
 class Search(Section):

@@ -45,7 +45,8 @@ class Metric:
 
     ``direction`` is which is better, ``higher`` or ``lower``; ``stages`` the sections under whose ``expect`` it
     may stand. With ``percentiles`` the name is a family: ``latency.p99``. ``relations`` are those its
-    thresholds may (``x trained``) or, where it is a gain (``over majority``), must carry.
+    thresholds may (``x trained``) or, where it is a gain (``over majority``), must carry. ``target`` is what the
+    labels must be for it, ``class`` or ``number``; empty where that doesn't matter.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Metric:
     stages: frozenset[str]
     percentiles: bool = False
     relations: frozenset[str] = frozenset()
+    target: str = ""
 
 
 COMPARISONS = frozenset({"of reference", "of baseline", "x baseline", "x trained"})

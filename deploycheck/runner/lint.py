@@ -127,7 +127,10 @@ def _test_set(runner: Runner, plan: Plan, check: Check, test: Examples) -> Itera
 def _without_error(test: Examples, subjects: frozenset[str]) -> dict[str, Any]:
     import numpy as np
 
-    outputs = np.eye(max(2, int(test.labels.max()) + 1), dtype=np.float32)[test.labels]
+    if np.issubdtype(test.labels.dtype, np.floating):
+        outputs = test.labels[:, None]
+    else:
+        outputs = np.eye(max(2, int(test.labels.max()) + 1), dtype=np.float32)[test.labels]
     return {subject: test.labels if subject == "labels" else outputs for subject in subjects}
 
 

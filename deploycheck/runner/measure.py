@@ -75,7 +75,7 @@ class Bench:
 def measure(variant: str, model: Artifact, in_memory: np.ndarray, bench: Bench, out: Path) -> None:
     """Serve ``model`` and write what that was like into ``out``.
 
-    ``in_memory`` is what the model in memory answers on the examples, ``[n, classes]``. Nothing else should be at
+    ``in_memory`` is what the model in memory answers on the examples, ``[n, ...]``. Nothing else should be at
     work on the machine.
     """
     from deploycheck.serving.load import fast_loop
@@ -98,7 +98,7 @@ async def _ask(server: Any, variant: str, name: str, in_memory: np.ndarray, benc
     async with session() as http:
         client = Client(server.address, name, http, [server.process.pid])
         before = await client.scrape()
-        served = (await client.predict(bench.inputs, bench.serve.batching.max_size))["logits"]
+        (served,) = (await client.predict(bench.inputs, bench.serve.batching.max_size)).values()
         warm = await client.warm_up(bench.requests(), load.rate)
         quiet = read(client.processes)
         sent = await _arrivals(client, variant, bench)

@@ -19,7 +19,7 @@ from deploycheck.runner.code import load_object
 from deploycheck.runner.extensions import Extensions
 from deploycheck.runner.machine import Machine
 from deploycheck.runner.registries import open_registry
-from deploycheck.runner.steps import MAKERS, Work, measure_load
+from deploycheck.runner.steps import ANSWERS, MAKERS, Work, measure_load
 from deploycheck.serving import report
 from deploycheck.store import Artifact, Building, Store, fingerprint, open_artifact
 from deploycheck.verdict import Measurement, Paired, RelativeDrop, WorstOf, ratio_of, value_of
@@ -223,7 +223,7 @@ class Runner:
             case "outputs":
                 from safetensors.numpy import load_file
 
-                return load_file(path(f"outputs[{variant}]") / "logits.safetensors")["logits"]
+                return load_file(path(f"outputs[{variant}]") / ANSWERS)["outputs"]
             case _:
                 return report.read(path(f"load[{variant}]"))[variant or ""]
 

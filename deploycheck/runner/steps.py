@@ -37,6 +37,9 @@ PREDICT_BATCH = 64
 """Examples a batch when the model in memory answers a split."""
 
 PREDICT_TIMEOUT_S = 1800
+ANSWERS = "outputs.safetensors"
+OUTPUTS = {"class": "logits", "number": "prediction"}
+"""What an exported model's output is called, by what it answers with."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ def make_data(work: Work, building: Building) -> Made:
     section, inputs = work.plan.spec.data, work.plan.spec.model.input
     work.report("data: loading")
     load = load_object(_loader_path(work), work.root, work.where)
-    loaded = examples.as_examples(load(**_loader_arguments(work)), tuple(inputs), work.where)
+    loaded = examples.as_examples(
+        load(**_loader_arguments(work)), tuple(inputs), work.plan.spec.train.target, work.where
+    )
     for name, declared in inputs.items():
         array = loaded.inputs[name]
         if (array.shape[1:], array.dtype.name) != (declared.shape, declared.dtype):
@@ -106,6 +111,7 @@ def decided_by_data(work: Work) -> Made:
     return {
         "data": section.model_dump(exclude={"expect"}),
         "input": {name: declared.model_dump() for name, declared in work.plan.spec.model.input.items()},
+        "target": work.plan.spec.train.target,
         "code": code_fingerprint(path, work.root) | _preprocessing_code(work),
         "file": _content_digest(file, work.where) if isinstance(file, Path) else None,
         "own": own_fingerprint("stages.data", "stages.examples", "store.arrays"),
@@ -171,7 +177,8 @@ def make_model(work: Work, building: Building) -> Made:
         example = {key: np.zeros((2, *shape), dtype) for key, (shape, dtype) in inputs.items()}
         work.report(f"compress: {work.step.variant} by {name}")
         network = _method(work, name).compress(network, options, example, work.where)
-    export.write(network, inputs, work.plan.spec.name, building.out, work.where)
+    output = OUTPUTS[work.plan.spec.train.target]
+    export.write(network, inputs, output, work.plan.spec.name, building.out, work.where)
     today = datetime.now(UTC).date()
     return {
         "exported": today.isoformat(),
@@ -189,6 +196,7 @@ def decided_by_model(work: Work) -> Made:
         code |= code_fingerprint(method, work.root)
     return {
         "name": work.plan.spec.name,
+        "output": OUTPUTS[work.plan.spec.train.target],
         "model": work.plan.spec.model.model_dump(),
         "methods": [[name, dict(options)] for name, options in chain],
         "preprocess": work.plan.spec.data.model_dump(include={"preprocess"}),
@@ -217,7 +225,8 @@ def make_outputs(work: Work, building: Building) -> Made:
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
         raise DeploycheckError(f"the exported artifact can't answer the test split: {last}", where=work.where)
-    write_arrays({"logits": load_file(answers)["logits"]}, building.out / "logits.safetensors")
+    (outputs,) = load_file(answers).values()
+    write_arrays({"outputs": outputs}, building.out / ANSWERS)
     return {"model": artifact.digest}
 
 
@@ -237,8 +246,8 @@ def make_memory(work: Work, building: Building) -> Made:
     work.report(f"evaluate: {work.step.variant} in memory")
     network = _apply(work, method_chain(work.plan.spec, work.step.variant or ""))
     inputs = data.read(work.input("data").path).splits["test"].inputs
-    logits = predictor(network, PREDICT_BATCH)(load_file(artifact.file("weights.safetensors")), inputs)
-    write_arrays({"logits": logits}, building.out / "logits.safetensors")
+    outputs = predictor(network, PREDICT_BATCH)(load_file(artifact.file("weights.safetensors")), inputs)
+    write_arrays({"outputs": outputs}, building.out / ANSWERS)
     return {"model": artifact.digest}
 
 
@@ -253,7 +262,7 @@ def make_load(work: Work, building: Building) -> Made:
 
     from deploycheck.runner.measure import measure
 
-    in_memory = load_file(work.input("memory").file("logits.safetensors"))["logits"]
+    in_memory = load_file(work.input("memory").file(ANSWERS))["outputs"]
     with work.machine.timing():
         measure(work.step.variant or "", work.input("model"), in_memory, _bench(work, building), building.out)
     return {"model": work.input("model").digest}
@@ -413,7 +422,7 @@ def _recipe(section: Any) -> Any:
     ((schedule, shape),) = section.schedule.items()
     stop = section.stop_early
     return Recipe(
-        name, options, section.epochs, section.batch_size, schedule, shape.warmup, shape.end,
+        name, options, section.epochs, section.batch_size, section.loss, schedule, shape.warmup, shape.end,
         section.regularize.l1, section.regularize.l2, stop.watch if stop else None, stop.patience if stop else 0,
     )  # fmt: skip
 

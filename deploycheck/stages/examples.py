@@ -45,11 +45,12 @@ class Examples:
         return {str(value): np.flatnonzero(column == value) for value in np.unique(column)}
 
 
-def as_examples(loaded: Any, names: tuple[str, ...], where: str) -> Examples:
+def as_examples(loaded: Any, names: tuple[str, ...], target: str, where: str) -> Examples:
     """Check what a loader returned against the input names the model declares.
 
     That is ``(inputs, labels)``, or with columns to slice by ``(inputs, labels, columns)``.
-    ``inputs`` is one array where the model has one input, or a mapping from name to array.
+    ``inputs`` is one array where the model has one input, or a mapping from name to array. ``target`` says what
+    the labels are: class numbers (``class``), or any (``number``), which become float32.
     """
     match loaded:
         case (inputs, labels):
@@ -74,15 +75,7 @@ def as_examples(loaded: Any, names: tuple[str, ...], where: str) -> Examples:
             f"the loader gives the inputs {sorted(inputs)}, the model declares {sorted(names)}", where=where
         )
     arrays = {name: np.asarray(inputs[name]) for name in names}
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DeploycheckError(
-            f"labels are {labels.dtype} of shape {labels.shape}, expected class numbers of shape [n]",
-            where=where,
-            hint="number the classes from 0, as integers",
-        )
-    if len(labels) and labels.min() < 0:
-        raise DeploycheckError(f"labels hold {labels.min()}, expected class numbers from 0", where=where)
+    labels = (_numbers if target == "number" else _classes)(np.asarray(labels), where)
     texts = {name: np.asarray(column).astype(str) for name, column in columns.items()}
     counts = {name: len(array) for name, array in {**arrays, **texts}.items()} | {"labels": len(labels)}
     if len(set(counts.values())) != 1:
@@ -92,14 +85,36 @@ def as_examples(loaded: Any, names: tuple[str, ...], where: str) -> Examples:
     return Examples(arrays, labels, texts)
 
 
+def _classes(labels: np.ndarray, where: str) -> np.ndarray:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DeploycheckError(
+            f"labels are {labels.dtype} of shape {labels.shape}, expected class numbers of shape [n]",
+            where=where,
+            hint="number the classes from 0, as integers; for labels that are no classes, train: {loss: squared_error}",
+        )
+    if len(labels) and labels.min() < 0:
+        raise DeploycheckError(f"labels hold {labels.min()}, expected class numbers from 0", where=where)
+    return labels
+
+
+def _numbers(labels: np.ndarray, where: str) -> np.ndarray:
+    if labels.ndim != 1 or not (np.issubdtype(labels.dtype, np.floating) or np.issubdtype(labels.dtype, np.integer)):
+        what = f"labels are {labels.dtype} of shape {labels.shape}, expected numbers of shape [n]"
+        raise DeploycheckError(what, where=where)
+    if not np.isfinite(labels).all():
+        count = int((~np.isfinite(labels)).sum())
+        raise DeploycheckError(f"{count} of {len(labels)} labels are not finite", where=where, hint="leave them out")
+    return labels.astype(np.float32)
+
+
 def split(examples: Examples, fractions: Mapping[str, float], *, seed: int, stratify: bool) -> dict[str, Examples]:
     """Cut the examples into named parts by ``fractions`` (which sum to 1), the same way for the same seed.
 
     With ``stratify`` every class is cut in these fractions, so each part has the classes in the shares that the
-    whole has (to within one example a class).
+    whole has (to within one example a class); of labels that are no classes, every tenth by rank.
     """
     random = np.random.default_rng(seed)
-    classes = examples.labels if stratify else np.zeros(len(examples), dtype=np.int64)
+    classes = _strata(examples.labels) if stratify else np.zeros(len(examples), dtype=np.int64)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in fractions}
     for label in np.unique(classes):
         rows = random.permutation(np.flatnonzero(classes == label))
@@ -107,6 +122,13 @@ def split(examples: Examples, fractions: Mapping[str, float], *, seed: int, stra
         for name, start, end in zip(fractions, [0, *ends[:-1]], ends, strict=True):
             parts[name].append(rows[start:end])
     return {name: examples.take(np.sort(np.concatenate(rows))) for name, rows in parts.items()}
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    if np.issubdtype(labels.dtype, np.integer):
+        return labels
+    tenths: np.ndarray = np.digitize(labels, np.quantile(labels, np.linspace(0.1, 0.9, 9)))
+    return tenths
 
 
 def save(examples: Examples, file: Path) -> None:

@@ -35,17 +35,23 @@ DATATYPES = {
 
 
 def write(
-    network: Network, inputs: Mapping[str, tuple[tuple[int, ...], str]], name: str, folder: Path, where: str
+    network: Network,
+    inputs: Mapping[str, tuple[tuple[int, ...], str]],
+    output: str,
+    name: str,
+    folder: Path,
+    where: str,
 ) -> None:
     """Export the network into ``folder`` as ``model.jax_export``, ``weights.safetensors`` and ``signature.json``.
 
-    ``inputs`` maps an input's name to its shape without the batch and its dtype. The same network gives the
+    ``inputs`` maps an input's name to its shape without the batch and its dtype; ``output`` is what the model's
+    answer is called. The same network gives the
     same bytes: no date, no path and no source line is written into them.
     """
     (batch,) = export.symbolic_shape("batch")
     arguments = {key: jax.ShapeDtypeStruct((batch, *shape), np.dtype(dtype)) for key, (shape, dtype) in inputs.items()}
     weights = {key: jax.ShapeDtypeStruct(array.shape, array.dtype) for key, array in network.weights.items()}
-    function = jax.jit(lambda weights, inputs: {"logits": network.apply(weights, inputs)})
+    function = jax.jit(lambda weights, inputs: {output: network.apply(weights, inputs)})
     try:
         with _without_source_lines():
             exported = export.export(function)(weights, arguments)
@@ -56,14 +62,14 @@ def write(
             where=where,
             hint="it must be traceable by jax.export with a batch of any size (no Python branch on the batch)",
         ) from error
-    logits = _logits(exported, batch, where)
+    answer = _answer(exported, output, batch, where)
     (folder / PROGRAM).write_bytes(program)
     write_arrays(network.weights, folder / WEIGHTS)
     signature = {
         "model": name,
         "version": "1",
         "inputs": [_tensor(key, dtype, shape) for key, (shape, dtype) in inputs.items()],
-        "outputs": [_tensor("logits", logits.dtype.name, logits.shape[1:])],
+        "outputs": [_tensor(output, answer.dtype.name, answer.shape[1:])],
         "jax_version": jax.__version__,
         "calling_convention_version": exported.calling_convention_version,
         "platforms": list(exported.platforms),
@@ -71,30 +77,30 @@ def write(
     (folder / SIGNATURE).write_text(json.dumps(signature, indent=2, sort_keys=True) + "\n")
 
 
-def _logits(exported: export.Exported, batch: Any, where: str) -> Any:
-    """Return the shape and dtype of what the program gives; raise where it is no batch of logits."""
-    logits = jax.tree.unflatten(exported.out_tree, exported.out_avals)["logits"]
-    if not jax.tree_util.all_leaves([logits]):
+def _answer(exported: export.Exported, output: str, batch: Any, where: str) -> Any:
+    """Return the shape and dtype of what the program gives; raise where it is no batch of answers."""
+    answer = jax.tree.unflatten(exported.out_tree, exported.out_avals)[output]
+    if not jax.tree_util.all_leaves([answer]):
         raise DeploycheckError(
             f"the model gives {len(exported.out_avals)} arrays in a structure, expected one array",
             where=where,
-            hint="return the logits alone",
+            hint=f"return the {output} alone",
         )
-    if not logits.shape or logits.shape[0] != batch:
-        raise DeploycheckError(f"the model gives {logits.shape}, expected the batch as first axis", where=where)
-    if not all(isinstance(size, int) for size in logits.shape[1:]):
+    if not answer.shape or answer.shape[0] != batch:
+        raise DeploycheckError(f"the model gives {answer.shape}, expected the batch as first axis", where=where)
+    if not all(isinstance(size, int) for size in answer.shape[1:]):
         raise DeploycheckError(
-            f"the model gives {logits.shape}, expected the batch as first axis alone",
+            f"the model gives {answer.shape}, expected the batch as first axis alone",
             where=where,
             hint="an answer that depends on the other examples of its batch can't be served",
         )
-    if logits.dtype.name not in DATATYPES:
+    if answer.dtype.name not in DATATYPES:
         raise DeploycheckError(
-            f"the model gives {logits.dtype.name}, for which the Open Inference Protocol has no name",
+            f"the model gives {answer.dtype.name}, for which the Open Inference Protocol has no name",
             where=where,
-            hint="cast the logits to float32 at the end of the model",
+            hint=f"cast the {output} to float32 at the end of the model",
         )
-    return logits
+    return answer
 
 
 def loadable_until(exported: date) -> date:

@@ -33,8 +33,9 @@ def csv(
 ) -> tuple[Any, np.ndarray, Columns]:
     """Read numbers under a header line: column ``labels``, every other column a feature, in file order.
 
-    An empty cell is a missing value (NaN). Each column is an input of its name, or, where ``input`` is given,
-    all features are one float32 array ``[n, features]`` of that name.
+    Labels that are all whole become integers, as class numbers are. An empty cell is a missing value (NaN). Each
+    column is an input of its name, or, where ``input`` is given, all features are one float32 array
+    ``[n, features]`` of that name.
     """
     try:
         if not path.stat().st_size:
@@ -103,9 +104,8 @@ def _apart(columns: dict[str, np.ndarray], labels: str, path: Path) -> tuple[dic
 
 
 def _tabular(columns: dict[str, np.ndarray], labels: str, name: str, path: Path) -> tuple[Any, np.ndarray]:
-    features, classes = _apart(columns, labels, path)
-    if not np.all(np.isfinite(classes)) or np.any(classes != np.rint(classes)):
-        raise DeploycheckError(f"column {labels!r} holds values that are no class numbers", where=str(path))
+    features, targets = _apart(columns, labels, path)
+    whole = bool(np.all(np.isfinite(targets)) and np.all(targets == np.rint(targets)))
     floats = {column: np.asarray(values, dtype=np.float32) for column, values in features.items()}
     inputs = {name: np.stack(list(floats.values()), axis=1)} if name else floats
-    return inputs, classes.astype(np.int64)
+    return inputs, targets.astype(np.int64 if whole else np.float64)

@@ -30,17 +30,18 @@ CHECKPOINT_SHARE = 0.05
 class Recipe:
     """How one run trains.
 
-    ``optimizer`` is an optax optimiser's name and ``options`` its arguments. ``schedule`` is ``constant``,
-    ``cosine`` or ``linear``; ``warmup`` is the share of all steps (0..1) over which the learning rate first
-    rises from 0, ``end`` the share of the peak rate that remains at the last step. ``l1`` and ``l2`` weigh the
-    sum of absolute and of squared weights of every param with two or more axes (kernels, not biases). With
-    ``watch`` the run stops after ``patience`` epochs without a better value and keeps its best epoch.
+    ``loss`` is one of ``LOSSES``. ``optimizer`` is an optax optimiser's name and ``options`` its arguments.
+    ``schedule`` is ``constant``, ``cosine`` or ``linear``; ``warmup`` is the share of all steps (0..1) over which
+    the learning rate first rises from 0, ``end`` the share of the peak rate that remains at the last step. ``l1``
+    and ``l2`` weigh the sum of absolute and of squared weights of every param with two or more axes (kernels, not
+    biases). With ``watch`` the run stops after ``patience`` epochs without a better value and keeps its best epoch.
     """
 
     optimizer: str
     options: Mapping[str, Any]
     epochs: int
     batch_size: int
+    loss: str = "cross_entropy"
     schedule: str = "constant"
     warmup: float = 0.0
     end: float = 0.0
@@ -79,11 +80,11 @@ class _Progress:
 
 
 def best_run(runs: tuple[Run, ...]) -> Run:
-    """Return the run to deploy: the highest validation accuracy, then the lowest validation loss."""
+    """Return the run to deploy: the highest validation accuracy, where there is one, then the lowest loss."""
 
     def merit(run: Run) -> tuple[float, float]:
         reached = run.report.validation
-        return reached.validation_accuracy, -reached.validation_loss
+        return reached.validation_accuracy or 0.0, -reached.validation_loss
 
     return max(runs, key=merit)
 
@@ -139,7 +140,7 @@ def train(
     ``report`` is given a line of progress after every epoch.
     """
     first = build(seeds[0])
-    _check_logits(first, examples["train"], where)
+    _check_outputs(first, examples["train"], recipe, where)
     program = _compile(first, examples, recipe, where)
     runs = []
     for index, seed in enumerate(seeds):
@@ -150,14 +151,37 @@ def train(
     return tuple(runs)
 
 
-def _check_logits(model: Model, examples: Examples, where: str) -> None:
-    """Refuse a model whose output isn't ``[batch, classes]`` with a class for every label, before it is trained."""
+def _cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return each example's cross-entropy in nats, ``[batch]``, of logits ``[batch, classes]``."""
+    losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    return losses
+
+
+def _squared_error(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return each example's squared error, ``[batch]``, of answers ``[batch, 1]``."""
+    losses: jax.Array = optax.squared_error(outputs[:, 0], labels)
+    return losses
+
+
+LOSSES = {"cross_entropy": _cross_entropy, "squared_error": _squared_error}
+
+
+def _check_outputs(model: Model, examples: Examples, recipe: Recipe, where: str) -> None:
+    """Refuse a model whose output doesn't fit the labels, before it is trained.
+
+    That is ``[batch, classes]`` with a class for every label, or ``[batch, 1]`` where labels are numbers.
+    """
     example = {name: array[:2] for name, array in examples.inputs.items()}
     given = jax.eval_shape(model.apply, model.params, model.state, example)
     if not jax.tree_util.all_leaves([given]):
-        what = f"the model gives a {type(given).__name__}, expected one array of logits"
-        raise DeploycheckError(what, where=where, hint="return the logits alone")
+        what = f"the model gives a {type(given).__name__}, expected one array"
+        raise DeploycheckError(what, where=where, hint="return what it answers alone")
     shape = given.shape
+    if recipe.loss == "squared_error":
+        if shape != (2, 1):
+            what = f"for a batch of 2 the model gives {list(shape)}, expected a number for each: [2, 1]"
+            raise DeploycheckError(what, where=where, hint="end the model in one output")
+        return
     classes = int(examples.labels.max()) + 1
     if len(shape) != 2 or shape[0] != len(examples.labels[:2]) or shape[1] < classes:
         raise DeploycheckError(
@@ -216,7 +240,7 @@ def _run(
         number = len(progress.epochs)
         carry = (progress.params, progress.state, progress.optimizer)
         carry, loss = program.epoch(carry, inputs, labels, jax.random.fold_in(key, number))
-        epoch = Epoch(float(loss), *_validate(program, carry[:2], examples["validation"]))
+        epoch = Epoch(float(loss), *_validate(program, carry[:2], examples["validation"], recipe))
         if not math.isfinite(epoch.loss):
             raise DeploycheckError(
                 f"seed {seed}: the training loss is {epoch.loss} in epoch {number + 1}",
@@ -226,10 +250,7 @@ def _run(
         progress = _advance(progress, carry, epoch, recipe)
         now = time.monotonic()
         left = (now - started) / (number + 1 - first) * (recipe.epochs - number - 1)
-        report(
-            f"{title}: epoch {number + 1}/{recipe.epochs}, loss {epoch.loss:.4f}, "
-            f"validation accuracy {epoch.validation_accuracy:.1%}, {left:.0f} s left"
-        )
+        report(f"{title}: epoch {number + 1}/{recipe.epochs}, loss {epoch.loss:.4f}, {_told(epoch)}, {left:.0f} s left")
         if progress.finished or now - saved_at > saving / CHECKPOINT_SHARE:
             _save(manager, progress)
             saved_at = time.monotonic()
@@ -247,9 +268,15 @@ def _advance(progress: _Progress, carry: tuple[PyTree, PyTree, PyTree], epoch: E
     return _Progress(*carry, best, epochs, kept, finished=len(epochs) >= recipe.epochs or patience_over)
 
 
+def _told(epoch: Epoch) -> str:
+    if epoch.validation_accuracy is None:
+        return f"validation loss {epoch.validation_loss:.4f}"
+    return f"validation accuracy {epoch.validation_accuracy:.1%}"
+
+
 def _better(epoch: Epoch, than: Epoch, watch: str) -> bool:
     if watch == "validation.accuracy":
-        return epoch.validation_accuracy > than.validation_accuracy
+        return (epoch.validation_accuracy or 0.0) > (than.validation_accuracy or 0.0)
     return epoch.validation_loss < than.validation_loss
 
 
@@ -268,8 +295,8 @@ def _compile_epoch(
     steps = count // batch
 
     def loss(params: PyTree, state: PyTree, inputs: Any, labels: jax.Array, key: jax.Array) -> Any:
-        logits, state = model.train(params, state, inputs, key)
-        fit = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        outputs, state = model.train(params, state, inputs, key)
+        fit = LOSSES[recipe.loss](outputs, labels).mean()
         return fit + _penalty(params, recipe), (fit, state)
 
     @jax.jit
@@ -300,11 +327,15 @@ def _penalty(params: PyTree, recipe: Recipe) -> jax.Array | float:
     return recipe.l1 * absolute + recipe.l2 * squared
 
 
-def _validate(program: _Program, weights: tuple[PyTree, PyTree], examples: Examples) -> tuple[float, float]:
-    """Return the mean cross-entropy (nats) and the accuracy (0..1) on the examples."""
-    logits = program.predict(weights, examples.inputs)
-    losses = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(examples.labels))
-    return float(losses.mean()), float(np.mean(np.argmax(logits, axis=-1) == examples.labels))
+def _validate(
+    program: _Program, weights: tuple[PyTree, PyTree], examples: Examples, recipe: Recipe
+) -> tuple[float, float | None]:
+    """Return the mean loss and, where labels are classes, the accuracy (0..1) on the examples."""
+    outputs = program.predict(weights, examples.inputs)
+    loss = float(LOSSES[recipe.loss](jnp.asarray(outputs), jnp.asarray(examples.labels)).mean())
+    if recipe.loss == "squared_error":
+        return loss, None
+    return loss, float(np.mean(np.argmax(outputs, axis=-1) == examples.labels))
 
 
 @contextmanager

@@ -11,11 +11,14 @@ REPORT = "training.json"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to: mean losses (nats) and the validation accuracy (0..1) after it."""
+    """What one epoch came to: mean losses (nats, or squared errors) and the validation accuracy (0..1) after it.
+
+    Where the model answers with numbers there is no accuracy.
+    """
 
     loss: float
     validation_loss: float
-    validation_accuracy: float
+    validation_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,17 @@ class TrainingReport:
     @property
     def spread(self) -> str:
         """How far the seeds lie apart on validation, in words."""
-        accuracies = [report.validation.validation_accuracy for report in self.seeds]
-        if len(accuracies) == 1:
+        if len(self.seeds) == 1:
             return f"seed {self.deployed_seed}"
-        return (
-            f"seed {self.deployed_seed} of {len(accuracies)}, which reach "
-            f"{min(accuracies):.1%} to {max(accuracies):.1%} on validation"
+        reached = [report.validation for report in self.seeds]
+        accuracies = [epoch.validation_accuracy for epoch in reached if epoch.validation_accuracy is not None]
+        losses = [epoch.validation_loss for epoch in reached]
+        lowest, highest = (
+            (f"{min(accuracies):.1%}", f"{max(accuracies):.1%}")
+            if accuracies
+            else (f"a loss of {min(losses):.4g}", f"{max(losses):.4g}")
         )
+        return f"seed {self.deployed_seed} of {len(reached)}, which reach {lowest} to {highest} on validation"
 
 
 def write(report: TrainingReport, folder: Path) -> None:

@@ -153,6 +153,8 @@ def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int |
     It assumes that what comes is like what came. None where the kind has no such answer, where the value sits
     on the limit, or where it would take more than ``MOST``.
     """
+    if isinstance(sample, Resampled):
+        return _as_the_root_of_their_number(sample, limit, confidence)
     if not isinstance(sample, Proportion | Paired | Retained | RelativeDrop) or value_of(sample) == limit:
         return None
 
@@ -161,6 +163,16 @@ def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int |
         return low > limit or high < limit
 
     return _more(sample_size(sample), settled)
+
+
+def _as_the_root_of_their_number(sample: Resampled, limit: float, confidence: float) -> int | None:
+    """Return how many more examples bring a statistic's bound to the limit, the bound nearing it as 1/sqrt(n)."""
+    value, (low, high) = value_of(sample), bounds(sample, confidence)
+    reach, gap = (value - low, value - limit) if value > limit else (high - value, limit - value)
+    if not gap or not math.isfinite(reach):
+        return None
+    needed = math.ceil(sample.size * (reach / gap) ** 2)
+    return needed - sample.size if needed <= MOST else None
 
 
 def _grown(sample: Proportion | Paired | Retained | RelativeDrop, n: int) -> Sample:

@@ -85,7 +85,7 @@ def test_a_declaration_that_cannot_work_is_refused(declared: dict[str, Any], par
         metric("odd", **{**DECLARED, **declared})(taking(parameters))
 
 
-def test_the_built_in_metrics_are_those_of_the_five_families() -> None:
+def test_the_built_in_metrics_are_those_of_the_six_families() -> None:
     assert {each.word.name: each.word.direction for each in pytest_deploycheck_metrics()} == {
         "missing_values": "lower", "duplicates_across_splits": "lower", "smallest_class": "higher",
         "accuracy": "higher", "accuracy.worst_class": "higher", "learned": "higher", "accuracy_drop": "lower",
@@ -93,6 +93,7 @@ def test_the_built_in_metrics_are_those_of_the_five_families() -> None:
         "accuracy.over_seeds": "higher", "agreement": "higher",
         "precision.macro": "higher", "recall.macro": "higher", "f1.macro": "higher", "f1.micro": "higher",
         "auc": "higher", "log_loss": "lower", "perplexity": "lower", "bits_per_byte": "lower",
+        "rmse": "lower", "mae": "lower", "r2": "higher",
         "calibration_error": "lower", "error_rate": "lower", "speedup": "higher",
         "size": "lower", "size_ratio": "lower", "parameters": "lower",
         "latency": "lower", "throughput": "higher", "errors": "lower", "parity": "lower", "cold_start": "lower",

@@ -52,13 +52,17 @@ train:
 """The least that is a whole spec; tests append sections to it, or change a line of it."""
 
 
-def _metric(name: str, dimension: Dimension, direction: str, *stages: str, percentiles: bool = False) -> Metric:
+def _metric(
+    name: str, dimension: Dimension, direction: str, *stages: str, percentiles: bool = False, target: str = ""
+) -> Metric:
     relations = frozenset({"over majority"} if name == "learned" else ())
-    return Metric(name, dimension, direction, frozenset(stages), percentiles, relations)
+    return Metric(name, dimension, direction, frozenset(stages), percentiles, relations, target)
 
 
 METRICS = (
-    _metric("accuracy", Dimension.PROPORTION, "higher", "train", "compress"),
+    _metric("accuracy", Dimension.PROPORTION, "higher", "train", "compress", target="class"),
+    _metric("rmse", Dimension.NUMBER, "lower", "train", "compress", target="number"),
+    _metric("r2", Dimension.NUMBER, "higher", "train", "compress", target="number"),
     _metric("accuracy.worst_class", Dimension.PROPORTION, "higher", "train", "compress"),
     _metric("learned", Dimension.PROPORTION, "higher", "train"),
     _metric("accuracy_drop", Dimension.DIFFERENCE, "lower", "compress"),

@@ -199,6 +199,28 @@ def test_what_is_no_percentile_is_refused(project: Project, name: str) -> None:
     assert "unknown metric" in project.refused(MINIMAL + f"serve: {{expect: {{{name}: '<= 20 ms'}}}}\n")[0]
 
 
+NUMBERS = MINIMAL.replace("train:\n", "train:\n  loss: squared_error\n", 1)
+
+
+def test_numbers_and_classes_are_measured_each_by_their_own(project: Project) -> None:
+    assert project.one(NUMBERS.replace('accuracy: ">= 97 %"', "rmse: '<= 60'")).train.target == "number"
+    (error,) = project.errors(NUMBERS).errors
+    assert error.what == "accuracy is of classes, and with `loss: squared_error` the model gives numbers"
+    assert error.hint == "measure rmse, mae, r2"
+    (error,) = project.errors(MINIMAL.replace('accuracy: ">= 97 %"', "r2: '>= 0.4'")).errors
+    assert error.what == "r2 is of numbers, and with `loss: cross_entropy` the model gives classes"
+    assert error.hint == "train with `loss: squared_error`"
+
+
+def test_a_model_of_numbers_is_not_chosen_or_stopped_by_its_accuracy(project: Project) -> None:
+    text = NUMBERS.replace('accuracy: ">= 97 %"', "rmse: '<= 60'")
+    text = text.replace("  loss: squared", "  stop_early: {watch: validation.accuracy, patience: 3}\n  loss: squared")
+    watched, chosen = project.errors(text + "promote: {model: d, to: staging, choose: most_accurate}\n").errors
+    assert "accuracy is of classes" in watched.what
+    assert watched.hint == "watch validation.loss"
+    assert chosen.hint == "choose smallest, or fastest"
+
+
 def test_an_empty_expect_is_refused(project: Project) -> None:
     text = MINIMAL + "serve:\n  expect: {}\n"
     assert "16: `expect` is empty: it would pass without a check" in project.refused(text)[0]
@@ -221,3 +243,56 @@ def test_a_wrong_confidence_is_reported_once_where_it_stands(project: Project) -
 def test_a_confidence_given_twice_is_refused(project: Project) -> None:
     text = MINIMAL.replace('">= 97 %"', '{threshold: ">= 97 % @ 90 %", confidence: 95 %}')
     assert "the confidence is given twice" in project.refused(text)[0]
+
+
+OWN = """\
+metrics:
+  {name}: {{use: "{use}", kind: {kind}, direction: lower{rest}}}
+"""
+METRICS = """\
+def missed(labels, outputs):
+    return labels != outputs
+
+
+def cost(labels, outputs, price):
+    return price
+
+
+def not_one(predictions):
+    return predictions
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "kind", "rest", "says"),
+    [
+        ("accuracy", "specs.metrics:missed", "proportion", "", "'accuracy' is a metric already"),
+        ("missed", "specs.metrics:mised", "proportion", "", "did you mean 'missed'?"),
+        ("missed", "specs.nothing:missed", "proportion", "", "specs.nothing"),
+        ("missed", "specs.metrics:missed", "share", "", "'share' is not one of: proportion, mean, statistic"),
+        ("cost", "specs.metrics:cost", "mean", "", "price"),
+        ("cost", "specs.metrics:cost", "mean", ", with: {prize: 3}", "prize"),
+        ("cost", "specs.metrics:not_one", "mean", "", "predictions"),
+    ],
+)
+def test_what_is_wrong_with_a_metric_of_ones_own_is_said_where_it_stands(
+    project: Project, name: str, use: str, kind: str, rest: str, says: str
+) -> None:
+    (project.root / "specs" / "metrics.py").write_text(METRICS)
+    text = MINIMAL + OWN.format(name=name, use=use, kind=kind, rest=rest)
+    found = [str(error) for error in project.errors(text).errors]
+    assert any(says in error for error in found), found
+    assert all("spec.yaml:" in error for error in found)
+
+
+def test_a_metric_of_ones_own_is_expected_by_its_name(project: Project) -> None:
+    (project.root / "specs" / "metrics.py").write_text(METRICS)
+    own = OWN.format(name="missed", use="specs.metrics:missed", kind="proportion", rest="")
+    (missed,) = [
+        item
+        for item in project.one(MINIMAL.replace("expect:", "expect:\n    missed: '<= 3 %'") + own).expectations
+        if item.name == "missed"
+    ]
+    assert missed.threshold.value == pytest.approx(0.03)
+    (error,) = project.errors(MINIMAL.replace("expect:", "expect:\n    missed: '>= 3 %'") + own).errors
+    assert "missed is the better the lower it is" in error.what

@@ -225,3 +225,17 @@ def test_a_loosened_check_is_reported_with_what_is_missing(standard: Project) ->
     assert [error.place.line for error in standard.errors(text).errors] == [
         line_of(text, "train:"), line_of(text, "accuracy:")
     ]  # fmt: skip
+
+
+def test_a_metric_that_a_standard_defines_stays_what_it_is(project: Project) -> None:
+    own = "metrics:\n  missed: {{use: specs.metrics:missed, kind: {kind}, direction: lower}}\n"
+    project.write("def missed(labels, outputs):\n    return labels\n", "specs/metrics.py")
+    standard = STANDARD.replace("  expect:", '  expect:\n    missed: "<= 3 %"') + own.format(kind="proportion")
+    project.write(standard, "specs/edge.yaml")
+    child = CHILD.replace("  expect:", '  expect:\n    missed: "<= 2 %"')
+    assert project.one(child).metrics.keys() == {"missed"}
+    assert project.one(child + own.format(kind="proportion")).metrics.keys() == {"missed"}
+    said = " ".join(
+        project.refused(child + "metrics: {missed: {use: specs.data:shift, kind: mean, direction: lower}}\n")
+    )
+    assert "the metric 'missed' is defined at specs/edge.yaml:" in said

@@ -33,7 +33,7 @@ def expected(images: np.ndarray) -> np.ndarray:
 def write_artifact(folder: Path, *, kind: str = "model", meta: Mapping[str, Any] | None = None) -> Path:
     """Export the model into ``folder`` as an artifact, and return the folder."""
     network = Network({"params/kernel": jnp.asarray(KERNEL)}, dense)
-    export.write(network, {"image": ((4, 4, 1), "float32")}, "digits", folder, "tests")
+    export.write(network, {"image": ((4, 4, 1), "float32")}, "logits", "digits", folder, "tests")
     write_manifest(folder, kind, KEY, meta or {})
     return folder
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,28 @@ def test_another_seed_splits_otherwise() -> None:
 )
 def test_what_a_loader_got_wrong_is_said(loaded: object, message: str) -> None:
     with pytest.raises(DeploycheckError, match=message):
-        as_examples(loaded, ("x",), "data.load")
+        as_examples(loaded, ("x",), "class", "data.load")
+
+
+def test_labels_that_are_numbers_are_any_finite_ones() -> None:
+    inputs = np.zeros((3, 1))
+    for labels in (np.array([0.5, -1, 2]), np.array([-1, 0, 300])):
+        found = as_examples((inputs, labels), ("x",), "number", "data.load").labels
+        np.testing.assert_array_equal(found, labels.astype(np.float32))
+        assert found.dtype == np.float32
+    for labels, message in ((np.array([1, np.nan, np.inf]), "2 of 3 labels are not finite"), (np.zeros((3, 2)), "[n]")):
+        with pytest.raises(DeploycheckError, match=re.escape(message)):
+            as_examples((inputs, labels), ("x",), "number", "data.load")
+
+
+def test_numbers_are_stratified_by_their_rank() -> None:
+    labels = np.random.default_rng(0).lognormal(size=500).astype(np.float32)
+    parts = split(numbered(labels), FRACTIONS, seed=0, stratify=True)
+    for low, high in ((0, 0.1), (0.4, 0.6), (0.9, 1)):
+        first, last = np.quantile(labels, [low, high])
+        for name, fraction in FRACTIONS.items():
+            count = ((first <= parts[name].labels) & (parts[name].labels <= last)).sum()
+            assert abs(count - fraction * (high - low) * 500) <= 3
 
 
 def test_a_dataset_comes_back_as_written(tmp_path: Path) -> None:
@@ -113,6 +135,29 @@ def test_npz_csv_and_parquet_give_the_same_examples(tmp_path: Path) -> None:
         inputs, labels, _ = load(tmp_path / name, labels="labels")
         np.testing.assert_array_equal(inputs["x"], x)
         np.testing.assert_array_equal(labels, y)
+
+
+def test_columns_to_slice_by_are_kept_apart_as_they_are_written(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    x, y, ward = np.array([0.5, 1.5, 2.5]), np.array([0, 1, 0]), np.array(["north", "7 a", "south"])
+    np.savez(tmp_path / "d.npz", x=x, labels=y, **{"the ward (old)": ward})
+    (tmp_path / "d.csv").write_text("the ward (old), x,labels\nnorth,0.5,0\n7 a,1.5,1\nsouth,2.5,0\n")
+    parquet.write_table(pyarrow.table({"the ward (old)": ward, "x": x, "labels": y}), tmp_path / "d.parquet")
+    for load, name in ((loaders.npz, "d.npz"), (loaders.csv, "d.csv"), (loaders.parquet, "d.parquet")):
+        inputs, labels, columns = load(tmp_path / name, labels="labels", columns=["the ward (old)"])
+        assert list(inputs) == ["x"]
+        np.testing.assert_array_equal(labels, y)
+        assert columns["the ward (old)"].tolist() == ward.tolist()
+        with pytest.raises(DeploycheckError, match=r"no column or array 'wrad' to slice by; there are: .*x.*labels"):
+            load(tmp_path / name, labels="labels", columns=["wrad"])
+
+
+def test_labels_with_a_fraction_stay_numbers(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("x,labels\n0.5,0.25\n1.5,1\n")
+    _, labels, _ = loaders.csv(tmp_path / "d.csv", labels="labels")
+    assert labels.tolist() == [0.25, 1.0]
 
 
 def test_an_archive_of_python_objects_is_not_opened(tmp_path: Path) -> None:

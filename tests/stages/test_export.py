@@ -40,7 +40,7 @@ def network(model: Model) -> Network:
 
 def written(made: Network, folder: Path) -> Path:
     folder.mkdir()
-    export.write(made, INPUTS, "net", folder, "spec.yaml: model")
+    export.write(made, INPUTS, "logits", "net", folder, "spec.yaml: model")
     return folder
 
 
@@ -156,7 +156,9 @@ def test_a_program_with_several_inputs_and_no_weights_is_a_program(tmp_path: Pat
     made = Network({}, lambda weights, inputs: inputs["left"] @ jnp.ones((2, 3)) + inputs["right"].astype(jnp.float32))
     folder = tmp_path / "out"
     folder.mkdir()
-    export.write(made, {"right": ((3,), "int32"), "left": ((2,), "float32")}, "two", folder, "spec.yaml: model")
+    export.write(
+        made, {"right": ((3,), "int32"), "left": ((2,), "float32")}, "prediction", "two", folder, "spec.yaml: model"
+    )
     write_manifest(folder, "model", KEY, {})
     signature = json.loads((folder / export.SIGNATURE).read_bytes())
     assert signature["inputs"] == [

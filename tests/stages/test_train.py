@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -43,6 +44,34 @@ def test_every_form_learns(
     (run,) = train(builder, parts(stripes), RECIPE, (0,), tmp_path, lambda _: None, "train")
     assert run.report.epochs[-1].loss < run.report.epochs[0].loss / 2
     assert run.report.validation.validation_accuracy > 0.9
+
+
+def one_number(seed: int) -> Model:
+    def build(key: jax.Array) -> tuple[dict[str, jax.Array], Callable[..., jax.Array]]:
+        return {"kernel": jnp.zeros((36, 1))}, lambda params, image: image.reshape(-1, 36) @ params["kernel"]
+
+    return build_model(build, {}, {"image": np.zeros((1, 6, 6, 1))}, seed, where="model")
+
+
+def test_numbers_are_learned_by_squared_error(stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    images = stripes[0]
+    weights = np.random.default_rng(0).normal(size=36).astype(np.float32)
+    examples = parts((images, images.reshape(-1, 36) @ weights))
+    recipe = replace(RECIPE, loss="squared_error", epochs=60, watch="validation.loss", patience=60)
+    lines: list[str] = []
+    (run,) = train(one_number, examples, recipe, (0,), tmp_path, lines.append, "train")
+    spread = float(examples["validation"].labels.var())
+    assert run.report.validation.validation_loss < 0.05 * spread
+    assert run.report.validation.validation_accuracy is None
+    assert "validation loss" in lines[-1]
+
+
+def test_a_model_with_an_output_too_many_for_a_number_is_refused(
+    stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    examples = parts((stripes[0], stripes[1].astype(np.float32)))
+    with pytest.raises(DeploycheckError, match=r"\[2, 3\], expected a number for each: \[2, 1\]"):
+        train(plain, examples, replace(RECIPE, loss="squared_error"), (0,), tmp_path, lambda _: None, "train")
 
 
 def test_labels_that_say_nothing_teach_nothing(stripes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def threshold(comparator: str, value: float) -> Threshold:
 
 
 SLOW_NOW_AND_THEN = tuple(0.1 if n % 125 == 60 else 0.001 for n in range(1000))
+GRADES = np.random.default_rng(0).beta(8, 2, 200)
 NOISY = tuple((100 + 8 * np.random.default_rng(0).standard_normal(30)).tolist())
 
 
@@ -53,6 +54,11 @@ NOISY = tuple((100 + 8 * np.random.default_rng(0).standard_normal(30)).tolist())
         (Proportion(98, 100), threshold(">=", 0.97), r"about [\d,]+ more examples like these"),
         (Paired(5, 0, 700, 690), threshold("<=", 0.01), r"about [\d,]+ more examples like these"),
         (Resampled(lambda _: 1.0, 50), threshold(">=", 0.9), "every resample of the examples scores the same"),
+        (
+            Resampled(lambda rows: float(GRADES[rows].mean()), len(GRADES)),
+            threshold(">=", 0.77),
+            r"about [\d,]+ more examples like these",
+        ),
         (
             WorstOf({"a": Proportion(99, 100), "b": Proportion(9, 9)}, at_least=30),
             threshold(">=", 0.9),
@@ -85,6 +91,16 @@ def test_that_many_more_do_decide_it(sample: Sample, grown) -> None:
     now = 1000 if isinstance(sample, Quantile) else 100
     assert decide(Measurement(grown(int(now + 1.1 * more))), asked, 0.95).outcome is not Outcome.UNDECIDED
     assert decide(Measurement(grown(now + more // 2)), asked, 0.95).outcome is Outcome.UNDECIDED
+
+
+def test_that_many_more_examples_do_decide_a_statistic() -> None:
+    asked, kept = threshold(">=", 0.77), np.sort(GRADES)
+    verdict = decide(Measurement(Resampled(lambda rows: float(kept[rows].mean()), len(kept))), asked, 0.95)
+    more = int(re.search(r"about ([\d,]+) more", verdict.reason)[1].replace(",", ""))  # type: ignore[index]
+    for share, outcome in ((1.1, Outcome.PASS), (0.5, Outcome.UNDECIDED)):
+        grown = np.resize(kept, 200 * round((200 + share * more) / 200))
+        grown_sample = Resampled(lambda rows, grown=grown: float(grown[rows].mean()), len(grown))  # type: ignore[misc]
+        assert decide(Measurement(grown_sample), asked, 0.95).outcome is outcome
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.01, 0.1, 0.5]))

@@ -1,0 +1,163 @@
+"""What a spec's thresholds can't be decided by is said before anything is run, with the number that would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploycheck.language import load
+from deploycheck.plan import Plan, plans_of
+from deploycheck.runner.extensions import builtin_extensions
+from deploycheck.runner.lint import Finding, lint
+from deploycheck.runner.run import Runner
+from deploycheck.stages.examples import Examples
+from tests.test_plan import HEAD, ROOT
+
+SERVE = """\
+compress:
+  variants: {{int8: {{quantize: {{weights: int8}}}}}}
+serve:
+  variants: [int8]
+  load: {{{load}}}
+  expect: {{{expect}}}
+promote: {{model: digits, to: staging}}
+"""
+TRAIN = 'expect: {accuracy: ">= 97 %"}'
+
+
+def of_test(count: int, wards: int = 1) -> Examples:
+    labels = np.arange(count) % 10
+    ward = np.array([f"ward {row % wards}" for row in range(count)])
+    return Examples({"image": np.zeros((count, 1))}, labels, {"ward": ward})
+
+
+def findings(
+    text: str, folder: Path, test: Examples | None = None, floors: Mapping[str, float] | None = None
+) -> list[Finding]:
+    path = folder / "spec.yaml"
+    path.write_text(text)
+    runner = Runner(ROOT, folder / "cache", "run", builtin_extensions(), lambda _: None)
+    extensions = runner.extensions
+    specs = load(path, ROOT, extensions.vocabulary)
+    (plan,) = plans_of(specs, "spec.yaml", extensions.subjects, frozenset(extensions.compressors))
+    assert isinstance(plan, Plan)
+    return list(lint(runner, plan, test, floors or {}))
+
+
+def served(expect: str, load: str = "rate: 100 /s") -> str:
+    return HEAD + SERVE.format(load=load, expect=expect)
+
+
+@pytest.mark.parametrize(
+    ("expect", "load", "what", "hint"),
+    [
+        (
+            'latency.p99: "<= 20 ms"',
+            "rate: 100 /s, requests: 300",
+            "latency.p99 can't be decided at 0.95 confidence: it takes 377 requests, none of them over the limit, "
+            "and there are 300 at most",
+            "say `requests: 377` or more, which takes 4 s at 100 /s",
+        ),
+        (
+            'latency.p99: "<= 20 ms @ 99 %"',
+            "scenario: single_stream, requests: 377",
+            "latency.p99 can't be decided at 0.99 confidence",
+            "say `requests: 5",
+        ),
+        (
+            'error_rate: "<= 0.1 %"',
+            "rate: 100 /s, requests: 3000",
+            "error_rate can't be decided at 0.95 confidence: it takes 3,788 requests",
+            "say `requests: 3788` or more",
+        ),
+        (
+            'latency.p99.9: "<= 110 % of baseline"',
+            "rate: 100 /s",
+            "latency.p99.9 can't be decided at 0.95 confidence: so far out, 60 rounds make 2 comparisons of two "
+            "models, and it takes 7",
+            "compare a lower percentile",
+        ),
+    ],
+)
+def test_a_budget_too_small_for_its_threshold_is_an_error_where_it_stands(
+    expect: str, load: str, what: str, hint: str, tmp_path: Path
+) -> None:
+    (found,) = findings(served(expect, load), tmp_path)
+    assert found.severity == "error"
+    assert found.error.what.startswith(what)
+    assert (found.error.hint or "").startswith(hint)
+    assert "expect" in found.error.place.text
+    assert found.error.place.text[found.error.place.column - 1 :].startswith(expect.partition(": ")[2][0])
+
+
+@pytest.mark.parametrize(
+    ("expect", "load"),
+    [
+        ('latency.p99: "<= 20 ms"', "rate: 100 /s, requests: 377"),
+        ('latency.p99: "<= 20 ms @ point"', "rate: 100 /s, requests: 3"),
+        ('error_rate: "<= 0.1 %"', "rate: 100 /s"),
+        ('latency.p99: "<= 110 % of baseline"', "rate: 100 /s"),
+        ('throughput: ">= 5 /s"', "rate: 100 /s, requests: 3"),
+        ('errors: "== 0"', "rate: 100 /s, requests: 3"),
+    ],
+)
+def test_what_can_be_decided_is_not_complained_of(expect: str, load: str, tmp_path: Path) -> None:
+    assert findings(served(expect, load), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("expect", "floors", "inside"),
+    [
+        ('throughput: ">= 99 % of baseline"', {"throughput": 0.02}, True),
+        ('throughput: ">= 97 % of baseline"', {"throughput": 0.02}, False),
+        ('latency.p50: "<= 101 % of baseline"', {"latency.p50": 0.05}, True),
+        ('latency.p50: "<= 110 % of baseline"', {"latency.p50": 0.05}, False),
+        ('latency.p50: "<= 101 % of baseline"', {"latency.p99": 0.05}, False),
+        ('throughput: ">= 99 /s"', {"throughput": 0.02}, False),
+    ],
+)
+def test_a_threshold_within_the_noise_is_warned_of(
+    expect: str, floors: Mapping[str, float], inside: bool, tmp_path: Path
+) -> None:
+    found = findings(served(expect), tmp_path, floors=floors)
+    assert [each.severity for each in found] == ["warning"] * inside
+    if inside:
+        assert "lies within the noise of this machine" in found[0].error.what
+        assert "an equal model passes from " in (found[0].error.hint or "")
+
+
+def test_a_test_set_too_small_for_its_threshold_is_an_error_with_the_number_that_would_do(tmp_path: Path) -> None:
+    (found,) = findings(HEAD, tmp_path, of_test(60))
+    assert found.error.what == "even a model without error would not pass on the 60 test examples"
+    assert "about 39 more examples like these would decide it" in (found.error.hint or "")
+    assert findings(HEAD, tmp_path, of_test(99)) == []
+    assert findings(HEAD, tmp_path) == []
+
+
+def test_slices_have_a_size_of_their_own(tmp_path: Path) -> None:
+    text = HEAD.replace(
+        TRAIN, 'expect: {accuracy: {threshold: ">= 60 %", slices: {by: ward, at_least: 30}}}'
+    )  # fmt: skip
+    (found,) = findings(text, tmp_path, of_test(200, wards=8))
+    assert "has 25 examples, at least 30 are asked for; 8 slices are too small" in (found.error.hint or "")
+    assert findings(text, tmp_path, of_test(240, wards=8)) == []
+
+
+def test_a_comparison_is_of_a_model_that_is_equal(tmp_path: Path) -> None:
+    text = HEAD + 'compress: {variants: {int8: {quantize: {weights: int8}}}, expect: {accuracy_drop: "<= 1 pp"}}\n'
+    text = text.replace(TRAIN, 'expect: {learned: ">= 1 % over majority"}')
+    (found,) = findings(text, tmp_path, of_test(100))
+    assert found.error.what.startswith("even a model equal to the one it is held to would not pass on the 100 test")
+    assert "would decide it" in (found.error.hint or "")
+    assert findings(text, tmp_path, of_test(800)) == []
+
+
+def test_of_statistics_and_numbers_nothing_is_said_before_there_are_any(tmp_path: Path) -> None:
+    text = HEAD.replace(TRAIN, 'expect: {f1.macro: ">= 97 %", log_loss: "<= 0.1"}')
+    assert findings(text, tmp_path, of_test(50)) == []
+    numbers = Examples({"image": np.zeros((50, 1))}, np.linspace(0, 1, 50, dtype=np.float32))
+    text = HEAD.replace(TRAIN, 'expect: {rmse: "<= 60"}').replace("train:", "train:\n  loss: squared_error", 1)
+    assert findings(text, tmp_path, numbers) == []
