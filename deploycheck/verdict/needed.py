@@ -25,6 +25,8 @@ from deploycheck.verdict.samples import (
     value_of,
 )
 from deploycheck.verdict.sequential import (
+    FEWEST_BLOCKS,
+    FEWEST_ROUNDS,
     autocorrelation_time,
     clustering,
     evidence_above,
@@ -49,12 +51,11 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
         case Events(happened):
             return _said(requests_to_decide(happened, limit, confidence))
         case Blocks(values):
-            return _said(blocks_to_decide(values, limit, confidence), "blocks like these")
+            more = means_to_decide(values, _time_of(values), FEWEST_BLOCKS, limit, confidence)
+            return _said(more, "blocks like these")
         case Ratios(values):
-            logs = tuple(map(math.log, values))
-            return _said(
-                blocks_to_decide(logs, math.log(limit) if limit > 0 else -math.inf, confidence), "rounds like these"
-            )
+            logs, at = tuple(map(math.log, values)), math.log(limit) if limit > 0 else -math.inf
+            return _said(means_to_decide(logs, 1.0, FEWEST_ROUNDS, at, confidence), "rounds like these")
         case Repeats(values) if len(values) < FEWEST_REPEATS:
             return f"{len(values)} seeds are too few to tell: {FEWEST_REPEATS} at least"
         case Repeats():
@@ -101,7 +102,7 @@ def fewest_requests(share: float, confidence: float) -> int:
 
 def fewest_rounds(confidence: float) -> int:
     """Return the fewest rounds of two models that bound their ratio at all."""
-    return _first(lambda n: math.isfinite(reach_in_deviations(n, confidence))) or MOST
+    return max(FEWEST_ROUNDS, _first(lambda n: math.isfinite(reach_in_deviations(n, confidence))) or MOST)
 
 
 def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> bool:
@@ -137,14 +138,24 @@ def requests_to_decide(happened: tuple[bool, ...], limit: float, confidence: flo
     return _more(len(happened), settled)
 
 
-def blocks_to_decide(values: tuple[float, ...], limit: float, confidence: float) -> int | None:
-    """Return about how many more blocks settle whether their mean meets ``limit``."""
+def means_to_decide(values: tuple[float, ...], time: float, fewest: int, limit: float, confidence: float) -> int | None:
+    """Return about how many more values settle whether their mean meets ``limit``.
+
+    ``time`` is their autocorrelation time; of fewer than ``fewest`` nothing is concluded.
+    """
     n = len(values)
     if n < 2:
         return None
     centre = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
-    return _more(n, lambda more: deviation * reach_in_deviations(more, confidence) < abs(centre - limit))
+    found = _first(lambda m: deviation * reach_in_deviations(m / time, confidence) < abs(centre - limit), n)
+    return None if found is None else max(found, fewest) - n
+
+
+def _time_of(values: tuple[float, ...]) -> float:
+    import numpy as np
+
+    return autocorrelation_time(np.asarray(values))
 
 
 def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int | None:

@@ -33,9 +33,12 @@ TAIL = 0.1
 WIDER = 2.5
 """It is measured on this many times as many too, for its trend towards the slowest."""
 LEAST_TREND, MOST_TREND = 0.5, 1.4
-FEWEST_BLOCKS = 25
-SPREAD = 0.5
-"""Of the prior on a mean's distance from the limit, in standard deviations of one block."""
+FEWEST_BLOCKS, FEWEST_ROUNDS = 25, 7
+SPREADS = {0.5: 0.9, 4.0: 0.1}
+"""Of the priors on a mean's distance from the limit, in standard deviations of one block, to their share of the error.
+
+The wide one decides what is far from its limit from a handful of independent blocks, which the other alone can't.
+"""
 
 
 def evidence_below(events: float, total: float, limit: float) -> float:
@@ -220,8 +223,10 @@ def rounds_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, 
 
     Student's t, with its likelihood ratio mixed over a normal prior on the distance from the limit in standard
     deviations (Lai, Annals of Statistics 4, 1976; Wang and Ramdas, Anytime-valid t-tests and confidence sequences,
-    Sequential Analysis 44, 2025).
+    Sequential Analysis 44, 2025). Infinite for fewer than ``FEWEST_ROUNDS``, which don't show what comes seldom.
     """
+    if len(values) < FEWEST_ROUNDS:
+        return -math.inf, math.inf
     return _mean_bounds(values, len(values), confidence)
 
 
@@ -237,10 +242,14 @@ def _mean_bounds(values: tuple[float, ...], independent: float, confidence: floa
 
 def reach_in_deviations(n: float, confidence: float) -> float:
     """Return the half-width of ``mean_bounds`` after ``n`` independent blocks, in their standard deviation."""
+    return min(_reach(n, share * (1 - confidence), spread) for spread, share in SPREADS.items())
+
+
+def _reach(n: float, error: float, spread: float) -> float:
     if n <= 1:
         return math.inf
-    gain = 1 + n * SPREAD**2
-    power = (math.sqrt(gain) / (2 * (1 - confidence))) ** (2 / n)
+    gain = 1 + n * spread**2
+    power = (math.sqrt(gain) / (2 * error)) ** (2 / n)
     if power >= gain:
         return math.inf
     return math.sqrt((power - 1) / (1 - power / gain) * (n - 1) / n)

@@ -13,6 +13,7 @@ from scipy import signal
 from deploycheck.verdict import Blocks, Events, Quantile, Ratios, bounds, fewest_requests, looks
 from deploycheck.verdict.sequential import (
     FEWEST_BLOCKS,
+    FEWEST_ROUNDS,
     autocorrelation_time,
     clustering,
     evidence_above,
@@ -164,6 +165,21 @@ def test_blocks_at_the_limit_are_passed_no_more_often_than_it_says() -> None:
 
 def test_too_few_blocks_say_nothing() -> None:
     assert bounds(Blocks((500.0, 501.0) * (FEWEST_BLOCKS // 2)), 0.95) == (-math.inf, math.inf)
+
+
+def test_what_is_far_from_its_limit_is_decided_by_few_blocks_however_they_depend() -> None:
+    """Ten times the throughput that is asked for: no wait until a drifting machine has been seen for long."""
+    streams = [5000 + 500 * autoregressive(0.6, 2 * FEWEST_BLOCKS, seed) for seed in range(100)]
+    for blocks, most in ((FEWEST_BLOCKS, 50), (2 * FEWEST_BLOCKS, 15)):
+        lows = [bounds(Blocks(tuple(rates[:blocks].tolist())), 0.95)[0] for rates in streams]
+        assert sum(low <= 500 for low in lows) <= most
+
+
+def test_a_few_rounds_that_agree_say_nothing_yet() -> None:
+    agreeing = (1.2, 1.21) * FEWEST_ROUNDS
+    assert bounds(Ratios(agreeing[: FEWEST_ROUNDS - 1]), 0.95) == (0.0, math.inf)
+    low, high = bounds(Ratios(agreeing[:FEWEST_ROUNDS]), 0.95)
+    assert 1.17 < low < high < 1.24
 
 
 @given(st.integers(2, 500))
