@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -30,7 +31,7 @@ def as_markdown(evidence: Evidence) -> str:
 
 def _markdown(spec: SpecRecord) -> Iterator[str]:
     yield f"## {spec.id}: {spec.decision}\n"
-    yield from (f"- {_cell(line)}" for line in conclusion(spec))
+    yield from (f"- {_cell(line)}" for line in (*conclusion(spec), *_promise(spec)))
     yield "\n| check | verdict | measured | threshold | |\n| --- | --- | --- | --- | --- |"
     for check in spec.checks:
         cells = (
@@ -71,6 +72,8 @@ def as_table(specs: Iterable[SpecRecord], width: int, *, color: bool) -> str:
         console.print(table)
         for line in conclusion(spec):
             console.print(Text(line, style=_style(spec.decision) if color else ""), soft_wrap=True)
+        for line in _promise(spec):
+            console.print(Text(line, style="dim" if color else ""), soft_wrap=True)
         console.print()
     return out.getvalue()
 
@@ -99,6 +102,17 @@ def conclusion(spec: SpecRecord) -> Iterator[str]:
             yield f"  and {len(reasons) - MOST_REASONS} more, in the evidence"
     waived = [check for check in spec.checks if check.waiver]
     yield from (f"waived: {check.stage}::{check.metric}, {check.waiver}" for check in waived)
+
+
+def _promise(spec: SpecRecord) -> Iterator[str]:
+    """Yield what all verdicts together promise: each must pass, so that errors add up on one side alone."""
+    errors = [1 - check.confidence for check in spec.checks if check.confidence is not None]
+    if errors:
+        passed, failed = (f"{100 * error:.3g} times in 100" for error in (max(errors), min(1.0, math.fsum(errors))))
+        yield (
+            f"{len(errors)} verdict{'' if len(errors) == 1 else 's'} from samples: a model that misses a standard "
+            f"passes at most {passed}, and one that just meets them all fails at most {failed}"
+        )
 
 
 def _counted(spec: SpecRecord) -> str:

@@ -48,6 +48,17 @@ def test_the_table_says_what_was_measured_and_what_came_of_it() -> None:
     ]
 
 
+def test_what_the_verdicts_promise_together_is_said() -> None:
+    """Errors against a bad model don't add up, as each check must pass; those against a good one do."""
+    compared = check(interval=None, confidence=None)
+    shown = as_table([spec(check(), check(), check(confidence=0.99), compared)], 100, color=False).splitlines()
+    promised = "3 verdicts from samples: a model that misses a standard passes at most 5 times in 100, "
+    promised += "and one that just meets them all fails at most 11 times in 100"
+    assert promised in shown
+    assert f"- {promised}" in as_markdown(evidence(spec(check(), check(), check(confidence=0.99), compared)))
+    assert "times in 100" not in as_table([spec(compared)], 100, color=False)
+
+
 def test_without_colour_there_is_no_escape_code(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     checks = [check(verdict=outcome) for outcome in Outcome]
