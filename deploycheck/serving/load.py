@@ -111,7 +111,8 @@ class WarmUp:
 class Amount:
     """How much is sent: until ``enough`` says so of what was seen so far, ``most`` requests undisturbed at most.
 
-    ``least_s`` seconds at least. Where the machine is disturbed more is sent in its place, up to ``TIMES`` as much.
+    It lasts ``least_s`` seconds at least, whatever number of requests that takes. Where the machine is disturbed more
+    is sent in its place, up to ``TIMES`` as much.
     """
 
     most: int
@@ -167,11 +168,11 @@ class _Taken:
         latencies = tuple(math.inf if (back := self.latencies[row]) is None else back for row in rows)
         return Sent(latencies, tuple(self.lags[row] for row in rows), dict(self.failures), tuple(self.disturbed))
 
-    @property
-    def is_full(self) -> bool:
+    def is_full(self, elapsed: float) -> bool:
         """Whether as much was sent as may be."""
         undisturbed = sum(past - first for first, past in self.kept) + len(self.latencies) - self.began
-        return undisturbed >= self.amount.most or len(self.latencies) >= TIMES * self.amount.most
+        is_most = undisturbed >= self.amount.most or len(self.latencies) >= TIMES * self.amount.most
+        return is_most and elapsed >= self.amount.least_s
 
     def is_enough(self, elapsed: float) -> bool:
         """Whether what is known by now is enough; looked at as often as ``looks`` says."""
@@ -244,10 +245,10 @@ class Client:
 
         with _no_collections():
             taken = _Taken(amount, self.processes)
-            start = time.perf_counter() + LATE_S
+            start = due = time.perf_counter() + LATE_S
             stretch_ends = start + STRETCH_S
             async with asyncio.TaskGroup() as group:
-                while not taken.is_full:
+                while not taken.is_full(due - start):
                     due = start + next(schedule)
                     if due >= stretch_ends:
                         taken.close_stretch()
@@ -267,9 +268,9 @@ class Client:
         """Send queries of ``together`` requests, each as soon as the last is back whole (MLPerf's streams)."""
         with _no_collections():
             taken = _Taken(amount, self.processes)
-            began = time.perf_counter()
+            began = end = time.perf_counter()
             stretch_ends = began + STRETCH_S
-            while not taken.is_full:
+            while not taken.is_full(end - began):
                 index, start = taken.new(), time.perf_counter()
                 asked = [requests[(index * together + row) % len(requests)] for row in range(together)]
                 failures = await asyncio.gather(*(_attempt(functools.partial(self.ask, each)) for each in asked))
