@@ -14,6 +14,7 @@ from deploycheck.verdict import (
     Proportion,
     Quantile,
     Quotient,
+    Ratios,
     RelativeDrop,
     Repeats,
     Resampled,
@@ -199,3 +200,30 @@ def test_two_models_on_the_same_examples_are_compared_in_pairs() -> None:
     assert ratio_of(Proportion.of(after), Proportion.of(before)) == Retained(Paired(1, 1, 4, 3))
     assert ratio_of(Exact(3.0), Exact(4.0)) == Exact(0.75)
     assert isinstance(ratio_of(Proportion(3, 4), Proportion(3, 4)), Quotient)
+
+
+def in_rounds(scale: float, rounds: int, probability: float, size: int = 80, seed: int = 0) -> Quantile:
+    """Return latencies of a machine that is slower in every round, ``scale`` times those of a model with 1."""
+    drawn = np.random.default_rng(seed).lognormal(size=(rounds, size)) * np.arange(1, rounds + 1)[:, None]
+    return Quantile(probability, tuple((scale * drawn).ravel().tolist()), (size,) * rounds)
+
+
+@pytest.mark.parametrize(("probability", "rounds", "ratios"), [(0.5, 9, 9), (0.9, 9, 9), (0.99, 9, 3), (0.99, 11, 3)])
+def test_latencies_in_rounds_are_compared_round_by_round_as_far_out_as_they_reach(
+    probability: float, rounds: int, ratios: int
+) -> None:
+    ratio = ratio_of(in_rounds(1.5, rounds, probability), in_rounds(1.0, rounds, probability))
+    assert isinstance(ratio, Ratios)
+    assert ratio.rounds == pytest.approx((1.5,) * ratios)  # the machine's drift is in both
+
+
+def test_a_model_that_never_answers_in_a_round_has_no_ratio_in_it() -> None:
+    slow = in_rounds(1.5, 9, 0.5)
+    dead = Quantile(0.5, (math.inf,) * 80 + slow.values[80:], slow.rounds)
+    ratio = ratio_of(dead, slow)
+    assert ratio == Quotient(dead, slow)
+    assert not bounds(ratio, 0.95)[1] < 1.5
+
+
+def test_rounds_too_few_for_a_percentile_give_no_ratio() -> None:
+    assert ratio_of(in_rounds(1.5, 2, 0.99), in_rounds(1.0, 2, 0.99)) == Ratios(())
