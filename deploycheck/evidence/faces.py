@@ -100,6 +100,9 @@ def conclusion(spec: SpecRecord) -> Iterator[str]:
         yield from (f"  {reason}" for reason in reasons[:MOST_REASONS])
         if len(reasons) > MOST_REASONS:
             yield f"  and {len(reasons) - MOST_REASONS} more, in the evidence"
+    for check in spec.checks:
+        if check.verdict is Outcome.WARN:
+            yield f"warned: {check.stage}::{check.metric}: {_why(check)}"
     waived = [check for check in spec.checks if check.waiver]
     yield from (f"waived: {check.stage}::{check.metric}, {check.waiver}" for check in waived)
 
@@ -126,6 +129,13 @@ def _word(check: CheckRecord) -> str:
     return check.verdict.value if check.reached else NOT_REACHED
 
 
+def _why(check: CheckRecord) -> str:
+    """Return what was measured, and why that is no pass; of a failure, the value says it."""
+    measured = f"{check.shown}, the standard is {check.threshold}" if check.shown else ""
+    reason = "" if check.verdict is Outcome.FAIL and measured else check.reason
+    return "; ".join(filter(None, (measured, reason)))
+
+
 def _standing_in_the_way(spec: SpecRecord) -> Iterator[str]:
     """Yield what did not pass, with what was measured; then what else the promotion rule says.
 
@@ -133,9 +143,6 @@ def _standing_in_the_way(spec: SpecRecord) -> Iterator[str]:
     """
     for check in spec.checks:
         if check.verdict.blocks and check.reached:
-            measured = f"{check.shown}, the standard is {check.threshold}" if check.shown else ""
-            why = check.reason if check.verdict is not Outcome.FAIL else ""  # of a failure, the value says it
-            said = "; ".join(filter(None, (measured, why)))
-            yield ": ".join(filter(None, (f"{check.stage}::{check.metric}", check.verdict, said)))
+            yield ": ".join(filter(None, (f"{check.stage}::{check.metric}", check.verdict, _why(check))))
     told = (*spec.not_run, *(check.id for check in spec.checks))
     yield from (reason for reason in spec.reasons if not any(reason.startswith(f"{id}: ") for id in told))

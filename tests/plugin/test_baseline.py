@@ -43,6 +43,7 @@ def test_the_first_promotion_needs_leave(project: Project) -> None:
     result = project.run("--deploycheck-promote", "spec.yaml")
     assert result.ret == 0
     assert check(project, "accuracy_drop")["verdict"] == "warn"
+    result.stdout.fnmatch_lines(["warned: compress*int8*::accuracy_drop: nothing is promoted as digits@staging yet*"])
     assert project.spec["decision"] == "promoted"
 
 
