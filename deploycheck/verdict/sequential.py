@@ -34,7 +34,7 @@ WIDER = 2.5
 """It is measured on this many times as many too, for its trend towards the slowest."""
 LEAST_TREND, MOST_TREND = 0.5, 1.4
 FEWEST_BLOCKS, FEWEST_ROUNDS = 25, 7
-SPREADS = {0.5: 0.9, 4.0: 0.1}
+SPREADS = {0.5: 0.95, 4.0: 0.05}
 """Of the priors on a mean's distance from the limit, in standard deviations of one block, to their share of the error.
 
 The wide one decides what is far from its limit from a handful of independent blocks, which the other alone can't.
