@@ -301,11 +301,11 @@ def _bench(work: Work, building: Building) -> Bench:
 
     runtime = load_object(work.extensions.runtimes[work.serve.runtime], work.root, work.where)
     inputs = examples.read(work.input("data").file("test.safetensors")).inputs
+    confidence = work.plan.spec.confidence
     goals = tuple(
         Goal(functools.partial(measure_load, work.extensions.metrics[check.family], check), check.threshold, confidence)
         for check in work.plan.checks
         if check.threshold and work.step.name in check.needs
-        for confidence in (work.plan.spec.confidence,)
     )
     return Bench(work.serve, inputs, goals, runtime, building.scratch, work.report)
 
