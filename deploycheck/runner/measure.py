@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DISTINCT_REQUESTS = 256
 """How many different examples the load is made of; they are encoded beforehand."""
-MOST_BLOCKS = 100
+MOST_BLOCKS = 200
 MOST_ROUNDS = 60
 REQUESTS_A_TURN = 40
 SAMPLES_A_QUERY = 8

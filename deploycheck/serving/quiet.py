@@ -16,19 +16,21 @@ MOST_TAKEN = 0.10
 """The share of the machine that others, and the host, may take before what was timed meanwhile is taken again."""
 MOST_SLOWED = 0.9
 """A block that ends at less than this of the frequency it began at is taken again."""
-_USER, _IDLE, _STEAL = slice(0, 3), slice(3, 5), 7
+_IDLE, _STEAL = slice(3, 5), 7
+_SCHEDULED = 2
 
 
 @dataclass(frozen=True)
 class Reading:
     """The machine at one time: seconds on the clock, and seconds of CPU since it started.
 
-    ``busy`` is all processes', ``own`` ours, ``stolen`` what the host withheld; ``frequency`` the mean of the
-    cores' in Hz, 0 where it isn't told. ``load`` is the load average over a minute.
+    ``idle`` is nobody's, ``own`` ours, ``stolen`` what the host withheld; the rest is other processes'. Those of the
+    busy are sampled at each tick, the idle and the own are timed, which tells a burst of 50 ms from none.
+    ``frequency`` is the mean of the cores' in Hz, 0 where it isn't told; ``load`` the load average over a minute.
     """
 
     at: float
-    busy: float
+    idle: float
     own: float
     stolen: float
     frequency: float
@@ -39,22 +41,22 @@ def read(processes: Iterable[int]) -> Reading | None:
     """Return how things stand, ``processes`` being ours; None where the system doesn't tell."""
     try:
         ticks = [int(word) for word in (PROC / "stat").read_text().partition("\n")[0].split()[1:]]
+        if not any(ticks):  # a sandbox that only looks like Linux
+            return None
         tick = os.sysconf("SC_CLK_TCK")
-        busy = sum(ticks[_USER]) + sum(ticks[5:7])
-        own = sum(map(_ticks_of, processes))
+        own = sum(map(_time_of, processes))
         load = float((PROC / "loadavg").read_text().split()[0])
-        return Reading(time.perf_counter(), busy / tick, own / tick, ticks[_STEAL] / tick, _frequency(), load)
+        return Reading(time.perf_counter(), sum(ticks[_IDLE]) / tick, own, ticks[_STEAL] / tick, _frequency(), load)
     except (OSError, ValueError, IndexError, AttributeError):
         return None
 
 
-def _ticks_of(process: int) -> int:
-    """Return the CPU time of a process and of its children that have ended; 0 where it has ended itself."""
+def _time_of(process: int) -> float:
+    """Return a process's CPU time in seconds, by the clock that Linux keeps of it; 0 where it has ended."""
     try:
-        fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(field) for field in fields[11:15])
+        return time.clock_gettime(~process << 3 | _SCHEDULED)  # clock_getcpuclockid(3), which Python lacks
+    except OSError:
+        return 0.0
 
 
 def _frequency() -> float:
@@ -81,10 +83,11 @@ def conditions(before: Reading | None, after: Reading | None) -> Conditions | No
     if before is None or after is None or after.at <= before.at:
         return None
     capacity = (after.at - before.at) * (os.cpu_count() or 1)
-    others = (after.busy - before.busy) - (after.own - before.own)
+    stolen = after.stolen - before.stolen
+    others = capacity - (after.idle - before.idle) - stolen - (after.own - before.own)
     return Conditions(
         max(0.0, others / capacity),
-        (after.stolen - before.stolen) / capacity,
+        stolen / capacity,
         (before.load, after.load),
         (before.frequency, after.frequency),
     )

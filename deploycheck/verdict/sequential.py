@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ SPREADS = {0.5: 0.95, 4.0: 0.05}
 
 The wide one decides what is far from its limit from a handful of independent blocks, which the other alone can't.
 """
+SHARE_OF_PRODUCT = 0.05
+"""Of the error of a lower bound on a mean, what the product of the blocks is given; the rest is the t-test's."""
 
 
 def evidence_below(events: float, total: float, limit: float) -> float:
@@ -69,7 +72,7 @@ def _evidence(events: float, total: float, limit: float, prior: tuple[float, flo
     def mass(a: float, b: float) -> float:
         """Return the logarithm of what a Beta's kernel integrates to on the one side of the limit."""
         share = float(special.betainc(a, b, limit) if below else special.betaincc(a, b, limit))
-        return float(special.betaln(a, b)) + math.log(share) if share > 0 else -math.inf
+        return float(special.betaln(a, b)) + math.log(share) if share > sys.float_info.min else -math.inf
 
     a, b = prior
     seen = events * math.log(limit) + (total - events) * math.log1p(-limit)
@@ -206,16 +209,31 @@ def clustering(flags: np.ndarray) -> float:
 
 
 def mean_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
-    """Return bounds on the mean of a stream of blocks, each one-sided and valid at any time.
+    """Return bounds on the mean of a stream of blocks, none negative, each one-sided and valid at any time.
 
-    As ``rounds_bounds``, for as many blocks as their autocorrelation leaves independent. Infinite for fewer than
-    ``FEWEST_BLOCKS`` of them, which don't show it.
+    As ``rounds_bounds``, for as many blocks as their autocorrelation leaves independent, or the product of the blocks
+    where that says more. Infinite for fewer than ``FEWEST_BLOCKS`` of them, which don't show it.
     """
     import numpy as np
 
     if len(values) < FEWEST_BLOCKS:
         return -math.inf, math.inf
-    return _mean_bounds(values, len(values) / autocorrelation_time(np.asarray(values)), confidence)
+    independent = len(values) / autocorrelation_time(np.asarray(values))
+    error = 1 - confidence
+    low, high = _mean_bounds(values, independent, 1 - (1 - SHARE_OF_PRODUCT) * error)
+    return max(low, _product_bound(values, independent, SHARE_OF_PRODUCT * error)), high
+
+
+def _product_bound(values: tuple[float, ...], independent: float, error: float) -> float:
+    """Return a lower bound on the mean of what is never negative, valid at any time whatever its distribution.
+
+    Blocks over the mean that they are said to have multiply to an e-process (Waudby-Smith and Ramdas, Estimating means
+    of bounded random variables by betting, JRSS B 86, 2024), so it is their geometric mean, less what chance allows.
+    It decides what is many times its limit while a drift still leaves too few independent blocks for a t-test.
+    """
+    if min(values) <= 0:
+        return 0.0
+    return math.exp(math.fsum(map(math.log, values)) / len(values) + math.log(error) / independent)
 
 
 def rounds_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, float]:

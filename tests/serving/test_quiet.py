@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploycheck.serving import quiet
-from deploycheck.serving.quiet import MOST_TAKEN, Reading, disturbance, read
+from deploycheck.serving.quiet import MOST_TAKEN, Reading, conditions, disturbance, read
 
 BUSY = """
 import time
@@ -24,12 +24,12 @@ print(flush=True)
 input()
 """
 CORES = os.cpu_count() or 1
-BEFORE = Reading(at=100.0, busy=50.0, own=20.0, stolen=5.0, frequency=3e9, load=0.5)
+BEFORE = Reading(at=100.0, idle=50.0, own=20.0, stolen=5.0, frequency=3e9, load=0.5)
 
 
 def after(own: float = 0.0, others: float = 0.0, stolen: float = 0.0, slowed: float = 1.0) -> Reading:
     return replace(
-        BEFORE, at=BEFORE.at + 1, busy=BEFORE.busy + own + others, own=BEFORE.own + own,
+        BEFORE, at=BEFORE.at + 1, idle=BEFORE.idle + CORES - own - others - stolen, own=BEFORE.own + own,
         stolen=BEFORE.stolen + stolen, frequency=BEFORE.frequency * slowed,
     )  # fmt: skip
 
@@ -55,6 +55,9 @@ def test_where_nothing_is_known_nothing_is_called_disturbed(monkeypatch: pytest.
     assert disturbance(None, BEFORE) == disturbance(BEFORE, None) == disturbance(BEFORE, BEFORE) == ""
     monkeypatch.setattr(quiet, "PROC", tmp_path)
     assert read([]) is None
+    (tmp_path / "stat").write_text("cpu  0 0 0 0 0 0 0 0 0 0\n")
+    (tmp_path / "loadavg").write_text("0.00 0.00 0.00 0/0 0\n")
+    assert read([]) is None  # a sandbox's
 
 
 def test_a_reading_of_a_made_up_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -62,38 +65,35 @@ def test_a_reading_of_a_made_up_machine(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(quiet, "PROC", tmp_path / "proc")
     monkeypatch.setattr(quiet, "CPUS", tmp_path / "cpus")
     for name, text in {
-        "proc/stat": f"cpu  {3 * tick} {tick} {2 * tick} 500 40 {tick} 0 {7 * tick} 0 0\ncpu0 1 2 3\n",
+        "proc/stat": f"cpu  {3 * tick} {tick} {2 * tick} {5 * tick} {4 * tick} {tick} 0 {7 * tick} 0 0\ncpu0 1 2 3\n",
         "proc/loadavg": "1.25 0.9 0.7 2/345 6789\n",
-        "proc/42/stat": f"42 (a (strange) name) S 1 1 1 0 -1 0 0 0 0 0 {tick} {2 * tick} {tick} 0 20 0 1 0\n",
         "cpus/cpu0/cpufreq/scaling_cur_freq": "2000000\n",
         "cpus/cpu1/cpufreq/scaling_cur_freq": "3000000\n",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    reading = read([42, 43])  # 43 has ended
+    reading = read([])
     assert reading is not None
-    assert (reading.busy, reading.own, reading.stolen) == (7.0, 4.0, 7.0)
+    assert (reading.idle, reading.own, reading.stolen) == (9.0, 0.0, 7.0)
     assert (reading.frequency, reading.load) == (2.5e9, 1.25)
 
 
 @pytest.mark.skipif(not (quiet.PROC / "stat").exists(), reason="only Linux tells")
 def test_a_busy_process_is_seen_unless_it_is_ours() -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "import time\nprint(flush=True)\nwhile time.process_time() < 0.6: pass\nprint(flush=True)\ninput()",
-    ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
         ours, theirs = read([os.getpid(), process.pid]), read([os.getpid()])
         process.stdout.readline()
         ours_then, theirs_then = read([os.getpid(), process.pid]), read([os.getpid()])
-        assert ours
-        assert theirs
+        seen, without = conditions(theirs, theirs_then), conditions(ours, ours_then)
+        assert seen
+        assert without
         assert ours_then
         assert theirs_then
-        seen = (theirs_then.busy - theirs_then.own) - (theirs.busy - theirs.own)
-        without = (ours_then.busy - ours_then.own) - (ours.busy - ours.own)
-        assert seen - without > 0.4
+        assert seen.others > without.others
+        assert ours_then.own - theirs_then.own > 0.5
         process.communicate(b"\n")
+    ended = read([process.pid])
+    assert ended
+    assert ended.own == 0

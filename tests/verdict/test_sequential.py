@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import signal
 
@@ -28,6 +28,7 @@ CERTAIN = -math.log(0.05)
 
 
 @given(st.integers(0, 199), st.integers(200, 3000), limits)
+@example(0, 320, 0.9)  # where a share is less than the smallest number
 def test_more_events_are_less_evidence_that_they_are_rare(events: int, total: int, limit: float) -> None:
     assert evidence_below(events + 1, total, limit) <= evidence_below(events, total, limit) + 1e-9
     assert evidence_above(events + 1, total, limit) >= evidence_above(events, total, limit) - 1e-9
@@ -173,6 +174,32 @@ def test_what_is_far_from_its_limit_is_decided_by_few_blocks_however_they_depend
     for blocks, most in ((FEWEST_BLOCKS, 50), (2 * FEWEST_BLOCKS, 15)):
         lows = [bounds(Blocks(tuple(rates[:blocks].tolist())), 0.95)[0] for rates in streams]
         assert sum(low <= 500 for low in lows) <= most
+
+
+def test_a_drift_far_above_its_limit_is_no_reason_to_wait() -> None:
+    """It goes up and down as a whole, and tells no more than two independent blocks do."""
+    drifting = 6000 + 1500 * np.sin(np.linspace(0, 3 * math.pi, 60))
+    assert len(drifting) / autocorrelation_time(drifting) < 3
+    low, high = bounds(Blocks(tuple(drifting.tolist())), 0.95)
+    assert 6000 / 20 < low < 6000 < high
+    assert bounds(Blocks((0.0, *drifting.tolist())), 0.95)[0] >= 0
+
+
+def test_blocks_of_which_a_few_are_huge_are_passed_no_more_often_than_it_says() -> None:
+    """Their logarithms are normal, which the product of the blocks allows for; their mean is just the limit."""
+    streams, most, spread = 400, 100, 1.5
+    drawn = 500 * np.exp(spread * np.random.default_rng(8).standard_normal((streams, most)) - spread**2 / 2)
+    passed = sum(
+        any(bounds(Blocks(tuple(stream[:n].tolist())), 0.95)[0] >= 500 for n in looks(most)) for stream in drawn
+    )
+    assert passed / streams <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / streams)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=FEWEST_BLOCKS, max_size=60))
+def test_no_bound_on_a_mean_of_rates_is_negative_or_above_the_mean(values: list[float]) -> None:
+    low, high = bounds(Blocks(tuple(values)), 0.95)
+    assert 0 <= low <= math.fsum(values) / len(values) * (1 + 1e-9)
+    assert high >= low
 
 
 def test_a_few_rounds_that_agree_say_nothing_yet() -> None:
