@@ -6,11 +6,14 @@ Each row is a model whose true value is known: just on the wrong side of its thr
 well clear of it either way. Beside the gate's own verdict stand, on the same streams,
 
 - a fixed-sample test of equal confidence, whose size is planned to tell a model at half or twice the allowed share
-  (for means: one deviation of a block in four from the limit) from the limit nine times in ten,
-- MLPerf LoadGen's early-stopping rule (99 %, none of it for failing), applied at every look,
+  (for means: one deviation of a block in four from the limit) from the limit nine times in ten. On a dependent
+  stream it is told the true autocorrelation time, without which its confidence would not be equal; it takes the
+  budget where that is less than it planned,
+- MLPerf LoadGen's early-stopping rule (99 %, none of it for failing), applied at every look, which takes every
+  stream for independent,
 - Wald's sequential probability ratio test told the truth: the expected samples of the best test there can be, for
   dependent streams times their true autocorrelation time (the stream's, or that of one just at the limit, which it
-  must be told from, whichever is longer). Where it exceeds the budget, the budget stands.
+  must be told from, whichever is longer). Just beside the threshold that is far more than any budget.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ MLPERF = 0.99
 POWER = 0.9
 CHUNK = 250
 COLUMNS = (
-    "", "true value", "wrong", "undecided", "median samples", "of Wald's",
+    "", "true value", "false passes", "false blocks", "undecided", "median samples", "of Wald's",
     "fixed: wrong", "undecided", "samples", "LoadGen: wrong", "median samples",
 )  # fmt: skip
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -57,7 +60,10 @@ Draw = Callable[[np.random.Generator, int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of gate on one model: how its streams are drawn (``[gates, n]``), and what is true of it."""
+    """One kind of gate on one model: how its streams are drawn (``[gates, n]``), and what is true of it.
+
+    ``best`` is what Wald's test takes of independent observations, ``time`` the true autocorrelation time.
+    """
 
     name: str
     truth: str
@@ -69,7 +75,7 @@ class Row:
     best: float | None
     slow: Callable[[np.ndarray], np.ndarray] | None = None
     share: float = 0.0
-    deviation: float = 0.0
+    time: float = 1.0
     fixed: bool = False
     alone: bool = False
 
@@ -140,7 +146,8 @@ def autocorrelation_time(flags: np.ndarray) -> float:
 
 def time_above(draw: Draw, value: float) -> float:
     """Return the true autocorrelation time of lying above a value."""
-    return autocorrelation_time((long_run(draw) > value).astype(float))
+    above = long_run(draw) > value
+    return autocorrelation_time(above.astype(float)) if above.any() else 1.0
 
 
 # The rows
@@ -167,14 +174,16 @@ def latency_rows(name: str, draw: Draw, budget: int = 5000) -> Iterator[Row]:
         ("just better", 0.0095),
         ("clearly better", 0.001),
         ("clearly worse", 0.05),
+        ("none slow", 0.0),
+        ("half slow", 0.5),
     ):
         streams = long_run(draw)
         limit = float(np.quantile(streams, 1 - share))
         time = max(1.0, time_above(draw, limit), time_above(draw, float(np.quantile(streams, 0.99))))
         yield Row(
             f"p99 {name}", truth, share <= 0.01, draw, lambda x: Quantile(0.99, tuple(x.tolist())),
-            threshold("<=", limit, Dimension.TIME), budget, wald(divergence(share, 0.01)) * time,
-            functools.partial(np.less, limit), 0.01,
+            threshold("<=", limit, Dimension.TIME), budget, wald(divergence(share, 0.01)),
+            functools.partial(np.less, limit), 0.01, time,
         )  # fmt: skip
 
 
@@ -217,30 +226,38 @@ def throughput_rows(correlation: float = 0.0) -> Iterator[Row]:
         yield Row(
             "throughput" + (" dependent" if correlation else ""), truth, mean >= limit, draw,
             lambda x: Blocks(tuple(x.tolist())), threshold(">=", limit, Dimension.RATE), 400,
-            wald(((mean - limit) / spread) ** 2 / 2) * time, deviation=spread,
+            wald(((mean - limit) / spread) ** 2 / 2), time=time,
         )  # fmt: skip
 
 
-def speedup_rows() -> Iterator[Row]:
+def speedup_rows(correlation: float = 0.0) -> Iterator[Row]:
     limit, spread = 1.2, 0.1
+    time = (1 + correlation) / (1 - correlation)
     for truth, ratio in (
         ("just worse", 1.19),
         ("just better", 1.21),
         ("clearly better", 1.26),
         ("clearly worse", 1.14),
     ):
-        draw = functools.partial(_blocks, mean=math.log(ratio), spread=spread, correlation=0.0)
+        draw = functools.partial(_blocks, mean=math.log(ratio), spread=spread, correlation=correlation)
         yield Row(
-            "speed-up", truth, ratio >= limit, draw, lambda x: Ratios(tuple(np.exp(x).tolist())),
-            threshold(">=", limit, Dimension.MULTIPLE), 400,
-            wald((math.log(ratio / limit) / spread) ** 2 / 2), deviation=spread,
+            "speed-up" + (" dependent" if correlation else ""), truth, ratio >= limit, draw,
+            lambda x: Ratios(tuple(np.exp(x).tolist())), threshold(">=", limit, Dimension.MULTIPLE), 400,
+            wald((math.log(ratio / limit) / spread) ** 2 / 2), time=time,
         )  # fmt: skip
 
 
-def _rounds(random: np.random.Generator, gates: int, n: int, ratio: float) -> np.ndarray:
-    """Draw rounds of two models on a machine that drifts: ``[gates, rounds, model, request]``."""
-    drift = 0.2 * normal(random, gates, n, 0.9)[:, :, None, None]
-    return log_normal(random, gates, n * 160).reshape(gates, n, 2, 80) * np.exp(drift) * np.array([[ratio], [1.0]])
+def _rounds(random: np.random.Generator, gates: int, n: int, ratio: float, spread: float) -> np.ndarray:
+    """Draw rounds of two models on a machine that drifts: ``[gates, rounds, model, request]``.
+
+    The p99 of the first is ``ratio`` times the second's; the logarithms of its latencies have the deviation ``spread``,
+    those of the second 0.5.
+    """
+    drift = 0.2 * normal(random, gates, n, 0.9)[:, :, None]
+    drawn = random.standard_normal((2, gates, n, 80))
+    tail = float(special.ndtri(0.99))
+    first = ratio * np.exp(spread * (drawn[0] - tail) + drift)
+    return np.stack([first, np.exp(0.5 * (drawn[1] - tail) + drift)], axis=2)
 
 
 def _ratio_of_p99(rounds: np.ndarray) -> Sample:
@@ -249,7 +266,7 @@ def _ratio_of_p99(rounds: np.ndarray) -> Sample:
     return ratio_of(*(Quantile(0.99, side, (size,) * len(rounds)) for side in sides))
 
 
-def ratio_rows() -> Iterator[Row]:
+def ratio_rows(spread: float = 0.5) -> Iterator[Row]:
     limit, rounds = 1.1, 60
     for truth, ratio in (
         ("just worse", 1.11),
@@ -258,8 +275,8 @@ def ratio_rows() -> Iterator[Row]:
         ("clearly worse", 1.3),
     ):
         yield Row(
-            "p99 of baseline", truth, ratio <= limit, functools.partial(_rounds, ratio=ratio),
-            _ratio_of_p99,
+            "p99 of baseline" + (", longer tail" if spread > 0.5 else ""), truth, ratio <= limit,
+            functools.partial(_rounds, ratio=ratio, spread=spread), _ratio_of_p99,
             threshold("<=", limit, Dimension.PROPORTION), rounds, None, alone=True,
         )  # fmt: skip
 
@@ -308,7 +325,9 @@ def rows() -> Iterator[Row]:
     yield from throughput_rows()
     yield from throughput_rows(correlation=0.4)
     yield from speedup_rows()
+    yield from speedup_rows(correlation=0.4)
     yield from ratio_rows()
+    yield from ratio_rows(spread=0.8)
 
 
 # The rules
@@ -354,18 +373,19 @@ def fixed_size(share: float) -> int:
 
 
 def fixed(row: Row, stream: np.ndarray) -> tuple[Outcome, int]:
-    """A test of equal confidence whose size was planned beforehand."""
+    """A test of equal confidence whose size was planned beforehand, and that knows how dependent the stream is."""
     if row.slow:
-        n = min(fixed_size(row.share), len(stream))
-        slow = int(row.slow(stream[:n]).sum())
-        if special.bdtr(slow, n, row.share) <= 1 - CONFIDENCE:
+        n = min(math.ceil(fixed_size(row.share) * row.time), len(stream))
+        slow, total = int(row.slow(stream[:n]).sum()) / row.time, n / row.time
+        if special.betaincc(slow + 1, total - slow, row.share) <= 1 - CONFIDENCE:
             return Outcome.PASS, n
-        return (Outcome.FAIL if special.bdtrc(slow - 1, n, row.share) <= 1 - CONFIDENCE else Outcome.UNDECIDED), n
+        too_many = slow > 0 and special.betainc(slow, total - slow + 1, row.share) <= 1 - CONFIDENCE
+        return (Outcome.FAIL if too_many else Outcome.UNDECIDED), n
     z, power = special.ndtri(CONFIDENCE), special.ndtri(POWER)
-    n = math.ceil((4 * (z + power)) ** 2)
+    n = min(math.ceil((4 * (z + power)) ** 2 * row.time), len(stream))
     part = stream[:n]
-    reach = special.stdtrit(n - 1, CONFIDENCE) * part.std(ddof=1) / math.sqrt(n)
-    limit = math.log(row.threshold.value) if row.name == "speed-up" else row.threshold.value
+    reach = special.stdtrit(n / row.time - 1, CONFIDENCE) * part.std(ddof=1) / math.sqrt(n / row.time)
+    limit = math.log(row.threshold.value) if row.threshold.dimension is Dimension.MULTIPLE else row.threshold.value
     if part.mean() - reach >= limit:
         return Outcome.PASS, n
     return (Outcome.FAIL if part.mean() + reach < limit else Outcome.UNDECIDED), n
@@ -414,11 +434,12 @@ def main() -> None:
             wrong = [rule.failed if row.good else rule.passed for rule in rules]
             own = rules[0]
             worst = max(worst, wrong[0])
-            best = min(row.best, row.budget) if row.best else None
+            best = row.best * row.time if row.best else None
             cells = [
                 row.name,
                 row.truth,
-                f"{wrong[0]:.1%}",
+                "" if row.good else f"{wrong[0]:.1%}",
+                f"{wrong[0]:.1%}" if row.good else "",
                 f"{max(0.0, 1 - own.passed - own.failed):.1%}",
                 f"{own.samples:,.0f}",
             ]

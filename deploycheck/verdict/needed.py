@@ -27,12 +27,14 @@ from deploycheck.verdict.samples import (
 from deploycheck.verdict.sequential import (
     FEWEST_BLOCKS,
     FEWEST_ROUNDS,
+    TIME_OF_FEW_ROUNDS,
     autocorrelation_time,
     clustering,
     evidence_above,
     evidence_below,
     most_events,
     reach_in_deviations,
+    time_of_rounds,
 )
 
 MOST = 100_000_000
@@ -55,7 +57,8 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
             return _said(more, "blocks like these")
         case Ratios(values):
             logs, at = tuple(map(math.log, values)), math.log(limit) if limit > 0 else -math.inf
-            return _said(means_to_decide(logs, 1.0, FEWEST_ROUNDS, at, confidence), "rounds like these")
+            more = means_to_decide(logs, time_of_rounds(logs), FEWEST_ROUNDS, at, confidence)
+            return _said(more, "rounds like these")
         case Repeats(values) if len(values) < FEWEST_REPEATS:
             return f"{len(values)} seeds are too few to tell: {FEWEST_REPEATS} at least"
         case Repeats():
@@ -102,7 +105,8 @@ def fewest_requests(share: float, confidence: float) -> int:
 
 def fewest_rounds(confidence: float) -> int:
     """Return the fewest rounds of two models that bound their ratio at all."""
-    return max(FEWEST_ROUNDS, _first(lambda n: math.isfinite(reach_in_deviations(n, confidence))) or MOST)
+    found = _first(lambda n: math.isfinite(reach_in_deviations(n / TIME_OF_FEW_ROUNDS, confidence)))
+    return max(FEWEST_ROUNDS, found or MOST)
 
 
 def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> bool:

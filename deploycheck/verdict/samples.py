@@ -274,12 +274,20 @@ def _rounds_together(probability: float, size: float) -> int:
 
 
 def _by_batches(sample: Quantile, together: int) -> Iterator[float]:
-    """Yield the quantile of each batch of as many rounds; what is left over belongs to the last."""
+    """Yield the quantile of each batch of as many rounds; what is left over belongs to the last.
+
+    It is the estimate that lies as often above as below the truth, whatever the distribution (the eighth of Hyndman
+    and Fan, American Statistician 50, 1996): an observation next to it would lie further off the longer the tail,
+    which doesn't cancel between two models whose tails differ.
+    """
+    import numpy as np
+
     ends = (0, *itertools.accumulate(sample.rounds))
     batches = len(sample.rounds) // together
     for batch in range(batches):
         first, past = ends[batch * together], ends[-1 if batch == batches - 1 else (batch + 1) * together]
-        yield quantile(sample.values[first:past], sample.probability)
+        with np.errstate(invalid="ignore"):  # of a request that never came back
+            yield float(np.quantile(sample.values[first:past], sample.probability, method="median_unbiased"))
 
 
 def _over(one: float, other: float) -> float:

@@ -35,6 +35,8 @@ WIDER = 2.5
 """It is measured on this many times as many too, for its trend towards the slowest."""
 LEAST_TREND, MOST_TREND = 0.5, 1.4
 FEWEST_BLOCKS, FEWEST_ROUNDS = 25, 7
+TIME_OF_FEW_ROUNDS = 2.0
+"""The autocorrelation time that rounds are taken to have while there are too few to measure it on."""
 SPREADS = {0.5: 0.95, 4.0: 0.05}
 """Of the priors on a mean's distance from the limit, in standard deviations of one block, to their share of the error.
 
@@ -237,15 +239,23 @@ def _product_bound(values: tuple[float, ...], independent: float, error: float) 
 
 
 def rounds_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
-    """Return bounds on the mean of independent normal values, each one-sided and valid at any time.
+    """Return bounds on the mean of nearly normal values, each one-sided and valid at any time.
 
     Student's t, with its likelihood ratio mixed over a normal prior on the distance from the limit in standard
     deviations (Lai, Annals of Statistics 4, 1976; Wang and Ramdas, Anytime-valid t-tests and confidence sequences,
-    Sequential Analysis 44, 2025). Infinite for fewer than ``FEWEST_ROUNDS``, which don't show what comes seldom.
+    Sequential Analysis 44, 2025), for as many as their autocorrelation leaves independent. Infinite for fewer than
+    ``FEWEST_ROUNDS``, which don't show what comes seldom.
     """
     if len(values) < FEWEST_ROUNDS:
         return -math.inf, math.inf
-    return _mean_bounds(values, len(values), confidence)
+    return _mean_bounds(values, len(values) / time_of_rounds(values), confidence)
+
+
+def time_of_rounds(values: tuple[float, ...]) -> float:
+    """Return the autocorrelation time of values of rounds: one round outlasts little, but a few can't show it."""
+    import numpy as np
+
+    return autocorrelation_time(np.asarray(values)) if len(values) >= SHORTEST else TIME_OF_FEW_ROUNDS
 
 
 def _mean_bounds(values: tuple[float, ...], independent: float, confidence: float) -> tuple[float, float]:

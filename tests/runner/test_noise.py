@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     for module in (quiet, load):
         monkeypatch.setattr(module, "disturbance", lambda *_: "")
-    monkeypatch.setattr(measure, "MOST_ROUNDS", 8)
+    monkeypatch.setattr(measure, "MOST_ROUNDS", 12)
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def test_the_noise_floor_is_measured_and_lint_warns_of_what_lies_within_it(folde
 
     assert main(["noise", "spec.yaml"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("spec.yaml: int8 against itself, in turn A B B A, 8 rounds\n")
+    assert out.startswith("spec.yaml: int8 against itself, in turn A B B A, 12 rounds\n")
     for metric in ("throughput", "latency.p50", "latency.p90"):
         line = re.search(rf"^  {metric} +(\S+) x \((\S+) to (\S+)\) +smallest .* see: (\S+) ?%$", out, re.MULTILINE)
         assert line, out
@@ -59,7 +59,7 @@ def test_the_noise_floor_is_measured_and_lint_warns_of_what_lies_within_it(folde
         assert low < ratio < high
         assert smallest > 0
     assert re.search(r"^  latency.p99 .* none$", out, re.MULTILINE)  # so few rounds don't reach so far out
-    assert "serve: A against B, round 8 of 8 at most" in err
+    assert "serve: A against B, round 12 of 12 at most" in err
     written = json.loads((folder / CACHE / FILE).read_text())
     assert written["spec.yaml"]["variant"] == "int8"
     assert set(written["spec.yaml"]["smallest"]) == {"throughput", "latency.p50", "latency.p90"}

@@ -225,5 +225,15 @@ def test_a_model_that_never_answers_in_a_round_has_no_ratio_in_it() -> None:
     assert not bounds(ratio, 0.95)[1] < 1.5
 
 
+@pytest.mark.parametrize("spread", [0.2, 0.5, 0.8])
+def test_a_longer_tail_is_no_lower_a_percentile(spread: float) -> None:
+    """The percentile of 200 latencies is estimated; how far it is off must not depend on the shape of the tail."""
+    random, tail = np.random.default_rng(4), stats.norm.ppf(0.99)
+    ones = np.exp(spread * (random.standard_normal((2000, 200)) - tail))
+    others = np.exp(0.5 * (random.standard_normal((2000, 200)) - tail))
+    sides = (Quantile(0.99, tuple(side.ravel().tolist()), (200,) * 2000) for side in (ones, others))
+    assert value_of(ratio_of(*sides)) == pytest.approx(1.0, abs=0.02)
+
+
 def test_rounds_too_few_for_a_percentile_give_no_ratio() -> None:
     assert ratio_of(in_rounds(1.5, 2, 0.99), in_rounds(1.0, 2, 0.99)) == Ratios(())

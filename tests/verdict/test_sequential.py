@@ -10,10 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import signal
 
-from deploycheck.verdict import Blocks, Events, Quantile, Ratios, bounds, fewest_requests, looks
+from deploycheck.verdict import Blocks, Events, Quantile, Ratios, bounds, fewest_requests, fewest_rounds, looks
 from deploycheck.verdict.sequential import (
     FEWEST_BLOCKS,
-    FEWEST_ROUNDS,
     autocorrelation_time,
     clustering,
     evidence_above,
@@ -21,6 +20,7 @@ from deploycheck.verdict.sequential import (
     fewest_events,
     most_events,
     reach_in_deviations,
+    rounds_bounds,
 )
 
 limits = st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.5, 0.9])
@@ -203,10 +203,24 @@ def test_no_bound_on_a_mean_of_rates_is_negative_or_above_the_mean(values: list[
 
 
 def test_a_few_rounds_that_agree_say_nothing_yet() -> None:
-    agreeing = (1.2, 1.21) * FEWEST_ROUNDS
-    assert bounds(Ratios(agreeing[: FEWEST_ROUNDS - 1]), 0.95) == (0.0, math.inf)
-    low, high = bounds(Ratios(agreeing[:FEWEST_ROUNDS]), 0.95)
-    assert 1.17 < low < high < 1.24
+    fewest = fewest_rounds(0.95)
+    agreeing = (1.2, 1.21) * fewest
+    assert bounds(Ratios(agreeing[: fewest - 1]), 0.95) == (0.0, math.inf)
+    low, high = bounds(Ratios(agreeing[:fewest]), 0.95)
+    assert 1.1 < low < high < 1.3
+
+
+def test_rounds_that_depend_on_each_other_are_not_taken_for_more_than_they_are() -> None:
+    """Just on the wrong side of the limit, looked at after each round as a comparison does: at most 5 % pass."""
+    random, gates, most, correlation = np.random.default_rng(11), 300, 60, 0.4
+    drawn = random.standard_normal((gates, most))
+    drawn[:, 1:] *= math.sqrt(1 - correlation**2)
+    streams = signal.lfilter([1.0], [1.0, -correlation], drawn, axis=1) - 0.1
+
+    def passes(stream: np.ndarray) -> bool:
+        return any(rounds_bounds(tuple(stream[:n].tolist()), 0.95)[0] >= 0 for n in range(7, most + 1))
+
+    assert sum(map(passes, streams)) / gates <= 0.05
 
 
 @given(st.integers(2, 500))
