@@ -71,6 +71,46 @@ def test_a_worse_model_is_refused_with_the_interval_and_an_equal_one_passes(proj
     assert project.spec["promotion"]["previous"] == promoted
 
 
+SPOILT = """
+import jax.numpy as jnp
+from deploycheck.stages.model import Method, Network
+
+
+def rewrite(apply, options):
+    def answer(weights, inputs):
+        logits = apply(weights, inputs)
+        wrong = inputs["image"].sum(axis=(1, 2)) % 100 < options["percent"]
+        return jnp.where(wrong[:, None], jnp.roll(logits, 1, axis=-1), logits)
+
+    return answer
+
+
+def compress(network, options, example, where):
+    return Network(network.weights, rewrite(network.apply, options))
+
+
+spoil = Method(compress, rewrite)
+"""
+
+
+@pytest.mark.parametrize(("percent", "verdict"), [(2, "fail"), (0, "pass")])
+def test_two_points_less_than_what_is_promoted_is_refused(project: Project, percent: int, verdict: str) -> None:
+    project.pytester.makepyfile(spoilt=SPOILT)
+    project.write(FIRST)
+    assert project.run("--deploycheck-promote", "spec.yaml").ret == 0
+    candidate = f"    candidate: {{from: int8, method: {{'spoilt:spoil': {{percent: {percent}}}}}}}\n"
+    project.write(AGAINST.replace("  variants:\n", "  variants:\n" + candidate))
+    result = project.run("--deploycheck-promote", "spec.yaml")
+    drop = check(project, "accuracy_drop", "compress[candidate]")
+    assert drop["verdict"] == verdict
+    assert drop["value"] == pytest.approx(percent / 100, abs=0.003)
+    low, high = drop["interval"]
+    assert low > 0.01 if verdict == "fail" else high <= 0.01
+    assert f"({100 * low:.3g} to {100 * high:.3g})" in drop["shown"]
+    result.stdout.fnmatch_lines([f"*accuracy_drop *{verdict} *{drop['shown']} *<= 1 pp of baseline*"])
+    assert project.spec["decision"] == {"fail": "withheld", "pass": "promoted"}[verdict]
+
+
 def test_two_are_served_at_once_and_measured_in_turn(project: Project) -> None:
     project.write(FIRST)
     assert project.run("--deploycheck-promote", "spec.yaml").ret == 0
