@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -33,7 +33,7 @@ STRETCH_S = 0.2
 """How long the machine is watched at a time: a burst that takes both of two cores for 50 ms is more than a tenth."""
 BLOCK_S = 0.15
 LOOK_S = 0.002
-"""A look is taken where the next request is at least this far off."""
+"""How long before a request leaves a look is taken, if the one before it left earlier than that."""
 TIMES = 3
 """Of a load on a disturbed machine, this many times what was meant is sent at most."""
 WARM_UP_REQUESTS, WARM_UP_BLOCKS = 50, 20
@@ -92,7 +92,7 @@ def never(_: object) -> bool:
 
 @dataclass(frozen=True)
 class Sustained:
-    """What a server kept busy came to: requests answered a second in each block of ``BLOCK_S`` undisturbed."""
+    """What a server kept busy came to: requests answered a second in each block of some ``BLOCK_S`` undisturbed."""
 
     rates: tuple[float, ...]
     failures: Mapping[str, int]
@@ -120,8 +120,12 @@ class Amount:
     least_s: float = 0.0
 
 
-class _Taken:
-    """What is known of a load so far: each request's latency once it is back, and which stretches were disturbed."""
+class Taken:
+    """What is known of a load so far: each request's latency once it is back, and which of them don't count.
+
+    One doesn't count that was on its way while the machine was disturbed, nor one that leaves afterwards while more
+    are on their way than when that began: the server is still catching up.
+    """
 
     def __init__(self, amount: Amount, processes: Sequence[int]) -> None:
         self.amount = amount
@@ -130,49 +134,59 @@ class _Taken:
         self.lags: list[float] = []
         self.failures: Counter[str] = Counter()
         self.disturbed: list[str] = []
-        self.kept: list[tuple[int, int]] = []  # stretches that were not disturbed, first and past last
-        self.began = 0
+        self.dropped: set[int] = set()
+        self.flying: set[int] = set()
+        self.landed: list[int] = []  # in this stretch
+        self.usual = 0  # how many were on their way when this stretch began
+        self.catching_up = False
         self.before = read(processes)
         self.looks = looks(amount.most)
         self.next_look: float = next(self.looks)
 
-    def new(self) -> int:
-        """Return the number of the next request."""
+    def leave(self) -> int:
+        """Return the number of the next request, which leaves now."""
+        row = len(self.latencies)
         self.latencies.append(None)
         self.lags.append(0.0)
-        return len(self.latencies) - 1
+        self.catching_up = self.catching_up and len(self.flying) > self.usual
+        if self.catching_up:
+            self.dropped.add(row)
+        self.flying.add(row)
+        return row
+
+    def land(self, row: int, latency: float) -> None:
+        """Take down what became of a request."""
+        self.latencies[row] = latency
+        self.flying.discard(row)
+        self.landed.append(row)
 
     def close_stretch(self) -> None:
-        """End a stretch of time here: keep what was sent in it, unless something disturbed the machine."""
+        """End a stretch of time here; what was on its way in it doesn't count if something disturbed the machine."""
         after = read(self.processes)
         what = disturbance(self.before, after)
-        if self.began == len(self.latencies):
-            pass
-        elif what:
+        if what and (self.landed or self.flying):
             self.disturbed.append(what)
-        else:
-            self.kept.append((self.began, len(self.latencies)))
-        self.began, self.before = len(self.latencies), after
+            self.dropped.update(self.landed, self.flying)
+            self.catching_up = True
+        if not self.catching_up:
+            self.usual = len(self.flying)
+        self.landed.clear()
+        self.before = after
 
     def known(self) -> Sent:
         """Return what is known in order, up to the first request that isn't back yet."""
-        rows: list[int] = []
-        for first, past in (*self.kept, (self.began, len(self.latencies))):
-            for row in range(first, past):
-                if self.latencies[row] is None:
-                    return self._of(rows)
-                rows.append(row)
-        return self._of(rows)
+        first_flying = min(self.flying - self.dropped, default=len(self.latencies))
+        return self._of(row for row in range(first_flying) if row not in self.dropped)
 
-    def _of(self, rows: Sequence[int]) -> Sent:
-        latencies = tuple(math.inf if (back := self.latencies[row]) is None else back for row in rows)
-        return Sent(latencies, tuple(self.lags[row] for row in rows), dict(self.failures), tuple(self.disturbed))
+    def _of(self, rows: Iterable[int]) -> Sent:
+        taken = [(math.inf if (back := self.latencies[row]) is None else back, self.lags[row]) for row in rows]
+        latencies, lags = zip(*taken, strict=True) if taken else ((), ())
+        return Sent(latencies, lags, dict(self.failures), tuple(self.disturbed))
 
     def is_full(self, elapsed: float) -> bool:
         """Whether as much was sent as may be."""
-        undisturbed = sum(past - first for first, past in self.kept) + len(self.latencies) - self.began
-        is_most = undisturbed >= self.amount.most or len(self.latencies) >= TIMES * self.amount.most
-        return is_most and elapsed >= self.amount.least_s
+        sent, most = len(self.latencies), self.amount.most
+        return (sent - len(self.dropped) >= most or sent >= TIMES * most) and elapsed >= self.amount.least_s
 
     def is_enough(self, elapsed: float) -> bool:
         """Whether what is known by now is enough; looked at as often as ``looks`` says."""
@@ -191,7 +205,7 @@ class _Taken:
     def sent(self) -> Sent:
         """Return what became of it, once all of it is back."""
         self.close_stretch()
-        return self._of([row for first, past in self.kept for row in range(first, past)])
+        return self._of(row for row in range(len(self.latencies)) if row not in self.dropped)
 
 
 class Client:
@@ -236,47 +250,46 @@ class Client:
         """Send ``requests`` in turn on the schedule, until it is enough; return what became of each."""
         enough = 0
 
-        async def send(index: int, due: float) -> None:
-            taken.lags[index] = time.perf_counter() - due
-            failure = await _attempt(lambda: self.ask(requests[index % len(requests)]))
+        async def send(row: int, due: float) -> None:
+            taken.lags[row] = time.perf_counter() - due
+            failure = await _attempt(lambda: self.ask(requests[row % len(requests)]))
             if failure:
                 taken.failures[failure] += 1
-            taken.latencies[index] = math.inf if failure else time.perf_counter() - due
+            taken.land(row, math.inf if failure else time.perf_counter() - due)
 
         with _no_collections():
-            taken = _Taken(amount, self.processes)
-            start = due = time.perf_counter() + LATE_S
-            stretch_ends = start + STRETCH_S
+            taken = Taken(amount, self.processes)
+            start = due = looked = time.perf_counter() + LATE_S
             async with asyncio.TaskGroup() as group:
                 while not taken.is_full(due - start):
                     due = start + next(schedule)
-                    if due >= stretch_ends:
+                    await _sleep_until(due - LOOK_S)
+                    now = time.perf_counter()
+                    is_pressing = now - looked > 2 * STRETCH_S  # at a rate that leaves no pause
+                    if is_pressing or (now - looked > STRETCH_S and now < due):
                         taken.close_stretch()
-                        stretch_ends = due + STRETCH_S
-                    delay = due - time.perf_counter()
-                    if delay > LOOK_S and taken.is_enough(due - start):
+                        looked = now
+                    if (is_pressing or now < due) and taken.is_enough(due - start):
                         enough = len(taken.known().latencies_s)
                         break
-                    delay = due - time.perf_counter()
-                    if delay > 0:
-                        await asyncio.sleep(delay)
-                    group.create_task(send(taken.new(), due))
+                    await _sleep_until(due)
+                    group.create_task(send(taken.leave(), due))
         sent = taken.sent()
         return sent.first(enough) if enough else sent
 
     async def one_by_one(self, requests: Sequence[Encoded], together: int, amount: Amount) -> Sent:
         """Send queries of ``together`` requests, each as soon as the last is back whole (MLPerf's streams)."""
         with _no_collections():
-            taken = _Taken(amount, self.processes)
+            taken = Taken(amount, self.processes)
             began = end = time.perf_counter()
             stretch_ends = began + STRETCH_S
             while not taken.is_full(end - began):
-                index, start = taken.new(), time.perf_counter()
-                asked = [requests[(index * together + row) % len(requests)] for row in range(together)]
+                query, start = taken.leave(), time.perf_counter()
+                asked = [requests[(query * together + row) % len(requests)] for row in range(together)]
                 failures = await asyncio.gather(*(_attempt(functools.partial(self.ask, each)) for each in asked))
                 end = time.perf_counter()
                 taken.failures.update(filter(None, failures))
-                taken.latencies[index] = math.inf if any(failures) else end - start
+                taken.land(query, math.inf if any(failures) else end - start)
                 if end >= stretch_ends:
                     taken.close_stretch()
                     stretch_ends = end + STRETCH_S
@@ -293,14 +306,16 @@ class Client:
     ) -> Sustained:
         """Keep ``concurrency`` requests in flight; return the requests answered a second, block by block.
 
-        It ends after ``most`` blocks, or once ``enough`` says so of their rates.
+        It ends after ``most`` blocks, or once ``enough`` says so of their rates. A block is timed from an answer to an
+        answer: a server answers whole batches at a time, and one more or less of them would fall into a block of fixed
+        length, the same in each.
         """
-        answered = 0
+        answered, latest = 0, time.perf_counter()
         failures: Counter[str] = Counter()
         over = asyncio.Event()
 
         async def keep_asking(first: int) -> None:
-            nonlocal answered
+            nonlocal answered, latest
             index = first
             while not over.is_set():
                 failure = await _attempt(lambda: self.ask(requests[index % len(requests)]))  # noqa: B023 - awaited at once
@@ -309,18 +324,26 @@ class Client:
                     failures[failure] += 1
                     await asyncio.sleep(0)
                 else:
-                    answered += 1
+                    answered, latest = answered + 1, time.perf_counter()
+
+        async def next_answers(before: int) -> bool:
+            """Wait for ``BLOCK_S``, and for an answer in it; whether there is one before a request would time out."""
+            failed, given_up = failures.total(), time.perf_counter() + TIMEOUT_S
+            await asyncio.sleep(BLOCK_S)
+            while answered == before and failures.total() == failed and time.perf_counter() < given_up:
+                await asyncio.sleep(BLOCK_S / 10)
+            return answered > before
 
         rates: list[float] = []
         disturbed: list[str] = []
         async with asyncio.TaskGroup() as group:
             for first in range(concurrency):
                 group.create_task(keep_asking(first))
-            await asyncio.sleep(BLOCK_S / 2)  # the first half block fills the pipeline and isn't counted
+            await next_answers(0)  # the first block fills the pipeline and isn't counted
             while len(rates) < most and len(rates) + len(disturbed) < TIMES * most:
-                state, before, began = read(self.processes), answered, time.perf_counter()
-                await asyncio.sleep(BLOCK_S)
-                rate = (answered - before) / (time.perf_counter() - began)
+                state, before, began = read(self.processes), answered, latest
+                is_alive = await next_answers(before)
+                rate = (answered - before) / (latest - began) if is_alive else 0.0
                 what = disturbance(state, read(self.processes))
                 if what:
                     disturbed.append(what)
@@ -344,6 +367,12 @@ class Client:
             if steady and compiled == before:
                 return WarmUp(block * WARM_UP_REQUESTS, steady=True)
         return WarmUp(WARM_UP_BLOCKS * WARM_UP_REQUESTS, steady=False)
+
+
+async def _sleep_until(when: float) -> None:
+    delay = when - time.perf_counter()
+    if delay > 0:
+        await asyncio.sleep(delay)
 
 
 async def _attempt(ask: Callable[[], Awaitable[object]]) -> str:

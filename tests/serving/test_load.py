@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploycheck.serving import load, report
-from deploycheck.serving.load import BLOCK_S, Amount, Client, Sent, Sustained, arrivals, session
+from deploycheck.serving.load import BLOCK_S, Amount, Client, Sent, Sustained, Taken, arrivals, session
 from deploycheck.serving.process import ServerProcess
 from deploycheck.serving.protocol import Encoded, encode_request
 from deploycheck.serving.quiet import Conditions
@@ -181,6 +181,42 @@ def test_the_closed_loop_gives_a_rate_for_each_block(server: ServerProcess, requ
     assert BLOCK_S * sum(busy.rates) <= answered + 1
 
 
+@pytest.mark.parametrize("batch_s", [0.04, 0.1, 0.25])
+def test_a_server_that_answers_in_batches_has_the_rate_it_has(
+    batch_s: float, requests: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many whole batches fall into a block: 3 or 4, 1 or 2, 0 or 1."""
+    batch, done_at = 4, []
+
+    async def run() -> Sustained:
+        async with session() as http:
+            client, waiting = Client("http://none", "digits", http), asyncio.Queue[asyncio.Future[None]]()
+
+            async def ask(_: Encoded) -> None:
+                answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                waiting.put_nowait(answer)
+                await answer
+
+            async def serve() -> None:
+                while True:
+                    answers = [await waiting.get() for _ in range(batch)]
+                    await asyncio.sleep(batch_s)
+                    done_at.append(time.perf_counter())
+                    for answer in answers:
+                        answer.set_result(None)
+
+            monkeypatch.setattr(client, "ask", ask)
+            server = asyncio.create_task(serve())
+            busy = await client.closed_loop(requests, 2 * batch, 6)
+            server.cancel()
+            return busy
+
+    busy = asyncio.run(run())
+    true = batch * (len(done_at) - 1) / (done_at[-1] - done_at[0])
+    assert np.mean(busy.rates) == pytest.approx(true, rel=0.1)
+    assert max(busy.rates) < 1.25 * min(busy.rates)
+
+
 def test_the_closed_loop_ends_as_soon_as_it_is_enough(server: ServerProcess, requests: Sequence[Encoded]) -> None:
     busy = with_client(
         server.address, lambda client: client.closed_loop(requests, 4, 50, lambda rates: len(rates) == 2)
@@ -237,6 +273,60 @@ def test_what_was_sent_while_the_machine_was_disturbed_is_sent_again(
     assert sent.disturbed == ("another program",) * 2
     assert len(sent.latencies_s) == 40
     assert scrape(server)["samples_total"] - before >= 55
+
+
+def test_what_was_on_its_way_while_the_machine_was_disturbed_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter(["", "another program", "", ""])
+    monkeypatch.setattr(load, "disturbance", lambda *_: next(told))
+    taken = Taken(Amount(100), ())
+    before, across, within, late, later, behind, after = range(7)
+
+    for row in (before, across):
+        assert taken.leave() == row
+    taken.land(before, 0.1)
+    taken.close_stretch()
+
+    taken.leave()
+    taken.land(within, 0.2)
+    taken.land(across, 0.9)  # it left before the disturbance, and came back in it
+    taken.leave()
+    taken.leave()
+    taken.close_stretch()
+
+    taken.leave()  # behind two that the disturbance left waiting, where there was one before
+    assert taken.known().latencies_s == (0.1,)
+    for row in (late, later, behind):
+        taken.land(row, 0.8)
+    taken.close_stretch()
+
+    taken.leave()
+    taken.land(after, 0.1)
+    assert taken.sent() == Sent((0.1, 0.1), (0.0, 0.0), {}, ("another program",))
+
+
+def test_it_goes_on_once_no_more_are_waiting_than_before_a_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter(["", "another program", ""])
+    monkeypatch.setattr(load, "disturbance", lambda *_: next(told))
+    taken = Taken(Amount(100), ())
+    held = [taken.leave() for _ in range(3)]  # three are on their way all the time
+    taken.close_stretch()
+    piled = [taken.leave() for _ in range(2)]
+    taken.close_stretch()
+    behind = taken.leave()
+    for row in (*held, *piled):
+        taken.land(row, 5.0)
+    fine = [taken.leave() for _ in range(3)]
+    for row in (behind, *fine):
+        taken.land(row, 0.1)
+    assert taken.sent().latencies_s == (0.1,) * 3
+
+
+def test_a_load_too_fast_for_a_pause_is_looked_at_all_the_same(
+    server: ServerProcess, requests: Sequence[Encoded]
+) -> None:
+    amount = Amount(5000, lambda sent: len(sent.latencies_s) >= 100)
+    sent = with_client(server.address, lambda client: client.open_loop(requests, arrivals("constant", 900, 0), amount))
+    assert len(sent.latencies_s) < 5000
 
 
 def test_a_machine_that_is_never_quiet_ends_the_load_all_the_same(
