@@ -254,8 +254,8 @@ def _rounds(random: np.random.Generator, gates: int, n: int, ratio: float, sprea
     those of the second 0.5.
     """
     drift = 0.2 * normal(random, gates, n, 0.9)[:, :, None]
-    drawn = random.standard_normal((2, gates, n, 80))
-    tail = float(special.ndtri(0.99))
+    drawn = random.standard_normal((2, gates, n, 200))
+    tail = special.ndtri(0.99)
     first = ratio * np.exp(spread * (drawn[0] - tail) + drift)
     return np.stack([first, np.exp(0.5 * (drawn[1] - tail) + drift)], axis=2)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deploycheck.language import SpecError
 from deploycheck.language.spec import Load
 from deploycheck.plan import EXAMPLES, Check, Plan, is_difference
-from deploycheck.runner.measure import MOST_ROUNDS, REQUESTS_A_TURN
+from deploycheck.runner.measure import MOST_ROUNDS, requests_a_turn
 from deploycheck.runner.run import Runner, measure_examples
 from deploycheck.serving.report import LoadReport
 from deploycheck.verdict import (
@@ -63,8 +63,9 @@ def _budget(runner: Runner, plan: Plan, check: Check) -> Iterator[Finding]:
     level, load = check.threshold.confidence or plan.spec.confidence, plan.spec.serve.load
     match runner.metric_of(plan, check).measure(load=LoadReport(), **percentile).sample:
         case Quantile(probability) if check.against:
-            budget, needed = _comparisons(probability), fewest_rounds(level)
-            what = f"so far out, {MOST_ROUNDS} rounds make {budget} comparisons of two models, and it takes {needed}"
+            budget, needed = _comparisons(probability, load), fewest_rounds(level)
+            comparisons = f"{budget} comparison{'' if budget == 1 else 's'} of two models"
+            what = f"so far out, {MOST_ROUNDS} rounds make {comparisons}, and it takes {needed}"
             hint = "compare a lower percentile"
         case Quantile(probability):
             budget, needed = load.requests, fewest_requests(1 - probability, level)
@@ -84,9 +85,9 @@ def _requests(budget: int, needed: int, load: Load) -> tuple[str, str]:
     return what, f"say `requests: {needed}` or more{lasting}"
 
 
-def _comparisons(probability: float) -> int:
+def _comparisons(probability: float, load: Load) -> int:
     """Return how many ratios of a quantile all rounds of a comparison give."""
-    rounds = (2 * REQUESTS_A_TURN,) * MOST_ROUNDS
+    rounds = (2 * requests_a_turn(load),) * MOST_ROUNDS
     same = Quantile(probability, (1.0,) * sum(rounds), rounds)
     return sample_size(ratio_of(same, same))
 

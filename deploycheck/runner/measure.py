@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deploycheck.language.spec import Serve
+from deploycheck.language.spec import Load, Serve
 from deploycheck.runner.goals import ARRIVALS, BUSY, ROUNDS, Goal, all_settled, of_kind
 from deploycheck.serving import report
 from deploycheck.serving.protocol import Encoded, encode_request, read_signature
@@ -27,7 +27,8 @@ DISTINCT_REQUESTS = 256
 """How many different examples the load is made of; they are encoded beforehand."""
 MOST_BLOCKS = 200
 MOST_ROUNDS = 60
-REQUESTS_A_TURN = 40
+TURN_S, FEWEST_A_TURN, QUERIES_A_TURN = 0.5, 20, 100
+"""How long requests arrive in a turn, how many of them at least, and how many queries where none waits for another."""
 SAMPLES_A_QUERY = 8
 """Of a query in the multi-stream scenario (MLPerf Inference rules, section 3)."""
 HIGHEST_S = 100
@@ -296,11 +297,16 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
     }
 
 
+def requests_a_turn(load: Load) -> int:
+    """Return how many requests one of two models is sent before it is the other's turn."""
+    return max(FEWEST_A_TURN, round(load.rate * TURN_S)) if load.scenario == "server" else QUERIES_A_TURN
+
+
 async def _turn(client: Client, bench: Bench, seed: int) -> _Turn:
     """Load one side for a moment: requests on the schedule, then as many as it answers."""
     from deploycheck.serving.load import Amount, Sent, arrivals
 
-    load, amount = bench.serve.load, Amount(REQUESTS_A_TURN)
+    load, amount = bench.serve.load, Amount(requests_a_turn(bench.serve.load))
     requests, concurrency = _load(bench)
     match load.scenario:
         case "server":

@@ -10,7 +10,7 @@ from enum import StrEnum
 from deploycheck.language.threshold import Threshold
 from deploycheck.verdict.bounds import bounds
 from deploycheck.verdict.needed import what_would_decide
-from deploycheck.verdict.samples import Exact, Measurement, Ratios, sample_size, value_of
+from deploycheck.verdict.samples import Exact, Measurement, Quotient, Ratios, sample_size, value_of
 
 
 class Outcome(StrEnum):
@@ -67,7 +67,7 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
         return replace(verdict, reason=measurement.invalid)
     if not sample_size(sample) and (measurement.disturbed or isinstance(sample, Ratios)):
         return replace(verdict, reason=measurement.disturbed or "there are too few rounds to compare the two at all")
-    if math.isnan(value):
+    if math.isnan(value) and not isinstance(sample, Quotient):
         return replace(verdict, outcome=Outcome.ERROR, reason="the measured value is not a number")
     if _holds(threshold, low, high):
         return replace(verdict, outcome=Outcome.PASS)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from deploycheck.language.threshold import Threshold
 from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds
+from deploycheck.verdict.resample import why_unbounded
 from deploycheck.verdict.samples import (
     Blocks,
     Events,
@@ -14,6 +15,7 @@ from deploycheck.verdict.samples import (
     Paired,
     Proportion,
     Quantile,
+    Quotient,
     Ratios,
     RelativeDrop,
     Repeats,
@@ -30,10 +32,11 @@ from deploycheck.verdict.sequential import (
     TIME_OF_FEW_ROUNDS,
     autocorrelation_time,
     clustering,
-    evidence_above,
-    evidence_below,
+    is_more_frequent,
+    is_rarer,
     most_events,
     reach_in_deviations,
+    time_in_tail,
     time_of_rounds,
 )
 
@@ -43,15 +46,19 @@ MOST = 100_000_000
 
 def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -> str:
     """Say in a sentence what would settle an undecided sample."""
+    import numpy as np
+
     limit = threshold.value
     match sample:
         case Quantile(probability, values):
             fewest = fewest_requests(1 - probability, confidence)
             if len(values) < fewest and value_of(sample) <= limit:
                 return f"{len(values)} requests can't decide it: at least {fewest} are needed"
-            return _said(requests_to_decide(tuple(value > limit for value in values), 1 - probability, confidence))
+            time = time_in_tail(np.asarray(values), 1 - probability) if values else 1.0
+            slow = tuple(value > limit for value in values)
+            return _said(requests_to_decide(slow, 1 - probability, confidence, time))
         case Events(happened):
-            return _said(requests_to_decide(happened, limit, confidence))
+            return _said(requests_to_decide(happened, limit, confidence, _time_of(happened)))
         case Blocks(values):
             more = means_to_decide(values, _time_of(values), FEWEST_BLOCKS, limit, confidence)
             return _said(more, "blocks like these")
@@ -65,8 +72,10 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
             return "the limit lies within the interval over seeds: more seeds would narrow it"
         case WorstOf():
             return _worst(sample, threshold, confidence)
-        case Resampled() if not math.isfinite(bounds(sample, confidence)[0]):
-            return "every resample of the examples scores the same, which bounds nothing: more examples are needed"
+        case Quotient(over, under):
+            return _quotient(value_of(under), value_of(sample), bounds(sample, confidence), limit, sample_size(over))
+        case Resampled() if why := why_unbounded(sample, confidence):
+            return why
         case Exact():
             return ""
         case _:
@@ -74,9 +83,20 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
 
 
 def _said(more: int | None, what: str = "requests like these") -> str:
-    if not more:
+    if more is None:
         return "the limit lies within the interval, too close to the value to be told apart from it"
-    return f"about {more:,} more {what} would decide it"
+    return f"about {more:,} more {what} would decide it" if more else f"a few more {what} would decide it"
+
+
+def _quotient(under: float, value: float, interval: tuple[float, float], limit: float, observations: int) -> str:
+    """Say what would settle a ratio of two that were measured apart: their bounds near it as 1/sqrt(n)."""
+    if math.isnan(value):
+        return f"there is no ratio to what came to {under:.4g}"
+    bound = interval[1] if limit > value else interval[0]
+    if not 0 < bound < math.inf or not limit > 0 or value in (0, limit):
+        return "the limit lies within the interval of the ratio"
+    times = (math.log(bound / value) / math.log(limit / value)) ** 2
+    return _said(math.ceil(observations * (times - 1)), "of each, like these,")
 
 
 def _worst(sample: WorstOf, threshold: Threshold, confidence: float) -> str:
@@ -118,26 +138,25 @@ def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> b
             events, limit = sum(happened), threshold.value
         case _:
             return True
-    n, certain = sample_size(sample), -math.log(1 - confidence)
-    return max(evidence_below(events, n, limit), evidence_above(events, n, limit)) >= certain
+    found = events, sample_size(sample), limit, confidence, 1.0
+    return is_rarer(*found) or is_more_frequent(*found)
 
 
-def requests_to_decide(happened: tuple[bool, ...], limit: float, confidence: float) -> int | None:
+def requests_to_decide(happened: tuple[bool, ...], limit: float, confidence: float, time: float) -> int | None:
     """Return about how many more requests settle whether events are rarer than ``limit``, if they go on as they did.
 
-    ``happened`` says of each so far, in order, whether it was one: they are taken to depend on each other as much.
+    ``happened`` says of each so far, in order, whether it was one; ``time`` is their autocorrelation time.
     """
     import numpy as np
 
     if not happened:
         return None
     flags = np.asarray(happened, dtype=bool)
-    share, certain = float(flags.mean()), -math.log(1 - confidence)
-    thin = max(autocorrelation_time(flags.astype(float)), clustering(flags))
+    share, thin = float(flags.mean()), max(time, clustering(flags))
 
     def settled(n: int) -> bool:
-        counts = share * n / thin, n / thin, limit
-        return max(evidence_below(*counts), evidence_above(*counts)) >= certain
+        found = share * n, n, limit, confidence, thin
+        return is_rarer(*found) or is_more_frequent(*found)
 
     return _more(len(happened), settled)
 
@@ -156,10 +175,10 @@ def means_to_decide(values: tuple[float, ...], time: float, fewest: int, limit: 
     return None if found is None else max(found, fewest) - n
 
 
-def _time_of(values: tuple[float, ...]) -> float:
+def _time_of(values: tuple[float, ...] | tuple[bool, ...]) -> float:
     import numpy as np
 
-    return autocorrelation_time(np.asarray(values))
+    return autocorrelation_time(np.asarray(values, dtype=float))
 
 
 def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int | None:

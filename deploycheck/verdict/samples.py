@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-BEYOND = 2
+BEYOND = 4
 """Rounds are put together until so many values of each lie beyond the quantile that two models are compared at."""
 
 
@@ -210,11 +210,11 @@ def value_of(sample: Sample) -> float:
         case Ratios(rounds):
             return math.exp(math.fsum(map(math.log, rounds)) / len(rounds)) if rounds else math.nan
         case Quotient(over, under):
-            below = value_of(under)
-            return value_of(over) / below if below else math.nan
+            return _over(value_of(over), value_of(under))
         case WorstOf(slices, lowest):
             worst = min if lowest else max
-            return worst((value_of(part) for part in slices.values()), default=math.nan)
+            found = (value_of(part) for part in slices.values())
+            return worst((value for value in found if not math.isnan(value)), default=math.nan)
 
 
 def _of_all(statistic: Callable[[np.ndarray], float], size: int) -> float:
@@ -246,18 +246,21 @@ def paired(before: np.ndarray, after: np.ndarray) -> Paired:
 
 
 def ratio_of(over: Sample, under: Sample) -> Sample:
-    """Return the ratio of two models' samples of the same metric: paired wherever they were taken in pairs."""
+    """Return the ratio of two models' samples of the same metric: paired wherever they were taken in pairs.
+
+    It is nan where the second isn't positive.
+    """
     match over, under:
         case Exact(a), Exact(b):
-            return Exact(a / b if b else math.nan)
+            return Exact(1.0 if a == b else _over(a, b))
         case Proportion(offset=0.0, scale=1.0, hits=a), Proportion(offset=0.0, scale=1.0, hits=b) if (
             a is not None and b is not None
         ):
             return Retained(paired(b, a))
         case Resampled(f, n), Resampled(g, m) if n == m:
             return Resampled(lambda rows: _over(f(rows), g(rows)), n)
-        case Blocks(a), Blocks(b) if len(a) == len(b):
-            return Ratios(tuple(_over(one, other) for one, other in zip(a, b, strict=True)))
+        case Blocks(a), Blocks(b) if len(a) == len(b) and min((*a, *b), default=1.0) > 0:
+            return Ratios(tuple(map(_over, a, b)))
         case Quantile(probability, rounds=a), Quantile(rounds=b) if a and len(a) == len(b):
             together = _rounds_together(probability, min(sum(a), sum(b)) / len(a))
             ratios = tuple(map(_over, _by_batches(over, together), _by_batches(under, together)))
@@ -291,4 +294,7 @@ def _by_batches(sample: Quantile, together: int) -> Iterator[float]:
 
 
 def _over(one: float, other: float) -> float:
-    return one / other if other else math.nan
+    """Return a ratio; nan to what isn't positive, of which no share says which is better, or is infinite."""
+    if not 0 <= other < math.inf:
+        return math.nan
+    return one / other if other else math.inf if one > 0 else math.nan

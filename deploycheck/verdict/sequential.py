@@ -34,6 +34,14 @@ TAIL = 0.1
 WIDER = 2.5
 """It is measured on this many times as many too, for its trend towards the slowest."""
 LEAST_TREND, MOST_TREND = 0.5, 1.4
+LEAST_TO_FAIL, LEAST_TO_PASS, LEAST_IN_TAIL = 40, 60, 20
+"""A stream must last for so many autocorrelation times before they are believed.
+
+None passes before so many independent observations in the tail in which they are measured: the fewer there are, the
+likelier it is that what makes it slow hasn't come yet.
+"""
+FEWEST_EVENTS = 2
+"""One slow request decides nothing."""
 FEWEST_BLOCKS, FEWEST_ROUNDS = 25, 7
 TIME_OF_FEW_ROUNDS = 2.0
 """The autocorrelation time that rounds are taken to have while there are too few to measure it on."""
@@ -90,10 +98,9 @@ def rate_bounds(happened: tuple[bool, ...], confidence: float) -> tuple[float, f
         return 0.0, 1.0
     flags = np.asarray(happened, dtype=bool)
     thin = max(autocorrelation_time(flags.astype(float)), clustering(flags))
-    events, total, certain = float(flags.sum()) / thin, n / thin, -math.log(1 - confidence)
-    share = events / total
-    high = _crossing(lambda limit: evidence_below(events, total, limit) >= certain, share, 1.0)
-    low = _crossing(lambda limit: evidence_above(events, total, limit) >= certain, share, 0.0)
+    events = int(flags.sum())
+    high = _crossing(lambda limit: is_rarer(events, n, limit, confidence, thin), events / n, 1.0)
+    low = _crossing(lambda limit: is_more_frequent(events, n, limit, confidence, thin), events / n, 0.0)
     return low, high
 
 
@@ -120,7 +127,7 @@ def quantile_bounds(values: tuple[float, ...], probability: float, confidence: f
     stream = np.asarray(values, dtype=float)
     ranked = np.sort(stream)
     slow = 1 - probability
-    thin = _tail_time(stream, ranked, slow)
+    thin = time_in_tail(stream, slow)
     most = _settled(thin, n - 1, lambda t: most_events(n, slow, confidence, t), lambda k: stream > ranked[n - k - 1])
     fewest = _settled(thin, n, lambda t: fewest_events(n, slow, confidence, t), lambda k: stream >= ranked[n - k])
     high = float(ranked[n - most - 1]) if most >= 0 else math.inf
@@ -128,24 +135,31 @@ def quantile_bounds(values: tuple[float, ...], probability: float, confidence: f
     return low, high
 
 
-def _tail_time(stream: np.ndarray, ranked: np.ndarray, slow: float) -> float:
+def time_in_tail(stream: np.ndarray, slow: float) -> float:
     """Return the autocorrelation time of being among the slowest share ``slow``, on the cautious side.
 
     That many are too few to measure it on. It is measured on more, and half of its trend from the slowest quarter to
     the slowest tenth is carried on: in some streams the slowest come singly (those whose logarithms are normal), in
     a queue they come together more than others do.
     """
-    n = len(stream)
+    import numpy as np
+
+    n, ranked = len(stream), np.sort(stream)
 
     def time_of(share: float) -> float:
         return autocorrelation_time((stream > ranked[min(n - 1, int(n * (1 - share)))]).astype(float))
 
-    tail = min(0.5, max(slow, TAIL, SHORTEST / n))
+    tail = max(_tail(slow), min(0.5, SHORTEST / n))
     time = time_of(tail)
     if tail <= slow or tail * WIDER > 0.5:
         return time
     trend = min(MOST_TREND, max(LEAST_TREND, time / time_of(tail * WIDER)))
     return max(1.0, time * float(trend ** (0.5 * math.log(tail / slow) / math.log(WIDER))))
+
+
+def _tail(slow: float) -> float:
+    """Return the share of the slowest on which dependence is measured, of a limit that a share may exceed."""
+    return min(0.5, max(slow, TAIL))
 
 
 def _settled(thin: float, total: int, rank: Callable[[float], int], exceed: Callable[[int], np.ndarray]) -> int:
@@ -157,14 +171,34 @@ def _settled(thin: float, total: int, rank: Callable[[float], int], exceed: Call
     return found
 
 
+def is_rarer(events: float, total: float, limit: float, confidence: float, thin: float) -> bool:
+    """Whether events are certainly rarer than ``limit``, of observations with the autocorrelation time ``thin``."""
+    if total < thin * max(LEAST_TO_PASS, LEAST_IN_TAIL / _tail(limit)):
+        return False
+    return evidence_below(events / thin, total / thin, limit) >= -math.log(1 - confidence)
+
+
+def is_more_frequent(events: float, total: float, limit: float, confidence: float, thin: float) -> bool:
+    """Whether events are certainly more frequent than ``limit``.
+
+    Whatever the dependence, the share of them ever seen exceeds ``k`` times the true one with a probability of at most
+    ``1 / k`` (the maximal ergodic theorem: Hopf, 1954), so that a handful decides what is far too slow. That is given
+    half of the error again.
+    """
+    if events >= FEWEST_EVENTS and events * (1 - confidence) / 2 > limit * total:
+        return True
+    if total < LEAST_TO_FAIL * thin:
+        return False
+    return evidence_above(events / thin, total / thin, limit) >= -math.log(1 - confidence)
+
+
 @functools.lru_cache(maxsize=4096)
 def most_events(total: int, limit: float, confidence: float, thin: float = 1.0) -> int:
     """Return the most events of ``total`` with which they are certainly rarer than ``limit``; -1 if even none isn't."""
-    certain = -math.log(1 - confidence)
     low, high = -1, max(0, math.ceil(total * limit))
     while high - low > 1:
         middle = (low + high) // 2
-        enough = evidence_below(middle / thin, total / thin, limit) >= certain
+        enough = is_rarer(middle, total, limit, confidence, thin)
         low, high = (middle, high) if enough else (low, middle)
     return low
 
@@ -172,11 +206,10 @@ def most_events(total: int, limit: float, confidence: float, thin: float = 1.0) 
 @functools.lru_cache(maxsize=4096)
 def fewest_events(total: int, limit: float, confidence: float, thin: float = 1.0) -> int:
     """Return the fewest events of ``total`` with which they are certainly more frequent; more than all if none are."""
-    certain = -math.log(1 - confidence)
     low, high = math.floor(total * limit), total + 1
     while high - low > 1:
         middle = (low + high) // 2
-        enough = evidence_above(middle / thin, total / thin, limit) >= certain
+        enough = is_more_frequent(middle, total, limit, confidence, thin)
         low, high = (low, middle) if enough else (middle, high)
     return high
 

@@ -43,8 +43,8 @@ def test_a_confidence_of_its_own_asks_for_more() -> None:
 
 def test_all_of_several_must_be_decided() -> None:
     assert all_settled((p99(0.02), ERRORS), fast(377))
-    assert not all_settled((p99(0.02), ERRORS), fast(100))
-    assert ERRORS.is_settled(fast(100))
+    assert not all_settled((p99(0.02), ERRORS), fast(200))
+    assert ERRORS.is_settled(fast(200))
 
 
 def test_a_load_that_no_check_looks_at_is_never_cut_short() -> None:

@@ -76,7 +76,7 @@ def served(expect: str, load: str = "rate: 100 /s") -> str:
         (
             'latency.p99.9: "<= 110 % of baseline"',
             "rate: 100 /s",
-            "latency.p99.9 can't be decided at 0.95 confidence: so far out, 60 rounds make 2 comparisons of two "
+            "latency.p99.9 can't be decided at 0.95 confidence: so far out, 60 rounds make 1 comparison of two "
             "models, and it takes 8",
             "compare a lower percentile",
         ),

@@ -14,7 +14,7 @@ from hdrh.histogram import HdrHistogram
 
 from deploycheck.checks.latency import error_rate, latency, speedup, throughput
 from deploycheck.language import Dimension, Threshold
-from deploycheck.language.spec import Serve
+from deploycheck.language.spec import Load, Serve
 from deploycheck.plan import Check
 from deploycheck.runner import measure
 from deploycheck.runner.goals import Goal
@@ -105,7 +105,7 @@ def test_two_are_measured_in_turn_until_their_ratio_is_decided(model: Artifact, 
     rounds = len(a.rounds)
     assert fewest_rounds(0.95) <= rounds < measure.MOST_ROUNDS
     assert len(a.requests_per_s) == len(b.requests_per_s) == rounds
-    assert sum(a.rounds) == len(a.latencies_s) == rounds * 2 * measure.REQUESTS_A_TURN
+    assert sum(a.rounds) == len(a.latencies_s) == rounds * 2 * measure.requests_a_turn(Load(rate="1000 /s"))
     ratio = decide(measure_load(speedup, Check("", "", "serve", "A", "speedup", ()), a, b), AS_FAST.threshold, 0.95)
     assert ratio.outcome is Outcome.PASS
     assert ratio.low < 1 < ratio.high

@@ -208,7 +208,7 @@ def in_rounds(scale: float, rounds: int, probability: float, size: int = 80, see
     return Quantile(probability, tuple((scale * drawn).ravel().tolist()), (size,) * rounds)
 
 
-@pytest.mark.parametrize(("probability", "rounds", "ratios"), [(0.5, 9, 9), (0.9, 9, 9), (0.99, 9, 3), (0.99, 11, 3)])
+@pytest.mark.parametrize(("probability", "rounds", "ratios"), [(0.5, 9, 9), (0.9, 9, 9), (0.99, 15, 3), (0.99, 19, 3)])
 def test_latencies_in_rounds_are_compared_round_by_round_as_far_out_as_they_reach(
     probability: float, rounds: int, ratios: int
 ) -> None:
