@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from deploycheck.checks.metric import metric
@@ -17,15 +16,23 @@ STAGES = ("serve",)
 
 
 def _disturbed(load: LoadReport) -> str:
-    """Return what kept a load from seeing more, in words: what the machine did, and how often."""
+    """Return what kept a load from seeing more, in words: what the machine did and how often, and what failed."""
+    return "; ".join(filter(None, (_failed(load), _of_the_machine(load))))
+
+
+def _of_the_machine(load: LoadReport) -> str:
     if not load.disturbed:
         return ""
-    what, times = Counter(load.disturbed).most_common(1)[0]
-    return f"the machine was disturbed {len(load.disturbed)} times, which was measured again ({what}, {times} times)"
+    times = f"{len(load.disturbed)} times, which was measured again (at last {load.disturbed[-1]})"
+    return f"the machine was disturbed {times}"
+
+
+def _failed(load: LoadReport) -> str:
+    return f"{load.failed:,} requests failed: {load.failures}" if load.failed else ""
 
 
 def _noted(text: str, load: LoadReport) -> str:
-    return "; ".join(filter(None, (text, _disturbed(load))))
+    return "; ".join(filter(None, (_failed(load), text, _of_the_machine(load))))
 
 
 @metric("latency", dimension=Dimension.TIME, direction="lower", stages=STAGES, percentiles=True)
@@ -39,7 +46,7 @@ def latency(load: LoadReport, percentile: float) -> Measurement:
 def error_rate(load: LoadReport) -> Measurement:
     """Share of the requests that failed or timed out."""
     happened = tuple(math.isinf(latency) for latency in load.latencies_s)
-    return Measurement(Events(happened), load.failures or load.schedule, doubt=load.doubt, disturbed=_disturbed(load))
+    return Measurement(Events(happened), _noted(load.schedule, load), doubt=load.doubt, disturbed=_disturbed(load))
 
 
 @metric("throughput", dimension=Dimension.RATE, direction="higher", stages=STAGES)
@@ -58,12 +65,14 @@ def speedup(load: LoadReport) -> Measurement:
 @metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES)
 def errors(load: LoadReport) -> Measurement:
     """Number of requests under load that failed or timed out."""
-    return Measurement(Exact(load.failed), note=load.failures)
+    return Measurement(Exact(load.failed), note=_failed(load))
 
 
 @metric("parity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES)
 def parity(load: LoadReport) -> Measurement:
     """Largest absolute difference between a served output and the model in memory, over the test split."""
+    if load.largest_difference is None:
+        return Measurement(Exact(math.nan), invalid="it isn't measured where two models are compared: hold it alone")
     return Measurement(Exact(load.largest_difference))
 
 

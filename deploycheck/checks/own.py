@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from deploycheck.checks.metric import MetricFunction
@@ -16,17 +16,25 @@ if TYPE_CHECKING:
 NO_NUMBER = "it is no number"
 
 
-def own_metric(name: str, section: OwnMetric, function: Callable[..., Any], where: str) -> MetricFunction:
+def own_metric(name: str, section: OwnMetric, function: Any, where: str) -> MetricFunction:
     """Return the metric that a spec defines under a name; ``where`` is the check that asks for it.
 
-    Measuring raises ``DeploycheckError`` where the function returns something else than its kind says.
+    Measuring raises ``DeploycheckError`` where the function raises, or returns something else than its kind says.
     """
+    if not callable(function):
+        what = f"{section.use} is {type(function).__name__}, expected a function of labels and outputs"
+        raise DeploycheckError(what, where=where)
 
     def measure(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
         import numpy as np
 
         def call(rows: np.ndarray) -> Any:
-            return function(labels=labels[rows], outputs=outputs[rows], **section.arguments)
+            try:
+                return function(labels=labels[rows], outputs=outputs[rows], **section.arguments)
+            except Exception as error:
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                what = f"{section.use} raised {type(error).__name__}: {error}"
+                raise DeploycheckError(what, where=f"{at.filename}:{at.lineno}") from error
 
         n = len(labels)
         if section.kind == "statistic":

@@ -48,7 +48,7 @@ def _top(k: int) -> MetricFunction:
 top3, top5, top10 = _top(3), _top(5), _top(10)
 
 
-@metric("accuracy.worst_class", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)
+@metric("accuracy.worst_class", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES, over_classes=True)
 def worst_class(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Accuracy in the class where it is lowest."""
     import numpy as np

@@ -20,6 +20,8 @@ STAGES = ("train", "compress")
 BINS = 15
 """Of the calibration error (Guo et al., On Calibration of Modern Neural Networks, ICML 2017)."""
 BYTES = 256
+HIGHEST_EXPONENT = 700.0
+"""A perplexity past its exponential is no float any more, and as bad as any."""
 BAD = "an output is no number"
 
 
@@ -82,7 +84,10 @@ def _share(name: str, text: str, average: Callable[[np.ndarray], float]) -> Metr
         return measure(labels, outputs)
 
     function.__doc__ = text
-    return metric(name, dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)(function)
+    declare = metric(
+        name, dimension=Dimension.PROPORTION, direction="higher", stages=STAGES, over_classes=name.endswith("macro")
+    )
+    return declare(function)
 
 
 precision_macro = _share("precision.macro", "Mean over classes of the share of answers that hit.", _precision_macro)
@@ -91,7 +96,7 @@ f1_macro = _share("f1.macro", "Mean over classes of the harmonic mean of precisi
 f1_micro = _share("f1.micro", "Harmonic mean of precision and recall over all answers.", _f1_micro)
 
 
-@metric("auc", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)
+@metric("auc", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES, over_classes=True)
 def auc(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Area under the ROC curve; with more than two classes the mean over one class against the rest."""
     import numpy as np
@@ -155,7 +160,7 @@ def perplexity(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Exponential of the log loss: of a language model, whose classes are tokens."""
     import math
 
-    return _of_loss(labels, outputs, math.exp)
+    return _of_loss(labels, outputs, lambda nats: math.exp(min(nats, HIGHEST_EXPONENT)))
 
 
 @metric("bits_per_byte", dimension=Dimension.NUMBER, direction="lower", stages=STAGES)

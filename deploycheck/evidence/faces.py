@@ -130,10 +130,9 @@ def _word(check: CheckRecord) -> str:
 
 
 def _why(check: CheckRecord) -> str:
-    """Return what was measured, and why that is no pass; of a failure, the value says it."""
+    """Return what was measured, and why that is no pass."""
     measured = f"{check.shown}, the standard is {check.threshold}" if check.shown else ""
-    reason = "" if check.verdict is Outcome.FAIL and measured else check.reason
-    return "; ".join(filter(None, (measured, reason)))
+    return "; ".join(filter(None, (measured, check.reason)))
 
 
 def _standing_in_the_way(spec: SpecRecord) -> Iterator[str]:

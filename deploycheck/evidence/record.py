@@ -45,7 +45,7 @@ class CheckRecord(Record):
     )
     confidence: float | None = Field(default=None, description="Null where the bare value was compared")
     samples: int = 0
-    threshold: str | None = Field(default=None, description="As the spec writes it")
+    threshold: str | None = Field(default=None, description="As the spec writes it, and in which slices")
     severity: Literal["error", "warn"] = "error"
     waiver: str | None = Field(default=None, description="Why, by whom and until when, where the spec waives it")
     seconds: float = Field(default=0.0, description="What the item took, the work it had to wait for included")

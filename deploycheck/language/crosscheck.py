@@ -8,9 +8,9 @@ from typing import Any
 
 from deploycheck.language.errors import did_you_mean
 from deploycheck.language.expect import Expectation, Mistake, written
-from deploycheck.language.names import IMPORT_PATH, SEEDED, check_import, optax_functions, wrong_arguments
+from deploycheck.language.names import IMPORT_PATH, SEEDED, check_import, import_hint, optax_functions, wrong_arguments
 from deploycheck.language.source import Path_
-from deploycheck.language.spec import ANSWERS, TARGETS, Split
+from deploycheck.language.spec import ANSWERS, LABEL, TARGETS, Split
 from deploycheck.language.vocabulary import Vocabulary
 
 TRAINED, BASELINE = "trained", "baseline"
@@ -86,9 +86,9 @@ def _split(path: Path_, wrong: str) -> Mistake:
 
 def _loader(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:
     load = _get(data, ("data", "load"))
-    if isinstance(load, str) and ":" in load:
+    if isinstance(load, str) and (":" in load or "." in load):
         if not IMPORT_PATH.fullmatch(load):
-            return [Mistake(("data", "load"), f"{load!r} is no import path", "write it as package.module:name")]
+            return [Mistake(("data", "load"), f"{load!r} is no import path", import_hint(load))]
         return _code(data, ("data", "load"), root)
     return _known(data, ("data", "load"), vocabulary.loaders, "loader")
 
@@ -207,6 +207,7 @@ def structure(data: dict[str, Any], expected: list[Expectation], own: dict[str, 
             *_split_sums(data),
             *_served(data),
             *_targets(data, expected),
+            *_slices(data, expected),
             *_multiples(data, expected),
             *_baselines(data, expected),
             *_scenario(data, expected),
@@ -324,6 +325,21 @@ def _targets(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]
     if target == "number" and _get(data, ("promote", "choose")) == "most_accurate":
         mistakes.append(Mistake(("promote", "choose"), f"accuracy is {what}", "choose smallest, or fastest"))
     return mistakes
+
+
+def _slices(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
+    """Within one label there is nothing to set classes side by side; labels that are numbers cut nothing."""
+    by_label = [item for item in expected if item.slices and item.slices.by == LABEL]
+    where = ("slices", "by")
+    if TARGETS.get(str(_get(data, ("train", "loss")))) == "number":
+        hint = "slice by a column that the loader gives"
+        return [Mistake((*item.path, *where), "labels that are numbers cut no slices", hint) for item in by_label]
+    hint = "slice accuracy by label, or this by a column that the loader gives"
+    return [
+        Mistake((*item.path, *where), f"{item.name} sets classes side by side: within one label it says nothing", hint)
+        for item in by_label
+        if item.metric.over_classes
+    ]
 
 
 def _multiples(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:

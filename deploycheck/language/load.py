@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from deploycheck.language import crosscheck
 from deploycheck.language.errors import Place, SpecError, SpecErrors, did_you_mean
 from deploycheck.language.expect import Expectation, Mistake, expectations, understood
+from deploycheck.language.names import IMPORT_PATH, import_hint
 from deploycheck.language.resolve import Cell, resolve
 from deploycheck.language.source import Document, Path_
 from deploycheck.language.spec import Compress, Data, Model, Optimize, OwnMetric, Promote, Serve, Train, Tree, Waiver
@@ -98,8 +98,10 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
         incomplete = {"missing"} if "model" not in cell.data else set()
         details = [detail for detail in error.errors(include_url=False) if detail["type"] not in incomplete]
         errors += [_located(detail, cell) for detail in details if not _is_mistyped(detail, details)]
-    builtin, vocabulary = vocabulary, vocabulary.extended(_own_metrics(cell.data))
+    own, misdefined = _own_metrics(cell.data)
+    builtin, vocabulary = vocabulary, vocabulary.extended(own)
     expected, mistakes = expectations(cell.data, vocabulary)
+    mistakes = [mistake for mistake in mistakes if mistake.path[-1] not in misdefined]
     mistakes += crosscheck.own_metrics(cell.data, root, builtin)
     mistakes += crosscheck.names(cell.data, root, vocabulary)
     mistakes += crosscheck.structure(cell.data, expected, cell.chain[0].data)
@@ -120,14 +122,16 @@ def _validate(path: Path, cell: Cell, root: Path, vocabulary: Vocabulary) -> Spe
     )  # fmt: skip
 
 
-def _own_metrics(data: dict[str, Any]) -> dict[str, Metric]:
-    """Return the metrics that a spec defines itself; those that are no metrics are reported as such."""
+def _own_metrics(data: dict[str, Any]) -> tuple[dict[str, Metric], set[str]]:
+    """Return the metrics that a spec defines itself, and the names of those that are none: that is reported as such."""
     sections = data.get("metrics")
-    found = {}
+    found, misdefined = {}, set()
     for name, section in sections.items() if isinstance(sections, dict) else ():
-        with contextlib.suppress(ValidationError):
+        try:
             found[str(name)] = OwnMetric.model_validate(section).word(name)
-    return found
+        except ValidationError:
+            misdefined.add(str(name))
+    return found, misdefined
 
 
 def _empty(data: Any, path: Path_ = ()) -> Iterator[Path_]:
@@ -203,6 +207,8 @@ def _located(detail: Any, cell: Cell) -> SpecError:
                 f"`{'.'.join(map(str, loc))}` takes one name with its arguments, found {found}",
                 cell.place(loc),
             )
+        case "string_pattern_mismatch" if IMPORT_PATH.pattern in detail["ctx"]["pattern"]:
+            return SpecError(f"{given!r} is no import path", cell.place(loc), import_hint(str(given)))
         case "string_pattern_mismatch":
             what = f"{given!r} is no name: small letters, digits, '.', '_' and '-', at most 64"
             return SpecError(what, cell.place(loc, key="[key]" in detail["loc"]))

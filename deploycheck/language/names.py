@@ -59,13 +59,20 @@ def _find(module: str, path: tuple[str, ...]) -> Path:
     return Path(spec.origin)
 
 
+def import_hint(written: str) -> str:
+    """Return how an import path is written, with the one that was probably meant."""
+    module, _, name = written.rpartition(".")
+    meant = f"{module}:{name}"
+    return f"did you mean {meant!r}?" if IMPORT_PATH.fullmatch(meant) else "write it as package.module:name"
+
+
 def check_import(path: str, root: Path, given: Iterable[str] | None, filled: frozenset[str] = frozenset()) -> list[str]:
     """Return what is wrong with an import path and the arguments ``given`` to it, in words; nothing if all is well.
 
     With ``given`` None the arguments aren't checked. ``filled`` are arguments that someone else gives.
     """
     if not IMPORT_PATH.fullmatch(path):
-        return [f"{path!r} is no import path: expected package.module:name"]
+        return [f"{path!r} is no import path; {import_hint(path)}"]
     module, _, name = path.partition(":")
     file = source_file(module, root)
     if file is None or not file.is_file():

@@ -63,6 +63,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False, defer_build=True)
 
 
+LABEL = "label"
+"""What examples can be sliced by without a column."""
+
+
 class Slices(Section):
     """The examples cut by ``label``, or by a column that the loader gives; each slice has ``at_least`` of them."""
 

@@ -46,7 +46,8 @@ class Metric:
     ``direction`` is which is better, ``higher`` or ``lower``; ``stages`` the sections under whose ``expect`` it
     may stand. With ``percentiles`` the name is a family: ``latency.p99``. ``relations`` are those its
     thresholds may (``x trained``) or, where it is a gain (``over majority``), must carry. ``target`` is what the
-    labels must be for it, ``class`` or ``number``; empty where that doesn't matter.
+    labels must be for it, ``class`` or ``number``; empty where that doesn't matter. One ``over_classes`` sets classes
+    side by side, and says nothing within one of them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Metric:
     percentiles: bool = False
     relations: frozenset[str] = frozenset()
     target: str = ""
+    over_classes: bool = False
 
 
 COMPARISONS = frozenset({"of reference", "of baseline", "x baseline", "x trained"})

@@ -136,6 +136,8 @@ def _beyond_this_package(error: BaseException) -> str:
 
 def _explain(record: CheckRecord) -> str:
     """Return why a check did not pass, and what would have."""
+    if not record.shown:
+        return f"{record.verdict}: {record.reason}\n{record.metric} is to be {record.threshold}"
     lines = [f"{record.verdict}: {record.metric} is {record.shown}, the standard is {record.threshold}"]
     if record.confidence is not None:
         lines.append(f"each bound at {record.confidence:.4g} confidence, from {record.samples:,} observations")

@@ -64,10 +64,17 @@ def unjudged(plan: Plan, check: Check, outcome: Outcome, reason: str) -> CheckRe
         metric=check.metric,
         verdict=outcome,
         reason=reason,
-        threshold=check.threshold.text if check.threshold else None,
+        threshold=_standard(check),
         severity="warn" if check.severity == "warn" else "error",
         waiver=f"{waiver.because} (until {waiver.until.isoformat()}, by {waiver.by})" if waiver else None,
     )
+
+
+def _standard(check: Check) -> str | None:
+    """Return what a check asks for, as the spec writes it, and of which slices."""
+    if check.threshold is None:
+        return None
+    return f"{check.threshold.text}, in every {check.slices.by}" if check.slices else check.threshold.text
 
 
 def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:

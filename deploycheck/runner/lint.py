@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deploycheck.checks.quality import over_seeds
 from deploycheck.language import SpecError
 from deploycheck.language.spec import Load
 from deploycheck.plan import EXAMPLES, Check, Plan, is_difference
@@ -13,6 +14,7 @@ from deploycheck.runner.measure import MOST_ROUNDS, requests_a_turn
 from deploycheck.runner.run import Runner, measure_examples
 from deploycheck.serving.report import LoadReport
 from deploycheck.verdict import (
+    FEWEST_REPEATS,
     Events,
     Outcome,
     Quantile,
@@ -48,6 +50,10 @@ def lint(runner: Runner, plan: Plan, test: Examples | None, floors: Mapping[str,
         if check.threshold is None or check.threshold.point:
             continue
         subjects = runner.metric_of(plan, check).subjects
+        seeds = len(plan.spec.train.seeds)
+        if check.family == over_seeds.word.name and seeds < FEWEST_REPEATS:
+            what = f"{seeds} seed{'' if seeds == 1 else 's'} can't decide it: {FEWEST_REPEATS} at least"
+            yield _error(plan, check, what, "say more `seeds` under `train`")
         if "load" in subjects:
             yield from _budget(runner, plan, check)
             yield from _noise(plan, check, floors)
@@ -73,6 +79,10 @@ def _budget(runner: Runner, plan: Plan, check: Check) -> Iterator[Finding]:
         case Events() if not check.against and 0 < check.threshold.value < 1:
             budget, needed = load.requests, fewest_requests(check.threshold.value, level)
             what, hint = _requests(budget, needed, load)
+        case Events() if not check.against and check.threshold.value <= 0:
+            what, hint = "no number of requests shows that none ever fails", 'count them: `errors: "== 0"`'
+            yield _error(plan, check, f"{check.metric} can't be decided: {what}", hint)
+            return
         case _:
             return
     if needed > budget:
@@ -119,10 +129,15 @@ def _test_set(runner: Runner, plan: Plan, check: Check, test: Examples) -> Itera
     if measurement.invalid or _is_resampled(measurement.sample):
         return  # nothing varies in a model without error, so that resampling says nothing
     verdict = decide(measurement, check.threshold, plan.spec.confidence)
-    if verdict.outcome is not Outcome.PASS:
+    if verdict.outcome is Outcome.PASS:
+        return
+    examples = f"on the {len(test):,} test examples"
+    if check.against and not is_difference(metric.subjects):
+        what = f"even a model without error would not pass {examples} against one that is without error too"
+        yield Finding("warning", SpecError(what, plan.spec.place(*check.path), verdict.reason))
+    else:
         best = "a model equal to the one it is held to" if is_difference(metric.subjects) else "a model without error"
-        what = f"even {best} would not pass on the {len(test):,} test examples"
-        yield _error(plan, check, what, verdict.reason)
+        yield _error(plan, check, f"even {best} would not pass {examples}", verdict.reason)
 
 
 def _without_error(test: Examples, subjects: frozenset[str]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ TURN_S, FEWEST_A_TURN, QUERIES_A_TURN = 0.5, 20, 100
 SAMPLES_A_QUERY = 8
 """Of a query in the multi-stream scenario (MLPerf Inference rules, section 3)."""
 HIGHEST_S = 100
+REASONS = 3
+PEAK_MEMORY = "deploycheck_process_peak_resident_memory_bytes"
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,11 @@ async def _ask(server: Any, variant: str, name: str, in_memory: np.ndarray, benc
         requests_per_s=_samples_a_request(bench.serve, busy.rates),
         saturation=_saturation(bench.serve, len(busy.rates)),
         failed=failed.total(),
-        failures="; ".join(f"{number} x {reason}" for reason, number in failed.items()),
+        failures=_failures(failed),
         disturbed=(*sent.disturbed, *busy.disturbed),
         largest_difference=float(np.abs(served.astype(np.float64) - in_memory).max()),
         cold_start_s=server.cold_start_s,
-        peak_memory_bytes=after["deploycheck_process_peak_resident_memory_bytes"],
+        peak_memory_bytes=after[PEAK_MEMORY],
         recompilations=int(after[COMPILATIONS] - before[COMPILATIONS]),
         histogram=histogram(sent.latencies_s),
         machine=machine,
@@ -195,6 +197,13 @@ def _saturation(serve: Serve, blocks: int) -> str:
     return f"{blocks} blocks of {BLOCK_S:g} s, {what} kept in flight"
 
 
+def _failures(failed: Counter[str]) -> str:
+    """Return how often requests failed for which reasons, the most frequent ones by name."""
+    told = [f"{number} x {reason}" for reason, number in failed.most_common(REASONS)]
+    others = failed.total() - sum(number for _, number in failed.most_common(REASONS))
+    return "; ".join([*told, f"{others} for other reasons"] if others else told)
+
+
 def histogram(latencies_s: Iterable[float]) -> str:
     """Return latencies as an HDR histogram of microseconds, to 3 digits, in its V2 encoding: one that merges."""
     from hdrh.histogram import HdrHistogram
@@ -251,13 +260,14 @@ def compare(first: tuple[str, Artifact], second: tuple[str, Artifact], bench: Be
 
 
 async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], bench: Bench) -> dict[str, LoadReport]:
-    from deploycheck.serving.load import Client, session
+    from deploycheck.serving.load import COMPILATIONS, Client, session
     from deploycheck.serving.quiet import conditions, disturbance, read
 
     disturbed: list[str] = []
     processes = [server.process.pid for server in servers.values()]
     async with session() as http:
         a, b = (_Side(name, Client(server.address, models[name], http, processes)) for name, server in servers.items())
+        compiled = {side.variant: (await side.client.scrape())[COMPILATIONS] for side in (a, b)}
         for side in (a, b):
             await side.client.warm_up(bench.requests(), bench.serve.load.rate)
         began = read(a.client.processes)
@@ -281,6 +291,7 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
             if all_settled(of_kind(bench.goals, ROUNDS, a.report(), b.report()), a.report(), b.report()):
                 break
         machine = conditions(began, read(a.client.processes))
+        after = {side.variant: await side.client.scrape() for side in (a, b)}
     schedule = f"in turn A B B A, {len(a.rates)} rounds"
     return {
         side.variant: replace(
@@ -288,7 +299,10 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
             schedule=f"{len(side.latencies)} requests {schedule}",
             saturation=schedule,
             failed=side.failures.total(),
-            failures="; ".join(f"{number} x {reason}" for reason, number in side.failures.items()),
+            failures=_failures(side.failures),
+            cold_start_s=servers[side.variant].cold_start_s,
+            peak_memory_bytes=after[side.variant][PEAK_MEMORY],
+            recompilations=int(after[side.variant][COMPILATIONS] - compiled[side.variant]),
             disturbed=tuple(disturbed),
             histogram=histogram(side.latencies),
             machine=machine,

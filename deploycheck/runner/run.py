@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from deploycheck.runner.registries import open_registry
 from deploycheck.runner.steps import ANSWERS, MAKERS, Work, measure_load
 from deploycheck.serving import report
 from deploycheck.store import Artifact, Building, Store, fingerprint, open_artifact
-from deploycheck.verdict import Measurement, Paired, RelativeDrop, WorstOf, ratio_of, value_of
+from deploycheck.verdict import Measurement, Paired, RelativeDrop, Sample, WorstOf, ratio_of, sample_size, value_of
 
 if TYPE_CHECKING:
     from deploycheck.stages.examples import Examples
@@ -238,7 +239,11 @@ def measure_examples(
     first = _sliced(metric, check, examples, given)
     if check.against is None or is_difference(metric.subjects):
         return _in_unit(first, check)
-    return replace(first, sample=ratio_of(first.sample, _sliced(metric, check, examples, other).sample))
+    second = _sliced(metric, check, examples, other)
+    value = value_of(second.sample)
+    bad = f"{check.against} comes to {value:.4g}: a share of what isn't positive says nothing" if value <= 0 else ""
+    invalid = next(filter(None, (first.invalid, second.invalid, bad)), "")
+    return replace(first, sample=ratio_of(first.sample, second.sample), invalid=invalid)
 
 
 def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, given: Mapping[str, Any]) -> Measurement:
@@ -251,9 +256,11 @@ def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, giv
     }
     samples = {name: part.sample for name, part in found.items()}
     lowest = metric.word.direction == "higher"
-    worst = (min if lowest else max)(found, key=lambda name: value_of(samples[name]))
+    defined = {name: value for name in found if not math.isnan(value := value_of(samples[name]))}
+    worst = (min if lowest else max)(defined or found, key=lambda name: defined.get(name, 0.0))
     invalid = next((part.invalid for part in found.values() if part.invalid), "")
-    return Measurement(WorstOf(samples, lowest, check.slices.at_least), f"{check.slices.by} {worst}", invalid)
+    note = f"worst in {check.slices.by} {worst}, of {sample_size(samples[worst]):,} examples"
+    return Measurement(WorstOf(samples, lowest, check.slices.at_least), note, invalid)
 
 
 def _key(work: Work) -> str:
@@ -268,9 +275,17 @@ def _in_unit(measurement: Measurement, check: Check) -> Measurement:
     """Return a drop relative to what it is a drop from, where the threshold's unit says so."""
     if check.threshold is None or check.threshold.unit != RELATIVE:
         return measurement
-    if not isinstance(measurement.sample, Paired):
+    sample = measurement.sample
+    if isinstance(sample, WorstOf):
+        parts = {name: _relative(part, check) for name, part in sample.slices.items()}
+        return replace(measurement, sample=replace(sample, slices=parts))
+    return replace(measurement, sample=_relative(sample, check))
+
+
+def _relative(sample: Sample, check: Check) -> RelativeDrop:
+    if not isinstance(sample, Paired):
         raise DeploycheckError(f"{check.metric} can't be told in {RELATIVE}", where=check.id, hint="use pp")
-    return replace(measurement, sample=RelativeDrop(measurement.sample))
+    return RelativeDrop(sample)
 
 
 def _lasts(artifact: Artifact) -> bool:

@@ -22,8 +22,9 @@ class LoadReport:
     ``requests_per_s`` are rates over consecutive blocks of a server kept busy; ``schedule``, ``saturation`` and
     ``failures`` say in words how it was taken. ``doubt`` says why high latencies could be the client's fault, where
     they could; ``disturbed`` is a line for each stretch that was taken again because the machine was disturbed.
-    ``largest_difference`` is between served outputs and the model in memory. ``histogram`` holds the latencies once
-    more as an HDR histogram, which merges with others; ``machine`` is what the machine was like meanwhile.
+    ``largest_difference`` is between served outputs and the model in memory, None where they weren't compared.
+    ``histogram`` holds the latencies once more as an HDR histogram, which merges with others; ``machine`` is what the
+    machine was like meanwhile.
     """
 
     latencies_s: tuple[float, ...] = ()
@@ -35,7 +36,7 @@ class LoadReport:
     failed: int = 0
     failures: str = ""
     disturbed: tuple[str, ...] = ()
-    largest_difference: float = 0.0
+    largest_difference: float | None = None
     cold_start_s: float = 0.0
     peak_memory_bytes: float = 0.0
     recompilations: int = 0

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.language.spec import LABEL
 from deploycheck.store.arrays import write_arrays
 
 SPLITS = ("train", "validation", "test")
-LABEL = "label"
+MOST_SLICES = 200
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ class Examples:
             hint = "have the loader return columns: (inputs, labels, {NAME: values})"
             raise DeploycheckError(f"there is no column {by!r} to slice by; there are: {known}", where=where, hint=hint)
         column = self.labels if by == LABEL else self.columns[by]
-        return {str(value): np.flatnonzero(column == value) for value in np.unique(column)}
+        values = np.unique(column)
+        if len(values) > MOST_SLICES:
+            what = f"{by} has {len(values)} different values, {MOST_SLICES} slices are the most"
+            raise DeploycheckError(what, where=where, hint="have the loader group them")
+        return {str(value): np.flatnonzero(column == value) for value in values}
 
 
 def as_examples(loaded: Any, names: tuple[str, ...], target: str, where: str) -> Examples:
@@ -76,13 +81,22 @@ def as_examples(loaded: Any, names: tuple[str, ...], target: str, where: str) ->
         )
     arrays = {name: np.asarray(inputs[name]) for name in names}
     labels = (_numbers if target == "number" else _classes)(np.asarray(labels), where)
-    texts = {name: np.asarray(column).astype(str) for name, column in columns.items()}
+    texts = {name: _column(name, np.asarray(column), where) for name, column in columns.items()}
     counts = {name: len(array) for name, array in {**arrays, **texts}.items()} | {"labels": len(labels)}
     if len(set(counts.values())) != 1:
         raise DeploycheckError(f"the loader gives arrays of different lengths: {counts}", where=where)
     if not len(labels):
         raise DeploycheckError("the loader gives no examples", where=where)
     return Examples(arrays, labels, texts)
+
+
+def _column(name: str, column: np.ndarray, where: str) -> np.ndarray:
+    if name == LABEL:
+        what = f"a column can't be called {LABEL!r}: to slice by that is to slice by the labels"
+        raise DeploycheckError(what, where=where, hint="name it otherwise")
+    if column.ndim != 1:
+        raise DeploycheckError(f"the column {name!r} has the shape {column.shape}, expected [n]", where=where)
+    return column.astype(str)
 
 
 def _classes(labels: np.ndarray, where: str) -> np.ndarray:

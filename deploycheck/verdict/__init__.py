@@ -4,7 +4,7 @@
 sample into one-sided confidence bounds, and a threshold holds, fails or stays undecided by where they lie.
 """
 
-from deploycheck.verdict.bounds import bounds
+from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds
 from deploycheck.verdict.decide import Outcome, Verdict, decide, settle
 from deploycheck.verdict.needed import (
     examples_to_decide,
@@ -36,6 +36,7 @@ from deploycheck.verdict.samples import (
 from deploycheck.verdict.sequential import looks
 
 __all__ = [
+    "FEWEST_REPEATS",
     "Blocks",
     "Events",
     "Exact",

@@ -52,7 +52,8 @@ LOAD = LoadReport(
 )
 def test_a_percentile_is_the_smallest_latency_that_so_many_do_not_exceed(percentile: float, seconds: float) -> None:
     measured = latency.measure(load=LOAD, percentile=percentile)
-    assert measured == Measurement(Quantile(percentile, LOAD.latencies_s), note=LOAD.schedule)
+    assert measured.sample == Quantile(percentile, LOAD.latencies_s)
+    assert measured.note == f"3 requests failed: 2 x 503; 1 x timeout; {LOAD.schedule}"
     assert value_of(measured.sample) == seconds
 
 
@@ -74,14 +75,15 @@ def test_latencies_that_could_be_the_clients_fault_fail_nothing(doubt: str, outc
 
 def test_throughput_is_the_mean_over_the_blocks() -> None:
     measured = throughput.measure(load=LOAD)
-    assert measured == Measurement(Blocks((400.0, 410.0, 390.0, 420.0)), note=LOAD.saturation)
+    assert measured.sample == Blocks((400.0, 410.0, 390.0, 420.0))
+    assert measured.note == f"3 requests failed: 2 x 503; 1 x timeout; {LOAD.saturation}"
     assert value_of(measured.sample) == 405
 
 
 @pytest.mark.parametrize(
     ("metric", "measurement"),
     [
-        (errors, Measurement(Exact(3), note="2 x 503; 1 x timeout")),
+        (errors, Measurement(Exact(3), note="3 requests failed: 2 x 503; 1 x timeout")),
         (parity, Measurement(Exact(2.5e-6))),
         (cold_start, Measurement(Exact(1.75))),
         (memory, Measurement(Exact(3.1e8))),
@@ -118,3 +120,50 @@ def test_what_disturbed_the_machine_is_counted_and_said_where_nothing_could_be_d
     assert "disturbed 3 times" in verdict.reason
     assert "other processes took 40%" in verdict.reason
     assert "disturbed 3 times" in measured.note
+
+
+def test_requests_that_failed_are_told_wherever_a_latency_is_not_passed() -> None:
+    threshold = parse_threshold("<= 20 ms", latency.word)
+    for latencies, outcome in (((math.inf,) * 500, Outcome.FAIL), ((0.001,) * 100, Outcome.UNDECIDED)):
+        verdict = decide(latency.measure(load=replace(LOAD, latencies_s=latencies), percentile=0.99), threshold, 0.95)
+        assert verdict.outcome is outcome
+        assert "3 requests failed: 2 x 503; 1 x timeout" in verdict.reason
+
+
+def test_parity_is_not_said_to_be_equal_where_it_was_not_measured() -> None:
+    two = [parity.measure(load=replace(LOAD, largest_difference=None))] * 2
+    measured = replace(two[0], sample=ratio_of(two[0].sample, two[1].sample))
+    verdict = decide(measured, parse_threshold("<= 1 x baseline", parity.word), 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "isn't measured where two models are compared" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "outcome"),
+    [
+        ((0.0,) * 30, (100.0,) * 30, Outcome.FAIL),
+        ((100.0,) * 30, (0.0,) * 30, Outcome.UNDECIDED),
+        ((0.0,) * 30, (0.0,) * 30, Outcome.UNDECIDED),
+        ((100.0, 101.0) * 10, (100.0,) * 19 + (0.0,), Outcome.UNDECIDED),
+    ],
+)
+def test_a_server_that_answered_nothing_has_no_ratio(
+    own: tuple[float, ...], other: tuple[float, ...], outcome: Outcome
+) -> None:
+    sides = [speedup.measure(load=LoadReport(requests_per_s=rates)) for rates in (own, other)]
+    measured = replace(sides[0], sample=ratio_of(sides[0].sample, sides[1].sample))
+    verdict = decide(measured, parse_threshold(">= 1.2 x baseline", speedup.word), 0.95)
+    assert verdict.outcome is outcome
+
+
+def test_no_failures_on_either_side_are_no_ratio_and_no_error() -> None:
+    threshold = parse_threshold("<= 1 x baseline", error_rate.word)
+    clean, broken = (
+        error_rate.measure(load=LoadReport(latencies_s=(value,) * 600)).sample for value in (0.001, math.inf)
+    )
+    for own, other, outcome in (
+        (clean, clean, Outcome.UNDECIDED), (broken, clean, Outcome.FAIL), (clean, broken, Outcome.PASS),
+    ):  # fmt: skip
+        verdict = decide(Measurement(ratio_of(own, other)), threshold, 0.95)
+        assert verdict.outcome is outcome
+    assert "there is no ratio to what came to 0" in decide(Measurement(ratio_of(clean, clean)), threshold, 0.95).reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,9 +11,9 @@ import pytest
 
 from deploycheck.checks.own import own_metric
 from deploycheck.errors import DeploycheckError
-from deploycheck.language import Dimension
+from deploycheck.language import Dimension, Threshold
 from deploycheck.language.spec import OwnMetric
-from deploycheck.verdict import Measurement, Proportion, bounds, value_of
+from deploycheck.verdict import Measurement, Outcome, Proportion, bounds, decide, value_of
 
 LABELS = np.array([0, 1, 1, 2, 0, 1])
 OUTPUTS = np.eye(3, dtype=np.float32)[[0, 1, 2, 2, 0, 0]]
@@ -84,3 +85,25 @@ def test_its_word_has_the_unit_of_its_kind() -> None:
         section = OwnMetric.model_validate({"use": "mine:f", "kind": kind, "direction": "higher"})
         word = section.word("mine")
         assert (word.name, word.dimension, word.direction) == ("mine", dimension, "higher")
+
+
+def test_what_a_metric_raises_is_told_with_where(tmp_path: Any) -> None:
+    def broken(labels: np.ndarray, outputs: np.ndarray) -> float:
+        raise KeyError("boo")
+
+    with pytest.raises(DeploycheckError, match=r"test_own\.py:\d+: mine:f raised KeyError: 'boo'"):
+        measured("statistic", broken)
+
+
+def test_what_cannot_be_called_is_no_metric() -> None:
+    with pytest.raises(DeploycheckError, match="mine:f is int, expected a function of labels and outputs"):
+        measured("mean", 7)  # type: ignore[arg-type]
+
+
+def test_a_statistic_that_resamples_leave_undefined_says_so() -> None:
+    def half(labels: np.ndarray, outputs: np.ndarray) -> float:
+        return float("nan") if wrong(labels, outputs).mean() > 0.4 else 0.3
+
+    verdict = decide(measured("statistic", half), Threshold("<=", 0.5, "", Dimension.NUMBER), 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert re.search(r"it is no number on [\d,]+ of 2,000 resamples", verdict.reason)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from deploycheck.builtin import pytest_deploycheck_metrics
 from deploycheck.checks import MetricFunction, statistics
 from deploycheck.checks.quality import top3
 from deploycheck.verdict import Resampled, bounds, value_of
@@ -111,3 +112,16 @@ def test_it_is_decided_by_resampling_and_the_bounds_hold_the_value() -> None:
     low, high = bounds(sample, 0.95)
     assert low < value_of(sample) < high
     assert bounds(sample, 0.95) == (low, high)
+
+
+def test_metrics_that_set_classes_side_by_side_say_so() -> None:
+    """They are no good within one class, where the language refuses them."""
+    over = {metric.word.name for metric in pytest_deploycheck_metrics() if metric.word.over_classes}
+    assert over == {"accuracy.worst_class", "precision.macro", "recall.macro", "f1.macro", "auc"}
+
+
+def test_a_perplexity_past_all_bounds_is_bad_not_broken() -> None:
+    outputs = np.where(np.eye(4, dtype=bool), 0.0, 2000.0).astype(np.float32)
+    measured = statistics.perplexity.measure(labels=np.arange(4), outputs=outputs)
+    assert not measured.invalid
+    assert 1e300 < value_of(measured.sample) < math.inf

@@ -56,7 +56,8 @@ def _metric(
     name: str, dimension: Dimension, direction: str, *stages: str, percentiles: bool = False, target: str = ""
 ) -> Metric:
     relations = frozenset({"over majority"} if name == "learned" else ())
-    return Metric(name, dimension, direction, frozenset(stages), percentiles, relations, target)
+    over_classes = name == "accuracy.worst_class"
+    return Metric(name, dimension, direction, frozenset(stages), percentiles, relations, target, over_classes)
 
 
 METRICS = (

@@ -296,3 +296,36 @@ def test_a_metric_of_ones_own_is_expected_by_its_name(project: Project) -> None:
     assert missed.threshold.value == pytest.approx(0.03)
     (error,) = project.errors(MINIMAL.replace("expect:", "expect:\n    missed: '>= 3 %'") + own).errors
     assert "missed is the better the lower it is" in error.what
+
+
+def test_what_sets_classes_side_by_side_is_not_cut_by_class(project: Project) -> None:
+    def sliced(by: str) -> str:
+        long_form = f'accuracy.worst_class: {{threshold: ">= 50 %", slices: {{by: {by}}}}}'
+        return MINIMAL.replace('accuracy: ">= 97 %"', long_form)
+
+    (found,) = project.refused(sliced("label"))
+    assert found.startswith("14: accuracy.worst_class sets classes side by side: within one label it says nothing")
+    assert project.one(sliced("ward"))
+
+
+def test_labels_that_are_numbers_cut_no_slices(project: Project) -> None:
+    text = NUMBERS.replace('accuracy: ">= 97 %"', 'rmse: {threshold: "<= 5", slices: {by: label}}')
+    (found,) = project.refused(text)
+    assert "labels that are numbers cut no slices" in found
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("build: specs.models:conv_classifier", "build: specs.models.conv_classifier"),
+     ("load: specs.data:digits", "load: specs.data.digits")],
+)  # fmt: skip
+def test_a_forgotten_colon_is_told(project: Project, right: str, wrong: str) -> None:
+    (found,) = project.refused(MINIMAL.replace(right, wrong))
+    assert f"is no import path [did you mean {right.partition(': ')[2]!r}?]" in found
+
+
+def test_what_is_wrong_with_a_metric_of_ones_own_is_not_said_of_its_expectation_too(project: Project) -> None:
+    own = "metrics: {mine: {use: specs.models:conv_classifier, kind: share, direction: lower}}\n"
+    found = project.refused(MINIMAL.replace('accuracy: ">= 97 %"', 'mine: "<= 5 %"') + own)
+    assert any("'share' is not one of: proportion, mean, statistic" in each for each in found)
+    assert not any("unknown metric" in each for each in found)

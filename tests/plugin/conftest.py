@@ -127,7 +127,7 @@ SERVE = """\
 serve:
   variants: [int8]
   batching: {max_size: 2}
-  load: {rate: 100 /s, requests: 1000}
+  load: {rate: 400 /s, requests: 10000}
   expect:
     latency.p90: "<= 5 s"
     errors: "== 0"

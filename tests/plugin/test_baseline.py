@@ -163,7 +163,7 @@ def test_a_slice_of_ten_is_undecided_not_green(project: Project, by: str, least:
     junit = (project.pytester.path / "junit.xml").read_text()
     assert f'value="{verdict}"' in junit
     if verdict == "undecided":
-        result.stdout.fnmatch_lines(["undecided: accuracy is * the standard is >= 60 %", f"*{said}*"])
+        result.stdout.fnmatch_lines([f"undecided: accuracy is * the standard is >= 60 %, in every {by}", f"*{said}*"])
         assert "undecided: accuracy is" in junit
         assert said in junit
     assert f"| train::accuracy | {verdict} |" in (project.pytester.path / "report.md").read_text()

@@ -161,3 +161,29 @@ def test_of_statistics_and_numbers_nothing_is_said_before_there_are_any(tmp_path
     numbers = Examples({"image": np.zeros((50, 1))}, np.linspace(0, 1, 50, dtype=np.float32))
     text = HEAD.replace(TRAIN, 'expect: {rmse: "<= 60"}').replace("train:", "train:\n  loss: squared_error", 1)
     assert findings(text, tmp_path, numbers) == []
+
+
+def test_against_a_model_that_errs_too_a_small_test_set_may_do(tmp_path: Path) -> None:
+    text = HEAD.replace(TRAIN, 'expect: {accuracy: ">= 98 % of baseline"}') + "promote: {model: digits, to: staging}\n"
+    (found,) = findings(text, tmp_path, of_test(60))
+    assert found.severity == "warning"
+    assert "against one that is without error too" in found.error.what
+
+
+@pytest.mark.parametrize(
+    ("expect", "what"),
+    [
+        ('error_rate: "<= 0 %"', "no number of requests shows that none ever fails"),
+        ('latency.p50: "<= 1 ms"', "it takes 60 requests"),
+    ],
+)
+def test_what_no_budget_or_none_so_small_decides_is_an_error(expect: str, what: str, tmp_path: Path) -> None:
+    (found,) = findings(served(expect, "rate: 100 /s, requests: 40"), tmp_path)
+    assert found.severity == "error"
+    assert what in found.error.what
+
+
+def test_a_few_seeds_decide_nothing(tmp_path: Path) -> None:
+    text = HEAD.replace(TRAIN, 'expect: {accuracy.over_seeds: ">= 97 %"}')
+    (found,) = findings(text, tmp_path)
+    assert (found.error.what, found.severity) == ("1 seed can't decide it: 3 at least", "error")

@@ -64,7 +64,7 @@ def measured(model: Artifact, folder: Path, scenario: Mapping[str, Any], *goals:
 
 def test_a_server_is_asked_on_a_schedule_until_every_check_is_decided(model: Artifact, tmp_path: Path) -> None:
     load = measured(model, tmp_path, {"rate": "400 /s", "requests": 3000}, FAST, ANSWERED, BUSY)
-    assert 5 <= len(load.latencies_s) < 300
+    assert 60 <= len(load.latencies_s) < 3000
     assert f"{len(load.latencies_s)} requests, poisson arrivals at 400 /s, after " in load.schedule
     assert 25 <= len(load.requests_per_s) < 100
     assert all(goal.is_settled(load) for goal in (FAST, ANSWERED, BUSY))

@@ -170,3 +170,21 @@ def test_a_missing_label_column_lists_those_there_are(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("x,y\n1,0\n")
     with pytest.raises(DeploycheckError, match=r"no column or array 'label'.*there are: x, y"):
         loaders.csv(tmp_path / "d.csv", labels="label")
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"label": np.zeros(4)}, "a column can't be called 'label'"),
+        ({"site": np.zeros((4, 2))}, r"the column 'site' has the shape \(4, 2\), expected \[n\]"),
+    ],
+)
+def test_a_column_that_could_be_misread_is_refused(columns: dict[str, np.ndarray], says: str) -> None:
+    with pytest.raises(DeploycheckError, match=says):
+        as_examples((np.zeros((4, 1)), np.zeros(4, int), columns), ("x",), "class", "data")
+
+
+def test_a_column_of_measurements_is_not_cut_into_a_slice_a_value() -> None:
+    examples = Examples({"x": np.zeros((500, 1))}, np.zeros(500, int), {"age": np.arange(500).astype(str)})
+    with pytest.raises(DeploycheckError, match="age has 500 different values, 200 slices are the most"):
+        examples.slices("age", "spec::train::accuracy")

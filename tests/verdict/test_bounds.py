@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from deploycheck.checks.statistics import calibration_error
 from deploycheck.verdict import (
     Exact,
     Paired,
@@ -237,3 +238,39 @@ def test_a_longer_tail_is_no_lower_a_percentile(spread: float) -> None:
 
 def test_rounds_too_few_for_a_percentile_give_no_ratio() -> None:
     assert ratio_of(in_rounds(1.5, 2, 0.99), in_rounds(1.0, 2, 0.99)) == Ratios(())
+
+
+def test_nothing_is_a_share_of_what_is_not_positive() -> None:
+    def constant(value: float) -> Resampled:
+        return Resampled(lambda rows: value + 0.01 * float(rows.mean()) / 100, 100)
+
+    assert math.isnan(value_of(ratio_of(constant(-0.5), constant(-0.1))))
+    assert bounds(ratio_of(constant(-0.5), constant(-0.1)), 0.95) == (-math.inf, math.inf)
+    assert ratio_of(Exact(0.0), Exact(0.0)) == Exact(1.0)
+    assert ratio_of(Exact(2.0), Exact(0.0)) == Exact(math.inf)
+    assert math.isnan(value_of(ratio_of(Exact(math.nan), Exact(math.nan))))
+
+
+def test_a_slice_that_defines_nothing_leaves_the_worst_open_wherever_it_stands() -> None:
+    parts = {"a": Proportion(90, 100), "b": Proportion(0, 0)}
+    for order in (parts, dict(reversed(parts.items()))):
+        assert value_of(WorstOf(order)) == 0.9
+        assert bounds(WorstOf(order, at_least=1), 0.95)[0] == -math.inf
+
+
+def test_a_statistic_that_resampling_moves_is_bounded_on_the_side_it_moves_to() -> None:
+    """A calibration error grows in every resample: what it is corrected by must not pass one that is too large."""
+    random, true, passed = np.random.default_rng(2), 0.05, 0
+    for _ in range(40):
+        sure = random.uniform(0.55, 0.99, 400)
+        outputs = np.stack([np.zeros(400), np.log(sure / (1 - sure))], axis=1)
+        labels = (random.random(400) < sure - true).astype(int)
+        passed += bounds(calibration_error.measure(labels=labels, outputs=outputs).sample, 0.95)[1] < true
+    assert passed <= 2
+
+
+@pytest.mark.parametrize("size", [5, 20])
+def test_resampling_few_examples_is_as_wide_as_students_t(size: int) -> None:
+    values = np.random.default_rng(6).standard_normal((200, size))
+    above = sum(bounds(Resampled(lambda rows, v=v: float(v[rows].mean()), size), 0.95)[0] > 0 for v in values)
+    assert above / 200 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)

@@ -18,6 +18,7 @@ from deploycheck.verdict import (
     Paired,
     Proportion,
     Quantile,
+    Quotient,
     Ratios,
     Repeats,
     Resampled,
@@ -123,3 +124,21 @@ def test_a_test_set_has_a_least_size_for_its_threshold(limit: float, fewest: int
     asked = threshold(">=", limit)
     assert decide(Measurement(Proportion(fewest, fewest)), asked, 0.95).outcome is Outcome.PASS
     assert decide(Measurement(Proportion(fewest - 1, fewest - 1)), asked, 0.95).outcome is Outcome.UNDECIDED
+
+
+def test_of_a_queue_it_counts_what_its_dependence_takes() -> None:
+    """Nothing is over the limit, and still it isn't decided: what comes is slow together."""
+    waits, waiting, random = [], 0.0, np.random.default_rng(1)
+    for _ in range(500):
+        waits.append(waiting + 1.0)
+        waiting = max(0.0, waits[-1] - random.exponential(2.0))
+    reason = decide(Measurement(Quantile(0.99, tuple(waits))), threshold("<=", max(waits)), 0.95).reason
+    more = int(re.search(r"about ([\d,]+) more requests like these", reason)[1].replace(",", ""))  # type: ignore[index]
+    assert more > 200
+
+
+def test_two_that_were_measured_apart_say_how_much_more_of_each() -> None:
+    over, under = (Quantile(0.5, tuple(np.random.default_rng(n).lognormal(size=200))) for n in (0, 1))
+    verdict = decide(Measurement(Quotient(over, under)), threshold("<=", 1.3), 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert re.search(r"about [\d,]+ more of each, like these, would decide it", verdict.reason)
