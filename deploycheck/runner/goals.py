@@ -11,12 +11,11 @@ from deploycheck.verdict import (
     Blocks,
     Events,
     Measurement,
-    Outcome,
     Quantile,
     Quotient,
     Ratios,
     Sample,
-    decide,
+    is_decided,
     may_be_settled,
 )
 
@@ -39,7 +38,7 @@ class Goal:
         level = self.threshold.confidence or self.confidence
         if not may_be_settled(measurement.sample, self.threshold, level):
             return False
-        return decide(measurement, self.threshold, self.confidence).outcome in (Outcome.PASS, Outcome.FAIL)
+        return is_decided(measurement, self.threshold, self.confidence)
 
 
 def of_kind(goals: tuple[Goal, ...], kinds: tuple[type[Sample], ...], *blank: LoadReport) -> tuple[Goal, ...]:

@@ -21,7 +21,8 @@ from deploycheck.serving.report import LoadReport
 from deploycheck.store import Artifact
 
 if TYPE_CHECKING:
-    from deploycheck.serving.load import Client, Sent, Sustained
+    from deploycheck.serving.load import Client, Sustained
+    from deploycheck.serving.taken import Sent
 
 DISTINCT_REQUESTS = 256
 """How many different examples the load is made of; they are encoded beforehand."""
@@ -131,7 +132,8 @@ async def _ask(server: Any, variant: str, name: str, in_memory: np.ndarray, benc
 
 async def _arrivals(client: Client, variant: str, bench: Bench) -> Sent:
     """Send requests as the scenario has them arrive, until the checks on them are decided."""
-    from deploycheck.serving.load import Amount, Sent, arrivals
+    from deploycheck.serving.load import arrivals
+    from deploycheck.serving.taken import Amount, Sent
 
     load, goals = bench.serve.load, of_kind(bench.goals, ARRIVALS, LoadReport())
     if load.scenario == "offline":
@@ -318,7 +320,8 @@ def requests_a_turn(load: Load) -> int:
 
 async def _turn(client: Client, bench: Bench, seed: int) -> _Turn:
     """Load one side for a moment: requests on the schedule, then as many as it answers."""
-    from deploycheck.serving.load import Amount, Sent, arrivals
+    from deploycheck.serving.load import arrivals
+    from deploycheck.serving.taken import Amount, Sent
 
     load, amount = bench.serve.load, Amount(requests_a_turn(bench.serve.load))
     requests, concurrency = _load(bench)

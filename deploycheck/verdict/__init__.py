@@ -5,7 +5,7 @@ sample into one-sided confidence bounds, and a threshold holds, fails or stays u
 """
 
 from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds
-from deploycheck.verdict.decide import Outcome, Verdict, decide, settle
+from deploycheck.verdict.decide import Outcome, Verdict, decide, is_decided, settle
 from deploycheck.verdict.needed import (
     examples_to_decide,
     fewest_requests,
@@ -59,6 +59,7 @@ __all__ = [
     "examples_to_decide",
     "fewest_requests",
     "fewest_rounds",
+    "is_decided",
     "looks",
     "may_be_settled",
     "paired",

@@ -50,11 +50,27 @@ class Verdict:
 
 
 def decide(measurement: Measurement, threshold: Threshold, confidence: float) -> Verdict:
-    """Return pass, fail or undecided.
+    """Return pass, fail or undecided, and of what is undecided what would decide it.
 
     ``confidence`` (a fraction) is the spec's; the threshold's own ``@`` overrides it. A value that is not a
     number, and a sample that its measurement calls invalid, never pass.
     """
+    verdict, is_open = _held(measurement, threshold, confidence)
+    if not is_open:
+        return verdict
+    level = threshold.confidence if threshold.confidence is not None else confidence
+    told = (measurement.disturbed, what_would_decide(measurement.sample, threshold, level))
+    return replace(verdict, reason="; ".join(filter(None, told)))
+
+
+def is_decided(measurement: Measurement, threshold: Threshold, confidence: float) -> bool:
+    """Whether it is a pass or a failure by now: ``decide``, for a load that asks again and again."""
+    verdict, _ = _held(measurement, threshold, confidence)
+    return verdict.outcome in (Outcome.PASS, Outcome.FAIL)
+
+
+def _held(measurement: Measurement, threshold: Threshold, confidence: float) -> tuple[Verdict, bool]:
+    """Return the verdict, and whether more of the same could change it: the threshold lies within the interval."""
     sample = measurement.sample
     value = value_of(sample)
     exact = isinstance(sample, Exact) or threshold.point
@@ -64,19 +80,19 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
         Outcome.UNDECIDED, value, low, high, None if exact else level, sample_size(sample), measurement.note
     )
     if measurement.invalid:
-        return replace(verdict, reason=measurement.invalid)
+        return replace(verdict, reason=measurement.invalid), False
     if not sample_size(sample) and (measurement.disturbed or isinstance(sample, Ratios)):
-        return replace(verdict, reason=measurement.disturbed or "there are too few rounds to compare the two at all")
+        why = measurement.disturbed or "there are too few rounds to compare the two at all"
+        return replace(verdict, reason=why), False
     if math.isnan(value) and not isinstance(sample, Quotient):
-        return replace(verdict, outcome=Outcome.ERROR, reason="the measured value is not a number")
+        return replace(verdict, outcome=Outcome.ERROR, reason="the measured value is not a number"), False
     if _holds(threshold, low, high):
-        return replace(verdict, outcome=Outcome.PASS)
-    if _broken(threshold, low, high):
-        return (
-            replace(verdict, reason=measurement.doubt) if measurement.doubt else replace(verdict, outcome=Outcome.FAIL)
-        )
-    told = (measurement.disturbed, what_would_decide(sample, threshold, level))
-    return replace(verdict, reason="; ".join(filter(None, told)))
+        return replace(verdict, outcome=Outcome.PASS), False
+    if not _broken(threshold, low, high):
+        return verdict, True
+    if measurement.doubt:
+        return replace(verdict, reason=measurement.doubt), False
+    return replace(verdict, outcome=Outcome.FAIL), False
 
 
 def settle(verdict: Verdict, severity: str, waived_until: date | None, today: date) -> Verdict:

@@ -34,7 +34,7 @@ TAIL = 0.1
 WIDER = 2.5
 """It is measured on this many times as many too, for its trend towards the slowest."""
 LEAST_TREND, MOST_TREND = 0.5, 1.4
-LEAST_TO_FAIL, LEAST_TO_PASS, LEAST_IN_TAIL = 40, 60, 20
+LEAST_TO_FAIL, LEAST_TO_PASS, LEAST_IN_TAIL = 30, 60, 20
 """A stream must last for so many autocorrelation times before they are believed.
 
 None passes before so many independent observations in the tail in which they are measured: the fewer there are, the

@@ -24,7 +24,7 @@ import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import deploycheck
-from deploycheck.serving import load, quiet
+from deploycheck.serving import quiet
 
 for module in pkgutil.walk_packages(deploycheck.__path__, "deploycheck."):
     if not module.name.endswith("__main__"):
@@ -182,8 +182,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     pytester.makepyfile(net=NET, digits_data=DATA)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
-    for module in (quiet, load):  # other tests are at work on the machine
-        monkeypatch.setattr(module, "disturbance", lambda *_: "")
+    monkeypatch.setattr(quiet, "disturbance", lambda *_: "")  # other tests are at work on the machine
     pytester.makeini("[pytest]\n")
     pytester.syspathinsert()
     return Project(pytester, shared_cache)

@@ -20,7 +20,7 @@ from deploycheck.runner import measure
 from deploycheck.runner.goals import Goal
 from deploycheck.runner.measure import SAMPLES_A_QUERY, Bench, compare, histogram
 from deploycheck.runner.steps import measure_load
-from deploycheck.serving import load, quiet, report
+from deploycheck.serving import quiet, report
 from deploycheck.serving.process import ServerProcess
 from deploycheck.serving.report import LoadReport
 from deploycheck.store import Artifact, open_artifact
@@ -46,8 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(autouse=True)
 def a_quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tests are at work on it."""
-    for module in (quiet, load):
-        monkeypatch.setattr(module, "disturbance", lambda *_: "")
+    monkeypatch.setattr(quiet, "disturbance", lambda *_: "")
 
 
 def bench(scratch: Path, scenario: Mapping[str, Any], *goals: Goal) -> Bench:

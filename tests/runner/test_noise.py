@@ -12,7 +12,7 @@ from deploycheck.cli import CACHE, main
 from deploycheck.errors import DeploycheckError
 from deploycheck.runner import measure
 from deploycheck.runner.noise import FILE, floors_of
-from deploycheck.serving import load, quiet
+from deploycheck.serving import quiet
 from tests.plugin.conftest import DATA, NET, SPEC
 from tests.test_plan import HEAD, plan
 
@@ -41,8 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "spec.yaml").write_text(spec + SERVED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for module in (quiet, load):
-        monkeypatch.setattr(module, "disturbance", lambda *_: "")
+    monkeypatch.setattr(quiet, "disturbance", lambda *_: "")
     monkeypatch.setattr(measure, "MOST_ROUNDS", 12)
     return tmp_path
 

@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploycheck.serving import load, report
-from deploycheck.serving.load import BLOCK_S, Amount, Client, Sent, Sustained, Taken, arrivals, session
+from deploycheck.serving import load, quiet, report
+from deploycheck.serving.load import BLOCK_S, Client, Sustained, arrivals, session
 from deploycheck.serving.process import ServerProcess
 from deploycheck.serving.protocol import Encoded, encode_request
 from deploycheck.serving.quiet import Conditions
 from deploycheck.serving.report import LoadReport
+from deploycheck.serving.taken import Amount, Sent
 from tests.serving.asking import DEADLINE_S, scrape
 from tests.serving.models import expected
 
@@ -39,9 +40,9 @@ def with_client(address: str, use: Callable[[Client], Awaitable[T]], model: str 
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the machine pass for quiet: other tests are at work on it."""
-    monkeypatch.setattr(load, "disturbance", lambda *_: "")
+    monkeypatch.setattr(quiet, "disturbance", lambda *_: "")
 
 
 @pytest.fixture
@@ -264,7 +265,7 @@ def test_what_was_sent_while_the_machine_was_disturbed_is_sent_again(
     server: ServerProcess, requests: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = iter(["another program", "another program"])
-    monkeypatch.setattr(load, "disturbance", lambda *_: next(told, ""))
+    monkeypatch.setattr(quiet, "disturbance", lambda *_: next(told, ""))
     monkeypatch.setattr(load, "STRETCH_S", 0.1)
     before = scrape(server)["samples_total"]
     sent = with_client(
@@ -273,52 +274,6 @@ def test_what_was_sent_while_the_machine_was_disturbed_is_sent_again(
     assert sent.disturbed == ("another program",) * 2
     assert len(sent.latencies_s) == 40
     assert scrape(server)["samples_total"] - before >= 55
-
-
-def test_what_was_on_its_way_while_the_machine_was_disturbed_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = iter(["", "another program", "", ""])
-    monkeypatch.setattr(load, "disturbance", lambda *_: next(told))
-    taken = Taken(Amount(100), ())
-    before, across, within, late, later, behind, after = range(7)
-
-    for row in (before, across):
-        assert taken.leave() == row
-    taken.land(before, 0.1)
-    taken.close_stretch()
-
-    taken.leave()
-    taken.land(within, 0.2)
-    taken.land(across, 0.9)  # it left before the disturbance, and came back in it
-    taken.leave()
-    taken.leave()
-    taken.close_stretch()
-
-    taken.leave()  # behind two that the disturbance left waiting, where there was one before
-    assert taken.known().latencies_s == (0.1,)
-    for row in (late, later, behind):
-        taken.land(row, 0.8)
-    taken.close_stretch()
-
-    taken.leave()
-    taken.land(after, 0.1)
-    assert taken.sent() == Sent((0.1, 0.1), (0.0, 0.0), {}, ("another program",))
-
-
-def test_it_goes_on_once_no_more_are_waiting_than_before_a_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = iter(["", "another program", ""])
-    monkeypatch.setattr(load, "disturbance", lambda *_: next(told))
-    taken = Taken(Amount(100), ())
-    held = [taken.leave() for _ in range(3)]  # three are on their way all the time
-    taken.close_stretch()
-    piled = [taken.leave() for _ in range(2)]
-    taken.close_stretch()
-    behind = taken.leave()
-    for row in (*held, *piled):
-        taken.land(row, 5.0)
-    fine = [taken.leave() for _ in range(3)]
-    for row in (behind, *fine):
-        taken.land(row, 0.1)
-    assert taken.sent().latencies_s == (0.1,) * 3
 
 
 def test_a_load_too_fast_for_a_pause_is_looked_at_all_the_same(
@@ -332,7 +287,7 @@ def test_a_load_too_fast_for_a_pause_is_looked_at_all_the_same(
 def test_a_machine_that_is_never_quiet_ends_the_load_all_the_same(
     server: ServerProcess, requests: Sequence[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "disturbance", lambda *_: "another program")
+    monkeypatch.setattr(quiet, "disturbance", lambda *_: "another program")
     sent = with_client(
         server.address, lambda client: client.open_loop(requests, arrivals("constant", 200, 0), Amount(10))
     )
@@ -372,23 +327,6 @@ def test_the_clients_scrape_reads_what_has_no_labels_but_the_models(server: Serv
     assert found["deploycheck_inference_compilations_total"] == 4
     assert found["deploycheck_model_ready"] == 1
     assert "deploycheck_inference_requests_total" not in found
-
-
-def test_a_client_on_time_is_not_in_doubt() -> None:
-    assert Sent((0.01,) * 100, (0.0001,) * 100, {}).doubt == ""
-
-
-def test_a_client_late_by_itself_is_in_doubt() -> None:
-    lags = (0.0,) * 95 + (0.1,) * 5
-    assert "p99 100.0 ms late, at most 2.0 ms" in Sent((0.01,) * 100, lags, {}).doubt
-
-
-def test_a_lag_that_is_small_beside_the_latencies_is_no_doubt() -> None:
-    assert Sent((1.0,) * 100, (0.05,) * 100, {}).doubt == ""
-
-
-def test_a_single_late_request_in_a_thousand_is_no_doubt() -> None:
-    assert Sent((0.01,) * 1000, (0.0,) * 999 + (5.0,), {}).doubt == ""
 
 
 def test_a_load_report_is_read_as_it_was_written(tmp_path: Path) -> None:
