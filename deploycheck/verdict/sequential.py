@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 WINDOW = 5
 """Lags are summed up to this many autocorrelation times (Sokal, Monte Carlo Methods, 1997, section 3)."""
-CAUTION = 1.645
-"""Standard errors added to an autocorrelation time: the upper end of a one-sided 95 % interval."""
+CAUTION = 1.3
+"""Standard errors added to an autocorrelation time of what is seen to depend."""
 SHORTEST = 20
 """Fewer observations than this don't show how they depend on each other."""
 TAIL = 0.1
@@ -214,11 +214,13 @@ def fewest_events(total: int, limit: float, confidence: float, thin: float = 1.0
     return high
 
 
-def autocorrelation_time(values: np.ndarray) -> float:
+def autocorrelation_time(values: np.ndarray, caution: float = CAUTION) -> float:
     """Return how many consecutive values tell as much as one independent one: 1 for an independent stream.
 
-    ``1 + 2 * sum(autocorrelations)`` up to a window of its own size, with its standard error added (Madras and
-    Sokal, Journal of Statistical Physics 50, 1988).
+    ``1 + 2 * sum(autocorrelations)`` up to a window of its own size. Where neighbours are seen to depend on each other,
+    it is corrected for the bias of a mean that is the stream's own (Wolff, Computer Physics Communications 156, 2004,
+    equation 49), and ``caution`` of its standard errors are added (Madras and Sokal, Journal of Statistical Physics 50,
+    1988).
     """
 
     n = len(values)
@@ -226,12 +228,17 @@ def autocorrelation_time(values: np.ndarray) -> float:
     variance = float(centred @ centred)
     if n < SHORTEST or variance <= 0:
         return 1.0
-    time, lag = 1.0, 0
+    time, neighbours, lag = 1.0, 0.0, 0
     for lag in range(1, n // 4 + 1):
-        time += 2 * float(centred[lag:] @ centred[:-lag]) / variance
+        correlation = float(centred[lag:] @ centred[:-lag]) / variance
+        neighbours = correlation if lag == 1 else neighbours
+        time += 2 * correlation
         if lag >= WINDOW * time:
             break
-    return time * (1 + CAUTION * math.sqrt(2 * (2 * lag + 1) / n)) if time > 1 else 1.0
+    if neighbours * math.sqrt(n) > 1:
+        window = (2 * lag + 1) / n
+        time *= (1 + window) * (1 + caution * math.sqrt(2 * window))
+    return max(1.0, time)
 
 
 def clustering(flags: np.ndarray) -> float:
@@ -253,9 +260,9 @@ def mean_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, fl
 
     if len(values) < FEWEST_BLOCKS:
         return -math.inf, math.inf
-    independent = len(values) / autocorrelation_time(np.asarray(values))
-    error = 1 - confidence
-    low, high = _mean_bounds(values, independent, 1 - (1 - SHARE_OF_PRODUCT) * error)
+    rates, error = np.asarray(values), 1 - confidence
+    low, high = _mean_bounds(values, len(rates) / autocorrelation_time(rates), 1 - (1 - SHARE_OF_PRODUCT) * error)
+    independent = len(rates) / autocorrelation_time(rates, caution=0.0)  # what is far from its limit needs none
     return max(low, _product_bound(values, independent, SHARE_OF_PRODUCT * error)), high
 
 
