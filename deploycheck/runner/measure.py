@@ -196,7 +196,7 @@ def _saturation(serve: Serve, blocks: int) -> str:
     from deploycheck.serving.load import BLOCK_S
 
     what = "batches of all samples" if serve.load.scenario == "offline" else f"{2 * serve.batching.max_size} requests"
-    return f"{blocks} blocks of {BLOCK_S:g} s, {what} kept in flight"
+    return f"{blocks} blocks of about {BLOCK_S:g} s, {what} kept in flight"
 
 
 def _failures(failed: Counter[str]) -> str:
@@ -238,10 +238,14 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Turn:
-    """What one turn of one side came to."""
+    """What one turn of one side came to; it is whole where a part of it was undisturbed that counts."""
 
     sent: Sent
     busy: Sustained
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.busy.rates) and (bool(self.sent.latencies_s) or not self.sent.disturbed)
 
 
 def compare(first: tuple[str, Artifact], second: tuple[str, Artifact], bench: Bench, out: Path) -> None:
@@ -281,7 +285,7 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
             for side, turn in turns:
                 side.failures.update(turn.sent.failures)
                 side.failures.update(turn.busy.failures)
-            if what or not all(turn.busy.rates for _, turn in turns):
+            if what or not all(turn.is_whole for _, turn in turns):
                 disturbed.append(what or "a turn was disturbed")
                 continue
             for side in (a, b):
@@ -290,7 +294,8 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
                 side.latencies += seen
                 side.rounds.append(len(seen))
                 side.rates.append(sum(turn.busy.rates[0] for turn in own) / 2)
-            if all_settled(of_kind(bench.goals, ROUNDS, a.report(), b.report()), a.report(), b.report()):
+            is_dead = not all(turn.busy.rates[0] for _, turn in turns)
+            if is_dead or all_settled(of_kind(bench.goals, ROUNDS, a.report(), b.report()), a.report(), b.report()):
                 break
         machine = conditions(began, read(a.client.processes))
         after = {side.variant: await side.client.scrape() for side in (a, b)}

@@ -240,7 +240,8 @@ def measure_examples(
     if check.against is None or is_difference(metric.subjects):
         return _in_unit(first, check)
     second = _sliced(metric, check, examples, other)
-    value = value_of(second.sample)
+    parts = second.sample.slices.values() if isinstance(second.sample, WorstOf) else (second.sample,)
+    value = min(map(value_of, parts), default=math.nan)
     bad = f"{check.against} comes to {value:.4g}: a share of what isn't positive says nothing" if value <= 0 else ""
     invalid = next(filter(None, (first.invalid, second.invalid, bad)), "")
     return replace(first, sample=ratio_of(first.sample, second.sample), invalid=invalid)

@@ -316,7 +316,8 @@ def measure_load(metric: MetricFunction, check: Check, *loads: LoadReport) -> Me
     first, *second = (metric.measure(load=load, **family) for load in loads)
     if not second:
         return first
-    return replace(first, sample=ratio_of(first.sample, second[0].sample), doubt="")
+    invalid = first.invalid or second[0].invalid
+    return replace(first, sample=ratio_of(first.sample, second[0].sample), doubt="", invalid=invalid)
 
 
 MAKERS: Mapping[str, tuple[Callable[[Work, Building], Made], Callable[[Work], Made]]] = {

@@ -49,7 +49,10 @@ def arrivals(kind: str, rate: float, seed: int) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Sustained:
-    """What a server kept busy came to: requests answered a second in each block of some ``BLOCK_S`` undisturbed."""
+    """What a server kept busy came to: requests answered a second in each ``BLOCK_S`` undisturbed.
+
+    A block that lasted for several of them stands here as often.
+    """
 
     rates: tuple[float, ...]
     failures: Mapping[str, int]
@@ -62,6 +65,49 @@ class WarmUp:
 
     requests: int
     steady: bool
+
+
+class Pace:
+    """Counts the answers of a server kept busy in blocks, each from an answer to the first that is ``BLOCK_S`` later.
+
+    A server answers whole batches at a time: of blocks of fixed length many hold one batch too many, or too few.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.answered = self.failed = 0
+        self.began = time.perf_counter()
+        self.blocks: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+
+    def answer(self) -> None:
+        """Count an answer; it may be the last of its block."""
+        self.answered += 1
+        now = time.perf_counter()
+        if now - self.began >= BLOCK_S:
+            self.blocks.put_nowait(self._close(now))
+
+    def fail(self) -> None:
+        """Count a request that failed."""
+        self.failed += 1
+
+    async def block(self) -> tuple[int, float]:
+        """Return how many answers the next block holds and how many seconds it lasted.
+
+        It ends without an answer once every request in flight failed, or none came back for ``TIMEOUT_S``.
+        """
+        while True:
+            try:
+                return await asyncio.wait_for(self.blocks.get(), BLOCK_S)
+            except TimeoutError:
+                now = time.perf_counter()
+                is_failing = not self.answered and self.failed >= self.concurrency
+                if self.blocks.empty() and (is_failing or now - self.began > TIMEOUT_S):
+                    return self._close(now)
+
+    def _close(self, now: float) -> tuple[int, float]:
+        block = self.answered, now - self.began
+        self.answered, self.failed, self.began = 0, 0, now
+        return block
 
 
 class Client:
@@ -162,50 +208,39 @@ class Client:
     ) -> Sustained:
         """Keep ``concurrency`` requests in flight; return the requests answered a second, block by block.
 
-        It ends after ``most`` blocks, or once ``enough`` says so of their rates. A block is timed from an answer to an
-        answer: a server answers whole batches at a time, and one more or less of them would fall into a block of fixed
-        length, the same in each.
+        It ends after ``most`` blocks, once ``enough`` says so of their rates, or when the server answers nothing more.
         """
-        answered, latest = 0, time.perf_counter()
         failures: Counter[str] = Counter()
-        over = asyncio.Event()
+        pace, over = Pace(concurrency), asyncio.Event()
 
         async def keep_asking(first: int) -> None:
-            nonlocal answered, latest
             index = first
             while not over.is_set():
                 failure = await _attempt(lambda: self.ask(requests[index % len(requests)]))  # noqa: B023 - awaited at once
                 index += concurrency
                 if failure:
                     failures[failure] += 1
+                    pace.fail()
                     await asyncio.sleep(0)
                 else:
-                    answered, latest = answered + 1, time.perf_counter()
-
-        async def next_answers(before: int) -> bool:
-            """Wait for ``BLOCK_S``, and for an answer in it; whether there is one before a request would time out."""
-            failed, given_up = failures.total(), time.perf_counter() + TIMEOUT_S
-            await asyncio.sleep(BLOCK_S)
-            while answered == before and failures.total() == failed and time.perf_counter() < given_up:
-                await asyncio.sleep(BLOCK_S / 10)
-            return answered > before
+                    pace.answer()
 
         rates: list[float] = []
         disturbed: list[str] = []
         async with asyncio.TaskGroup() as group:
             for first in range(concurrency):
                 group.create_task(keep_asking(first))
-            await next_answers(0)  # the first block fills the pipeline and isn't counted
+            await pace.block()  # it fills the pipeline, and isn't counted
+            before = quiet.read(self.processes)
             while len(rates) < most and len(rates) + len(disturbed) < TIMES * most:
-                state, before, began = quiet.read(self.processes), answered, latest
-                is_alive = await next_answers(before)
-                rate = (answered - before) / (latest - began) if is_alive else 0.0
-                what = quiet.disturbance(state, quiet.read(self.processes))
+                answered, lasted = await pace.block()
+                after = quiet.read(self.processes)
+                what, before = quiet.disturbance(before, after), after
                 if what:
                     disturbed.append(what)
                     continue
-                rates.append(rate)
-                if enough(tuple(rates)):
+                rates += [answered / lasted] * max(1, round(lasted / BLOCK_S))
+                if lasted > TIMEOUT_S or enough(tuple(rates)):
                     break
             over.set()
         return Sustained(tuple(rates), dict(failures), tuple(disturbed))

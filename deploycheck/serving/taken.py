@@ -74,7 +74,7 @@ class Taken:
     """What is known of a load so far: each request's latency once it is back, and which of them don't count.
 
     One doesn't count that was on its way while the machine was disturbed, nor one that leaves afterwards while more
-    are on their way than when that began: the server is still catching up.
+    are on their way than ever were on a quiet machine: the server is still catching up.
     """
 
     def __init__(self, amount: Amount, processes: Sequence[int]) -> None:
@@ -87,7 +87,8 @@ class Taken:
         self.dropped: set[int] = set()
         self.flying: set[int] = set()
         self.landed: list[int] = []  # in this stretch
-        self.usual = 0  # how many were on their way when this stretch began
+        self.waiting = 0  # the most that were on their way when one left in this stretch
+        self.usual: int | None = None  # and in all that were not disturbed
         self.catching_up = False
         self.before = quiet.read(processes)
         self.looks = looks(amount.most)
@@ -98,7 +99,8 @@ class Taken:
         row = len(self.latencies)
         self.latencies.append(None)
         self.lags.append(0.0)
-        self.catching_up = self.catching_up and len(self.flying) > self.usual
+        self.waiting = max(self.waiting, len(self.flying))
+        self.catching_up = self.catching_up and self.usual is not None and len(self.flying) > self.usual
         if self.catching_up:
             self.dropped.add(row)
         self.flying.add(row)
@@ -118,10 +120,10 @@ class Taken:
             self.disturbed.append(what)
             self.dropped.update(self.landed, self.flying)
             self.catching_up = True
-        if not self.catching_up:
-            self.usual = len(self.flying)
+        elif not self.catching_up:
+            self.usual = max(self.usual or 0, self.waiting)
         self.landed.clear()
-        self.before = after
+        self.before, self.waiting = after, 0
 
     def known(self) -> Sent:
         """Return what is known in order, up to the first request that isn't back yet."""

@@ -29,6 +29,7 @@ from deploycheck.verdict.samples import (
 from deploycheck.verdict.sequential import (
     FEWEST_BLOCKS,
     FEWEST_ROUNDS,
+    SHARE_OF_PRODUCT,
     TIME_OF_FEW_ROUNDS,
     autocorrelation_time,
     clustering,
@@ -60,7 +61,8 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
         case Events(happened):
             return _said(requests_to_decide(happened, limit, confidence, _time_of(happened)))
         case Blocks(values):
-            more = means_to_decide(values, _time_of(values), FEWEST_BLOCKS, limit, confidence)
+            level = 1 - (1 - SHARE_OF_PRODUCT) * (1 - confidence)
+            more = means_to_decide(values, _time_of(values), FEWEST_BLOCKS, limit, level)
             return _said(more, "blocks like these")
         case Ratios(values):
             logs, at = tuple(map(math.log, values)), math.log(limit) if limit > 0 else -math.inf
@@ -93,10 +95,10 @@ def _quotient(under: float, value: float, interval: tuple[float, float], limit: 
     if math.isnan(value):
         return f"there is no ratio to what came to {under:.4g}"
     bound = interval[1] if limit > value else interval[0]
-    if not 0 < bound < math.inf or not limit > 0 or value in (0, limit):
+    if not all(0 < part < math.inf for part in (value, bound, limit)) or math.isclose(value, limit):
         return "the limit lies within the interval of the ratio"
     times = (math.log(bound / value) / math.log(limit / value)) ** 2
-    return _said(math.ceil(observations * (times - 1)), "of each, like these,")
+    return _said(max(0, math.ceil(observations * (times - 1))), "of each, like these,")
 
 
 def _worst(sample: WorstOf, threshold: Threshold, confidence: float) -> str:
@@ -172,7 +174,7 @@ def means_to_decide(values: tuple[float, ...], time: float, fewest: int, limit: 
     centre = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
     found = _first(lambda m: deviation * reach_in_deviations(m / time, confidence) < abs(centre - limit), n)
-    return None if found is None else max(found, fewest) - n
+    return None if found is None else max(0, max(found, fewest) - n)
 
 
 def _time_of(values: tuple[float, ...] | tuple[bool, ...]) -> float:

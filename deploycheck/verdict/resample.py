@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from deploycheck.verdict.samples import Resampled
 if TYPE_CHECKING:
     import numpy as np
 
-FEWEST_RESAMPLES, BEYOND_BOUND, MOST_RESAMPLES = 2000, 20, 20_000
+FEWEST_RESAMPLES, BEYOND_BOUND, MOST_RESAMPLES = 2000, 20, 10_000
 """So many are drawn that about ``BEYOND_BOUND`` of them lie beyond a bound, within the other two."""
 GROUPS = 200
 SEED = 0
@@ -49,10 +50,11 @@ def resampled_bounds(sample: Resampled, confidence: float) -> tuple[float, float
 
     low, high = bound(1 - confidence), bound(confidence)
     if abs(bias) > BIASED:
-        percentile = float(np.quantile(found, confidence))
-        low, high = min(low, 2 * value - percentile), max(high, percentile)
-    wider = float(special.stdtrit(sample.size - 1, confidence) / special.ndtri(confidence))
-    wider *= math.sqrt(sample.size / (sample.size - 1))
+        least, most = (float(np.quantile(found, level)) for level in (1 - confidence, confidence))
+        low, high = min(low, least, 2 * value - most), max(high, most, 2 * value - least)
+    wider = math.sqrt(sample.size / (sample.size - 1))
+    if confidence > 0.5:
+        wider *= float(special.stdtrit(sample.size - 1, confidence) / special.ndtri(confidence))
     return value - wider * (value - low), value + wider * (high - value)
 
 
@@ -64,17 +66,24 @@ def why_unbounded(sample: Resampled, confidence: float) -> str:
     undefined = int((~np.isfinite(found)).sum())
     if undefined > (1 - FEWEST_DEFINED) * len(found):
         return f"it is no number on {undefined:,} of {len(found):,} resamples of the examples, which bounds nothing"
-    if not len(found) or np.ptp(found[np.isfinite(found)]) == 0:
-        return "every resample of the examples scores the same, which bounds nothing"
+    if not len(found):
+        return f"{sample.size} example{'' if sample.size == 1 else 's'} can't be resampled: more are needed"
+    if np.ptp(found[np.isfinite(found)]) == 0:
+        return "every resample of the examples scores the same, which bounds nothing: more that differ are needed"
     return ""
 
 
 def _resamples(sample: Resampled, confidence: float) -> np.ndarray:
-    """Return the statistic of each resample of the examples; none of fewer than two examples."""
+    count = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, math.ceil(BEYOND_BOUND / (1 - confidence))))
+    return _drawn(sample, count if sample.size > 1 else 0)
+
+
+@functools.lru_cache(maxsize=16)
+def _drawn(sample: Resampled, count: int) -> np.ndarray:
+    """Return the statistic of so many resamples of the examples; kept, as several questions are asked of the same."""
     import numpy as np
 
     random, n = np.random.default_rng(SEED), sample.size
-    count = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, math.ceil(BEYOND_BOUND / (1 - confidence)))) if n > 1 else 0
     return np.array([sample.statistic(random.integers(0, n, n)) for _ in range(count)], dtype=float)
 
 

@@ -289,8 +289,9 @@ def _by_batches(sample: Quantile, together: int) -> Iterator[float]:
     batches = len(sample.rounds) // together
     for batch in range(batches):
         first, past = ends[batch * together], ends[-1 if batch == batches - 1 else (batch + 1) * together]
+        values = sample.values[first:past] or (math.nan,)  # a round in which nothing counted
         with np.errstate(invalid="ignore"):  # of a request that never came back
-            yield float(np.quantile(sample.values[first:past], sample.probability, method="median_unbiased"))
+            yield float(np.quantile(values, sample.probability, method="median_unbiased"))
 
 
 def _over(one: float, other: float) -> float:

@@ -69,3 +69,17 @@ def test_a_lag_that_is_small_beside_the_latencies_is_no_doubt() -> None:
 
 def test_a_single_late_request_in_a_thousand_is_no_doubt() -> None:
     assert Sent((0.01,) * 1000, (0.0,) * 999 + (5.0,), {}).doubt == ""
+
+
+def test_a_load_that_began_in_a_disturbance_goes_on_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter(["another program", "", ""])
+    monkeypatch.setattr(quiet, "disturbance", lambda *_: next(told))
+    taken = Taken(Amount(100), ())
+    for _ in range(3):
+        taken.leave()
+    taken.close_stretch()
+    fine = [taken.leave() for _ in range(5)]  # how many wait on a quiet machine isn't known yet
+    for row in (*range(3), *fine):
+        taken.land(row, 0.1)
+    taken.close_stretch()
+    assert taken.sent().latencies_s == (0.1,) * 5

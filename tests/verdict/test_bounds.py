@@ -274,3 +274,29 @@ def test_resampling_few_examples_is_as_wide_as_students_t(size: int) -> None:
     values = np.random.default_rng(6).standard_normal((200, size))
     above = sum(bounds(Resampled(lambda rows, v=v: float(v[rows].mean()), size), 0.95)[0] > 0 for v in values)
     assert above / 200 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
+
+
+def test_a_statistic_and_its_opposite_have_opposite_bounds() -> None:
+    random = np.random.default_rng(7)
+    sure = random.uniform(0.55, 0.99, 300)
+    outputs = np.stack([np.zeros(300), np.log(sure / (1 - sure))], axis=1)
+    labels = (random.random(300) < sure).astype(int)
+    error = calibration_error.measure(labels=labels, outputs=outputs).sample
+    assert isinstance(error, Resampled)
+    low, high = bounds(error, 0.95)
+    assert bounds(Resampled(lambda rows: -error.statistic(rows), 300), 0.95) == pytest.approx((-high, -low), rel=0.02)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_a_handful_of_examples_bounds_little_and_breaks_nothing(size: int) -> None:
+    values = np.array([0.2, 0.6])
+    sample = Resampled(lambda rows: float(values[rows].mean()), size)
+    for confidence in (0.5, 0.95, 0.999):
+        low, high = bounds(sample, confidence)
+        assert low <= high
+        assert size > 1 or (low, high) == (-math.inf, math.inf)
+
+
+def test_a_round_in_which_nothing_counted_has_no_ratio() -> None:
+    one = Quantile(0.5, (0.1,) * 160, (80, 0, 80))
+    assert isinstance(ratio_of(one, Quantile(0.5, (0.1,) * 240, (80, 80, 80))), Quotient)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploycheck.language import Dimension, Threshold
@@ -142,3 +143,25 @@ def test_two_that_were_measured_apart_say_how_much_more_of_each() -> None:
     verdict = decide(Measurement(Quotient(over, under)), threshold("<=", 1.3), 0.95)
     assert verdict.outcome is Outcome.UNDECIDED
     assert re.search(r"about [\d,]+ more of each, like these, would decide it", verdict.reason)
+
+
+@pytest.mark.parametrize(
+    ("over", "under", "said"),
+    [
+        (Events((True,) * 3 + (False,) * 597), Events((False,) * 600), "within the interval of the ratio"),
+        (Quantile(0.99, (0.1,) * 590 + (math.inf,) * 10), Quantile(0.99, (0.1,) * 600), "within the interval"),
+        (Events((False,) * 600), Events((False,) * 600), "there is no ratio to what came to 0"),
+    ],
+)
+def test_a_ratio_that_is_infinite_or_none_is_undecided_in_words(over: Sample, under: Sample, said: str) -> None:
+    verdict = decide(Measurement(Quotient(over, under)), threshold("<=", 1.0), 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert said in verdict.reason
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.9, 1.0))
+@settings(max_examples=40, deadline=None)
+def test_no_fewer_than_none_more_would_decide_it(seed: int, limit: float) -> None:
+    rates = tuple((100 + 8 * np.random.default_rng(seed).standard_normal(120)).tolist())
+    verdict = decide(Measurement(Blocks(rates)), threshold(">=", 100 * limit), 0.95)
+    assert "-" not in verdict.reason
