@@ -37,8 +37,10 @@ def resampled_bounds(sample: Resampled, confidence: float) -> tuple[float, float
 
     found = _resamples(sample, confidence)
     drawn, found = len(found), np.sort(found[np.isfinite(found)])
+    if len(found) < max(1, FEWEST_DEFINED * drawn) or found[0] == found[-1]:
+        return -math.inf, math.inf
     value = sample.statistic(np.arange(sample.size))
-    if len(found) < max(1, FEWEST_DEFINED * drawn) or found[0] == found[-1] or not math.isfinite(value):
+    if not math.isfinite(value):
         return -math.inf, math.inf
     below = (np.searchsorted(found, value) + np.searchsorted(found, value, side="right")) / 2 / len(found)
     bias = float(special.ndtri(np.clip(below, 1 / len(found), 1 - 1 / len(found))))
