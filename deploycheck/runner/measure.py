@@ -19,6 +19,7 @@ from deploycheck.serving import report
 from deploycheck.serving.protocol import Encoded, encode_request, read_signature
 from deploycheck.serving.report import LoadReport
 from deploycheck.store import Artifact
+from deploycheck.verdict import Quotient
 
 if TYPE_CHECKING:
     from deploycheck.serving.load import Client, Sustained
@@ -269,6 +270,8 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
     from deploycheck.serving.load import COMPILATIONS, Client, session
     from deploycheck.serving.quiet import conditions, disturbance, read
 
+    compared = of_kind(bench.goals, ROUNDS, LoadReport(), LoadReport())
+    load = bench.serve.load if _looks_at_latency(compared) else Load(scenario="offline")  # in which nothing arrives
     disturbed: list[str] = []
     processes = [server.process.pid for server in servers.values()]
     async with session() as http:
@@ -277,10 +280,11 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
         for side in (a, b):
             await side.client.warm_up(bench.requests(), bench.serve.load.rate)
         began = read(a.client.processes)
-        while len(a.rates) < MOST_ROUNDS and len(disturbed) < 2 * MOST_ROUNDS:
-            bench.progress(f"serve: {a.variant} against {b.variant}, round {len(a.rates) + 1} of {MOST_ROUNDS} at most")
+        most = MOST_ROUNDS if compared or not bench.goals else 1
+        while len(a.rates) < most and len(disturbed) < 2 * most:
+            bench.progress(f"serve: {a.variant} against {b.variant}, round {len(a.rates) + 1} of {most} at most")
             before = read(a.client.processes)
-            turns = [(side, await _turn(side.client, bench, len(a.rates))) for side in (a, b, b, a)]
+            turns = [(side, await _turn(side.client, load, len(a.rates), bench)) for side in (a, b, b, a)]
             what = disturbance(before, read(a.client.processes))
             for side, turn in turns:
                 side.failures.update(turn.sent.failures)
@@ -295,7 +299,7 @@ async def _take_turns(servers: Mapping[str, Any], models: Mapping[str, str], ben
                 side.rounds.append(len(seen))
                 side.rates.append(sum(turn.busy.rates[0] for turn in own) / 2)
             is_dead = not all(turn.busy.rates[0] for _, turn in turns)
-            if is_dead or all_settled(of_kind(bench.goals, ROUNDS, a.report(), b.report()), a.report(), b.report()):
+            if is_dead or all_settled(compared, a.report(), b.report()):
                 break
         machine = conditions(began, read(a.client.processes))
         after = {side.variant: await side.client.scrape() for side in (a, b)}
@@ -323,12 +327,18 @@ def requests_a_turn(load: Load) -> int:
     return max(FEWEST_A_TURN, round(load.rate * TURN_S)) if load.scenario == "server" else QUERIES_A_TURN
 
 
-async def _turn(client: Client, bench: Bench, seed: int) -> _Turn:
+def _looks_at_latency(compared: tuple[Goal, ...]) -> bool:
+    """Whether a comparison is of requests on a schedule too; where none is asked for, as for the noise, it is."""
+    blank = LoadReport()
+    return not compared or any(isinstance(goal.measure(blank, blank).sample, Quotient) for goal in compared)
+
+
+async def _turn(client: Client, load: Load, seed: int, bench: Bench) -> _Turn:
     """Load one side for a moment: requests on the schedule, then as many as it answers."""
     from deploycheck.serving.load import arrivals
     from deploycheck.serving.taken import Amount, Sent
 
-    load, amount = bench.serve.load, Amount(requests_a_turn(bench.serve.load))
+    amount = Amount(requests_a_turn(load))
     requests, concurrency = _load(bench)
     match load.scenario:
         case "server":

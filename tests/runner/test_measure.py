@@ -32,6 +32,10 @@ MEDIAN = functools.partial(latency.measure, percentile=0.5)
 FAST = Goal(lambda load: MEDIAN(load=load), Threshold("<=", 5.0, "s", Dimension.TIME), 0.95)
 ANSWERED = Goal(lambda load: error_rate.measure(load=load), Threshold("<=", 0.5, "%", Dimension.PROPORTION), 0.95)
 BUSY = Goal(lambda load: throughput.measure(load=load), Threshold(">=", 1.0, "/s", Dimension.RATE), 0.95)
+P50_OF_TWO = Goal(
+    functools.partial(measure_load, latency, Check("", "", "serve", "A", "latency.p50", (), percentile=0.5)),
+    Threshold("<=", 1000.0, "x", Dimension.MULTIPLE), 0.95,
+)  # fmt: skip
 AS_FAST = Goal(
     functools.partial(measure_load, speedup, Check("", "", "serve", "A", "speedup", ())),
     Threshold(">=", 0.01, "x", Dimension.MULTIPLE), 0.95,
@@ -98,7 +102,7 @@ def test_offline_all_samples_are_there_at_once_and_the_rate_is_of_samples(model:
 
 
 def test_two_are_measured_in_turn_until_their_ratio_is_decided(model: Artifact, tmp_path: Path) -> None:
-    compare(("A", model), ("B", model), bench(tmp_path, {"rate": "1000 /s"}, AS_FAST), tmp_path)
+    compare(("A", model), ("B", model), bench(tmp_path, {"rate": "1000 /s"}, AS_FAST, P50_OF_TWO), tmp_path)
     loads = report.read(tmp_path)
     a, b = loads["A"], loads["B"]
     rounds = len(a.rounds)
@@ -108,6 +112,15 @@ def test_two_are_measured_in_turn_until_their_ratio_is_decided(model: Artifact, 
     ratio = decide(measure_load(speedup, Check("", "", "serve", "A", "speedup", ()), a, b), AS_FAST.threshold, 0.95)
     assert ratio.outcome is Outcome.PASS
     assert ratio.low < 1 < ratio.high
+    assert P50_OF_TWO.is_settled(a, b)
+    assert all(side.cold_start_s > 0 and side.peak_memory_bytes > 1e6 and not side.recompilations for side in (a, b))
+
+
+def test_two_of_which_only_the_throughput_is_compared_are_sent_nothing_else(model: Artifact, tmp_path: Path) -> None:
+    compare(("A", model), ("B", model), bench(tmp_path, {"rate": "1000 /s"}, AS_FAST), tmp_path)
+    loads = report.read(tmp_path)
+    assert AS_FAST.is_settled(loads["A"], loads["B"])
+    assert loads["A"].latencies_s == loads["B"].latencies_s == ()
 
 
 def test_where_every_round_is_disturbed_nothing_is_concluded(
