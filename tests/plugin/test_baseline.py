@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deploycheck.runner import measure
 from tests.plugin.conftest import SPEC, Project
 
 AGAINST = SPEC.replace(
@@ -111,7 +112,8 @@ def test_two_points_less_than_what_is_promoted_is_refused(project: Project, perc
     assert project.spec["decision"] == {"fail": "withheld", "pass": "promoted"}[verdict]
 
 
-def test_two_are_served_at_once_and_measured_in_turn(project: Project) -> None:
+def test_two_are_served_at_once_and_measured_in_turn(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "TURN_S", 0.1)
     project.write(FIRST)
     assert project.run("--deploycheck-promote", "spec.yaml").ret == 0
     project.write(AGAINST + SERVED)

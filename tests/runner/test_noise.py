@@ -24,12 +24,11 @@ serve:
   load: {rate: 1000 /s, requests: 400}
   expect:
     throughput: ">= 99.99 % of baseline"
-    latency.p90: "<= 400 % of baseline"
-    latency.p99.9: "<= 900 % of baseline"
+    latency.p90: "<= 100000 % of baseline"
 """
 
 
-SEEN = {"throughput", "latency.p50", "latency.p90", "latency.p99"}
+SEEN = {"throughput", "latency.p50", "latency.p90"}
 
 
 @pytest.fixture
@@ -42,7 +41,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(quiet, "disturbance", lambda *_: "")
-    monkeypatch.setattr(measure, "MOST_ROUNDS", 12)
+    monkeypatch.setattr(measure, "MOST_ROUNDS", 9)
+    monkeypatch.setattr(measure, "TURN_S", 0.1)
     return tmp_path
 
 
@@ -54,15 +54,15 @@ def test_the_noise_floor_is_measured_and_lint_warns_of_what_lies_within_it(folde
 
     assert main(["noise", "spec.yaml"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("spec.yaml: int8 against itself, in turn A B B A, 12 rounds\n")
+    assert out.startswith("spec.yaml: int8 against itself, in turn A B B A, 9 rounds\n")
     for metric in SEEN:
         line = re.search(rf"^  {metric} +(\S+) x \((\S+) to (\S+)\) +smallest .* see: (\S+) ?%$", out, re.MULTILINE)
         assert line, out
         ratio, low, high, smallest = map(float, line.groups())
         assert low < ratio < high
         assert smallest > 0
-    assert re.search(r"^  latency.p99.9 .* none$", out, re.MULTILINE)  # so few rounds don't reach so far out
-    assert "serve: A against B, round 12 of 12 at most" in err
+    assert re.search(r"^  latency.p99 .* none$", out, re.MULTILINE)  # so few rounds don't reach so far out
+    assert "serve: A against B, round 9 of 9 at most" in err
     written = json.loads((folder / CACHE / FILE).read_text())
     assert written["spec.yaml"]["variant"] == "int8"
     assert set(written["spec.yaml"]["smallest"]) == SEEN

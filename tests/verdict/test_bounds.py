@@ -261,19 +261,19 @@ def test_a_slice_that_defines_nothing_leaves_the_worst_open_wherever_it_stands()
 def test_a_statistic_that_resampling_moves_is_bounded_on_the_side_it_moves_to() -> None:
     """A calibration error grows in every resample: what it is corrected by must not pass one that is too large."""
     random, true, passed = np.random.default_rng(2), 0.05, 0
-    for _ in range(40):
+    for _ in range(20):
         sure = random.uniform(0.55, 0.99, 400)
         outputs = np.stack([np.zeros(400), np.log(sure / (1 - sure))], axis=1)
         labels = (random.random(400) < sure - true).astype(int)
         passed += bounds(calibration_error.measure(labels=labels, outputs=outputs).sample, 0.95)[1] < true
-    assert passed <= 2
+    assert passed <= 1
 
 
 @pytest.mark.parametrize("size", [5, 20])
 def test_resampling_few_examples_is_as_wide_as_students_t(size: int) -> None:
-    values = np.random.default_rng(6).standard_normal((200, size))
+    values = np.random.default_rng(6).standard_normal((120, size))
     above = sum(bounds(Resampled(lambda rows, v=v: float(v[rows].mean()), size), 0.95)[0] > 0 for v in values)
-    assert above / 200 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
+    assert above / 120 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 120)
 
 
 def test_a_statistic_and_its_opposite_have_opposite_bounds() -> None:
