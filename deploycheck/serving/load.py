@@ -168,10 +168,11 @@ class Client:
                     await _sleep_until(due - LOOK_S)
                     now = time.perf_counter()
                     is_pressing = now - looked > 2 * STRETCH_S  # at a rate that leaves no pause
-                    if is_pressing or (now - looked > STRETCH_S and now < due):
+                    has_time = due - now > LOOK_S / 2
+                    if is_pressing or (has_time and now - looked > STRETCH_S):
                         taken.close_stretch()
                         looked = now
-                    if (is_pressing or now < due) and taken.is_enough(due - start):
+                    if (is_pressing or has_time) and taken.is_enough(due - start):
                         enough = len(taken.known().latencies_s)
                         break
                     await _sleep_until(due)
