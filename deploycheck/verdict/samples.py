@@ -248,7 +248,7 @@ def paired(before: np.ndarray, after: np.ndarray) -> Paired:
 def ratio_of(over: Sample, under: Sample) -> Sample:
     """Return the ratio of two models' samples of the same metric: paired wherever they were taken in pairs.
 
-    It is nan where the second isn't positive.
+    It is nan where the second is negative or infinite, or both are 0; infinite where the second alone is 0.
     """
     match over, under:
         case Exact(a), Exact(b):
@@ -295,7 +295,7 @@ def _by_batches(sample: Quantile, together: int) -> Iterator[float]:
 
 
 def _over(one: float, other: float) -> float:
-    """Return a ratio; nan to what isn't positive, of which no share says which is better, or is infinite."""
+    """Return a ratio; nan to what is negative, of which no share says which is better, or infinite, and of 0 to 0."""
     if not 0 <= other < math.inf:
         return math.nan
     return one / other if other else math.inf if one > 0 else math.nan
