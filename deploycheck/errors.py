@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DeploycheckError(Exception):
     """Something a user can act on.
@@ -19,3 +22,13 @@ class DeploycheckError(Exception):
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         return f"{head}\n  hint: {self.hint}" if self.hint else head
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Give errors raised within the block their place, where they have none yet."""
+    try:
+        yield
+    except DeploycheckError as error:
+        error.where = error.where or where
+        raise

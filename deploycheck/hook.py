@@ -1,0 +1,41 @@
+"""Extension objects from the files that declare them, for processes in which pytest isn't running.
+
+A file is an installed plugin's module or a project's ``conftest.py``. What it declares is what its function
+``pytest_deploycheck_extensions()`` returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from deploycheck.errors import DeploycheckError
+
+HOOK = "pytest_deploycheck_extensions"
+
+
+def objects_of(files: Iterable[Path]) -> list[Any]:
+    """Import each file and return the extension objects that it declares, in order.
+
+    Raises ``DeploycheckError`` where a file can't be imported, or has no such function.
+    """
+    return [found for file in files for found in _objects(file)]
+
+
+def _objects(file: Path) -> Sequence[Any]:
+    name = f"deploycheck_extension_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise DeploycheckError("is not a Python file", where=str(file))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        return list(getattr(module, HOOK)())
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        what = f"its extensions can't be loaded: {type(error).__name__}: {error}"
+        raise DeploycheckError(what, where=str(file)) from error
