@@ -1,43 +1,38 @@
-"""The built-in words, declared as a plugin would declare them."""
+"""The built-in extensions, declared as a plugin declares its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from deploycheck.checks import MetricFunction, data, latency, quality, regression, size, statistics
+from deploycheck.evidence.json_report import JSON_REPORT
+from deploycheck.evidence.markdown import MARKDOWN_REPORT
+from deploycheck.extensions import Extension
+from deploycheck.registry.sqlite import SQLITE
+from deploycheck.serving.runtimes.xla import XLA
+from deploycheck.serving.scenarios import SCENARIOS
+from deploycheck.stages.loaders import CSV, NPZ, PARQUET
+from deploycheck.stages.methods.quantize import QUANTIZE
+from deploycheck.stages.preprocess import fill_missing, scale, standardize
+from deploycheck.stages.tasks.classification import CLASSIFICATION
+from deploycheck.stages.tasks.regression import REGRESSION
+
+METRIC_FAMILIES = (data, latency, quality, regression, size, statistics)
 
 
-def pytest_deploycheck_metrics() -> Sequence[MetricFunction]:
-    """Return the metrics of every family under ``checks``."""
-    families = (data, latency, quality, regression, size, statistics)
-    return [value for family in families for value in vars(family).values() if isinstance(value, MetricFunction)]
-
-
-def pytest_deploycheck_loaders() -> Mapping[str, str]:
-    """Return the loaders of files."""
-    return {name: f"deploycheck.stages.loaders:{name}" for name in ("npz", "csv", "parquet")}
-
-
-def pytest_deploycheck_steps() -> Mapping[str, str]:
-    """Return the preprocessing steps."""
-    return {name: f"deploycheck.stages.preprocess:{name}" for name in ("scale", "standardize", "fill_missing")}
-
-
-def pytest_deploycheck_compressors() -> Mapping[str, str]:
-    """Return the compression methods."""
-    return {"quantize": "deploycheck.stages.quantize:METHOD"}
-
-
-def pytest_deploycheck_runtimes() -> Mapping[str, str]:
-    """Return the serving runtimes."""
-    return {"xla": "deploycheck.serving.process:ServerProcess"}
-
-
-def pytest_deploycheck_registries() -> Mapping[str, str]:
-    """Return the registries, by the scheme of their URL."""
-    return {"sqlite": "deploycheck.registry.sqlite:open_sqlite"}
-
-
-def pytest_deploycheck_reports() -> Mapping[str, str]:
-    """Return the evidence's faces, by file suffix."""
-    return {".json": "deploycheck.evidence.faces:as_json", ".md": "deploycheck.evidence.faces:as_markdown"}
+def pytest_deploycheck_extensions() -> Sequence[Extension]:
+    """Return what is built in; a metric is found in its family's module under ``checks``."""
+    metrics = [
+        value for family in METRIC_FAMILIES for value in vars(family).values() if isinstance(value, MetricFunction)
+    ]
+    return [
+        *metrics,
+        *(NPZ, CSV, PARQUET),
+        *(scale, standardize, fill_missing),
+        QUANTIZE,
+        *(CLASSIFICATION, REGRESSION),
+        XLA,
+        *SCENARIOS,
+        SQLITE,
+        *(JSON_REPORT, MARKDOWN_REPORT),
+    ]

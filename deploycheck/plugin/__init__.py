@@ -13,7 +13,6 @@ __all__ = ["deployment", "pytest_addhooks", "pytest_addoption", "pytest_configur
 MARKERS = {
     "data": "checks of a spec's data",
     "train": "checks of a trained model",
-    "optimize": "checks of a search",
     "compress": "checks of a compressed variant",
     "serve": "checks of a served variant",
     "deploycheck(spec, variant): the spec and the variant that the `deployment` fixture gives": "",
@@ -31,18 +30,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="promote what every check of its spec passed, in its registry",
     )
     group.addoption(
-        "--deploycheck-evidence", action="append", default=[], type=Path, metavar="PATH",
+        "--deploycheck-evidence",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
         help="write the evidence to PATH, in the form its suffix names (.json, .md); may be repeated "
         f"(default: {CACHE}/evidence.json)",
-    )  # fmt: skip
+    )
     group.addoption(
-        "--deploycheck-cache", type=Path, metavar="DIR",
+        "--deploycheck-cache",
+        type=Path,
+        metavar="DIR",
         help=f"where artifacts and the default registry are kept (default: {CACHE} under the root directory)",
-    )  # fmt: skip
+    )
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the hooks that add to the language."""
+    """Declare the hook that adds to what specs can name."""
     from deploycheck import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
@@ -57,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("deploycheck"):
         from deploycheck import builtin
         from deploycheck.plugin.gate import Gate
+        from deploycheck.plugin.installed import load_entry_points
 
+        load_entry_points(config)
         config.pluginmanager.register(builtin, "deploycheck-builtin")
         config.pluginmanager.register(Gate(config), "deploycheck-gate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
     from deploycheck.store import Artifact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """One variant of a spec: its exported artifact and its data; ``serve()`` starts its server."""
+    """One variant of a spec: its exported artifact and its data; ``serve()`` starts its server, as the gate does."""
 
     spec: Spec
     variant: str
     artifact: Artifact
     data: Dataset
     log: Path
+    options: tuple[str, ...]
+    extensions: tuple[Path, ...]
 
     @contextmanager
     def serve(self) -> Iterator[Any]:
         """Serve the artifact in a process of its own within the block; the server's ``address`` answers."""
         from deploycheck.serving.process import ServerProcess
 
-        with ServerProcess(self.artifact.path, [], self.log) as server:
+        with ServerProcess(self.artifact.path, self.options, self.log, self.extensions) as server:
             yield server
 
 
@@ -45,10 +47,25 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
         raise pytest.UsageError('mark the test: @pytest.mark.deploycheck("specs/NAME.yaml", variant="NAME")')
     if gate is None:
         pytest.skip("needs --deploycheck")
+    from deploycheck.language.spec import Serve
+    from deploycheck.plan import with_needs
+    from deploycheck.serving.process import batching_options
     from deploycheck.stages import data
+    from deploycheck.steps.data import DATA
+    from deploycheck.steps.outputs import exported
 
     path, variant = request.config.rootpath / marker.args[0], marker.kwargs.get("variant", "trained")
     plan = gate.plan_for(path)
-    artifact = gate.runner.step(plan, f"model[{variant}]").artifact
-    dataset = data.read(gate.runner.step(plan, "data").artifact.path)
-    return Deployment(plan.spec, variant, artifact, dataset, tmp_path / "server.log")
+    steps = {**plan.steps, **with_needs(plan.spec, [exported(variant)], gate.extensions)}
+    plan = replace(plan, steps=steps)
+    artifact = gate.runner.step(plan, exported(variant)).artifact
+    dataset = data.read(gate.runner.step(plan, DATA).artifact.path)
+    return Deployment(
+        spec=plan.spec,
+        variant=variant,
+        artifact=artifact,
+        data=dataset,
+        log=tmp_path / "server.log",
+        options=batching_options((plan.spec.serve or Serve()).batching),
+        extensions=gate.extensions.files,
+    )

@@ -16,14 +16,16 @@ import pytest
 from deploycheck.errors import DeploycheckError
 from deploycheck.language import is_spec, load, near_miss
 from deploycheck.language.expect import SECTIONS
-from deploycheck.plan import Plan, plans_of
+from deploycheck.extensions import Extensions
+from deploycheck.plan import Plan, make_plans
+from deploycheck.plugin.installed import extensions_of
 from deploycheck.plugin.items import CheckItem, SpecFile
-from deploycheck.runner.extensions import Extensions, merged, merged_metrics
 
 if TYPE_CHECKING:  # what collecting needs is imported above, what running needs where it is needed
     from deploycheck.evidence import Evidence
     from deploycheck.runner.conclude import Results
-    from deploycheck.runner.run import Runner
+    from deploycheck.runner.execute import Runner
+    from deploycheck.runner.measuring import Subjects
 
 SUFFIXES = (".yaml", ".yml")
 PROGRESS_EVERY_S = 10.0
@@ -57,23 +59,21 @@ class Gate:
     @cached_property
     def extensions(self) -> Extensions:
         """What is installed; asked for once every conftest of the paths given is loaded."""
-        hook = self.config.hook
-        return Extensions(
-            merged_metrics(hook.pytest_deploycheck_metrics()),
-            merged("loader", hook.pytest_deploycheck_loaders()),
-            merged("preprocessing step", hook.pytest_deploycheck_steps()),
-            merged("compression method", hook.pytest_deploycheck_compressors()),
-            merged("runtime", hook.pytest_deploycheck_runtimes()),
-            merged("registry", hook.pytest_deploycheck_registries()),
-            merged("report", hook.pytest_deploycheck_reports()),
-        )
+        return extensions_of(self.config)
 
     @cached_property
     def runner(self) -> Runner:
-        """What does the work, in this process."""
-        from deploycheck.runner.run import Runner
+        """What does the steps, in this process."""
+        from deploycheck.runner.execute import Runner
 
-        return Runner(self.root, self.cache, self.run_id, self.extensions, self.progress)
+        return Runner(self.cache, self.run_id, self.extensions, self.progress)
+
+    @cached_property
+    def subjects(self) -> Subjects:
+        """What checks look at."""
+        from deploycheck.runner.measuring import Subjects
+
+        return Subjects(self.runner)
 
     @cached_property
     def results(self) -> Results:
@@ -86,7 +86,7 @@ class Gate:
         """Return the plans of a spec file; raise ``SpecErrors`` for what is wrong, or can't be run, in it."""
         self.refused.add(path)
         specs = load(path, self.root, self.extensions.vocabulary)
-        plans = plans_of(specs, file_id, self.extensions.subjects, frozenset(self.extensions.compressors))
+        plans = make_plans(specs, file_id, self.extensions)
         self.refused.remove(path)
         self.plans.update({plan.id: plan for plan in plans})
         return plans
@@ -212,6 +212,11 @@ class Gate:
 
     # deciding
 
+    def pytest_unconfigure(self) -> None:
+        """End what was started for this run."""
+        if "runner" in vars(self):
+            self.runner.close()
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Decide every spec, write the evidence, and promote what may be."""
         if self.is_worker:
@@ -238,12 +243,12 @@ class Gate:
 
     def _conclude(self) -> None:
         from deploycheck.runner.conclude import conclude, promote
-        from deploycheck.runner.run import prune_runs
+        from deploycheck.runner.execute import prune_runs
 
         plans = list(self.plans.values())
-        self.evidence = conclude(plans, self.results, self.run_id)
+        self.evidence = conclude(plans, self.results, self.run_id, self.cache)
         if self.config.getoption("deploycheck_promote"):
-            self.evidence, refused = promote(self.evidence, self.root, self.cache, self.extensions)
+            self.evidence, refused = promote(self.evidence, self.cache, self.extensions)
             self.problems += refused
         for path in self.config.getoption("deploycheck_evidence") or [self.cache / "evidence.json"]:
             try:
@@ -256,18 +261,16 @@ class Gate:
         return [spec for spec in (self.evidence.specs if self.evidence else ()) if self.plans[spec.id].spec.promote]
 
     def _write(self, evidence: Evidence, path: Path) -> None:
-        from deploycheck.runner.code import load_object
-
         reports = self.extensions.reports
         if path.suffix not in reports:
             known = ", ".join(sorted(reports))
             raise DeploycheckError(
                 f"no report has the suffix {path.suffix!r}", where=str(path), hint=f"there are: {known}"
             )
-        text = load_object(reports[path.suffix], self.root, str(path))(evidence)
+        content = reports[path.suffix].render(evidence)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
         partial.replace(path)
         self.written.append(path)
 

@@ -1,9 +1,8 @@
-"""A spec as pytest nodes: a file, its stages, and an item a check."""
+"""A spec as pytest nodes: a file, and one item per check."""
 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.plan import Check, Plan
+from deploycheck.check import Check
+from deploycheck.plan import Plan
 from deploycheck.verdict import Outcome
 
 if TYPE_CHECKING:
     from deploycheck.evidence import CheckRecord, StepRecord
     from deploycheck.plugin.gate import Gate
 
-
-PACKAGE = Path(__file__).parents[1]
 
 
 class CheckFailed(DeploycheckError):
@@ -35,7 +33,7 @@ class SpecFile(pytest.File):
         self.gate = gate
 
     def collect(self) -> Iterable[pytest.Item]:
-        """Yield an item a check, named by its stage and its metric (and its cell, where there is a matrix)."""
+        """Yield one item per check, named by its stage and its metric (and its cell, where there is a matrix)."""
         for plan in self.gate.plans_of(self.path, self.nodeid):
             for check in plan.checks:
                 name = check.id.removeprefix(f"{self.nodeid}::")
@@ -55,20 +53,21 @@ class CheckItem(pytest.Item):
     def __init__(self, *, check: Check, plan: Plan, gate: Gate, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check, self.plan, self.gate = check, plan, gate
-        self.add_marker(gate.markers[check.kind])
+        self.add_marker(gate.markers[check.section])
         self.record: CheckRecord | None = None
         self.reached = True
         self.began = 0.0
 
     def setup(self) -> None:
         """Do the steps the check needs, or skip it where one of them has failed already."""
-        from deploycheck.runner.run import NoBaseline, NotReached
+        from deploycheck.runner.execute import NotReached
+        from deploycheck.steps.kind import NoBaseline
 
         self.began = time.monotonic()
         self.record, self.reached = None, True
         try:
-            for step in self.check.needs:
-                self.gate.runner.step(self.plan, step)
+            for ref in self.check.needs:
+                self.gate.runner.step(self.plan, ref)
         except NoBaseline:
             pass  # which the check itself decides on
         except NotReached as error:
@@ -79,7 +78,7 @@ class CheckItem(pytest.Item):
         """Measure and judge."""
         from deploycheck.runner.judge import judge
 
-        self.record = judge(self.gate.runner, self.plan, self.check, datetime.now(UTC).date())
+        self.record = judge(self.gate.subjects, self.plan, self.check, datetime.now(UTC).date())
         measured = {"value": self.record.value, "threshold": self.record.threshold}
         self.user_properties += [(name, part) for name, part in measured.items() if part is not None]
         self.user_properties.append(("verdict", self.record.verdict.value))
@@ -112,11 +111,11 @@ class CheckItem(pytest.Item):
 
         Pytest's own name for what it shows of a failure in any phase; ``repr_failure`` is of the call alone.
         """
-        from deploycheck.runner.run import StepFailed
+        from deploycheck.runner.execute import StepFailed
 
         error = excinfo.value
-        if isinstance(error, StepFailed) and error.__cause__ and not isinstance(error.__cause__, DeploycheckError):
-            return f"{error}\n\n{_beyond_this_package(error.__cause__)}"
+        if isinstance(error, StepFailed) and error.trace:
+            return f"{error}\n\n{error.trace}"
         return str(error) if isinstance(error, DeploycheckError) else super()._repr_failure_py(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -124,14 +123,6 @@ class CheckItem(pytest.Item):
         place = self.plan.spec.place(*self.check.path)
         file, _, rest = self.nodeid.partition("::")
         return self.gate.root / place.file, place.line - 1, f"{file}: {rest}"
-
-
-def _beyond_this_package(error: BaseException) -> str:
-    """Return a traceback from where it left this package for the code that a spec names."""
-    trace = error.__traceback__
-    while trace and trace.tb_next and Path(trace.tb_frame.f_code.co_filename).is_relative_to(PACKAGE):
-        trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 def _explain(record: CheckRecord) -> str:

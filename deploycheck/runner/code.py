@@ -1,78 +1,112 @@
-"""What code a spec's import paths stand for: the function itself, and a fingerprint of its source."""
+"""What code a step depends on: sources by their syntax trees, installed libraries by their versions."""
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
-import importlib
+import os
+import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from deploycheck.errors import DeploycheckError
 from deploycheck.language.names import source_file
+from deploycheck.runner.digests import Digests
+
+PACKAGE = Path(__file__).parents[1]
+COMPUTES = ("deploycheck.stages", "deploycheck.serving.runtimes")
+"""Our packages whose libraries decide a result; the others' (YAML, locks, HTTP) do not."""
 
 
-def load_object(path: str, root: Path, where: str) -> Any:
-    """Import ``package.module:name``, with ``root`` on the import path, and return what it names."""
-    module_name, _, name = path.partition(":")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        raise DeploycheckError(
-            f"can't import {path}: {type(error).__name__}: {error}",
-            where=where,
-            hint=f"python -c 'import {module_name}' shows the whole traceback",
-        ) from error
+@dataclass
+class CodeOf:
+    """Digests of sources by module name, and versions of installed libraries by distribution name."""
+
+    sources: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+
+
+def code_of(modules: Iterable[str], root: Path, digests: Digests) -> CodeOf:
+    """Return the user's code behind modules: they themselves, and all that they import, directly or not.
+
+    A module counts as the user's wherever it is, unless it belongs to Python, to an installed library or to us.
+    """
+    found = CodeOf()
+
+    def take(name: str, file: Path) -> bool:
+        if is_installed(file):
+            found.libraries.update(versions_of_module(name))
+            return False
+        code = digests.code(file)
+        found.sources[name] = code.digest if code else ""
+        return True
+
+    _walk(modules, root, digests, take)
     return found
 
 
-def code_fingerprint(path: str, root: Path) -> dict[str, str]:
-    """Return what would change the behaviour of the code at an import path, by name.
+def own_code_of(modules: Iterable[str], digests: Digests) -> CodeOf:
+    """Return our own code behind modules of this package, and the libraries that compute for it."""
+    found = CodeOf()
+    importers: dict[str, bool] = {}
 
-    The sha256 of the module's file and of every module of the project that it imports, directly or not, and the
-    version of every installed package that these import. A virtual environment under ``root`` is no part of it.
-    """
-    module = path.partition(":")[0]
-    found: dict[str, str] = {}
-    waiting, seen = [module], set[str]()
+    def take(name: str, file: Path) -> bool:
+        if not file.is_relative_to(PACKAGE):
+            if importers.get(name):
+                found.libraries.update(versions_of_module(name))
+            return False
+        code = digests.code(file)
+        found.sources[name] = code.digest if code else ""
+        for imported in _imported(name, file, digests):
+            importers[imported] = importers.get(imported, False) or name.startswith(COMPUTES)
+        return True
+
+    _walk(modules, PACKAGE.parent, digests, take)
+    return found
+
+
+def _walk(modules: Iterable[str], root: Path, digests: Digests, take: Callable[[str, Path], bool]) -> None:
+    """Call ``take`` with every module and its file; where it returns true, go on with what the module imports."""
+    waiting, seen = list(modules), set[str]()
     while waiting:
         name = waiting.pop()
         if name in seen or not name:
             continue
         seen.add(name)
         file = source_file(name, root)
-        if file is None:
+        if file is None or not take(name, file):
             continue
-        if _is_installed(file) or not file.resolve().is_relative_to(root.resolve()):
-            found |= _distribution_version(name)
-            continue
-        source = file.read_bytes()
-        found[name] = hashlib.sha256(source).hexdigest()
         waiting.append(name.rpartition(".")[0])  # importing a module runs the package it is in
-        waiting.extend(_imports(source, name, is_package=file.name == "__init__.py"))
-    return dict(sorted(found.items()))
+        waiting.extend(_imported(name, file, digests))
 
 
-def _is_installed(file: Path) -> bool:
-    """Whether a module belongs to Python or to an installed package, wherever that lies."""
-    library = any(file.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
-    return library or not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
+def _imported(module: str, file: Path, digests: Digests) -> Iterator[str]:
+    """Yield the names of modules that a source may import; a name taken from a package may be one of its modules."""
+    code = digests.code(file)
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for level, name, taken in code.imports if code else ():
+        parents = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+        base = ".".join([*parents, *([name] if name else [])])
+        yield base
+        yield from (f"{base}.{each}" for each in taken)
 
 
-def own_fingerprint(*modules: str) -> dict[str, str]:
-    """Return the sha256 of modules of this package, by name: what a stage does is part of what it makes."""
-    package = Path(__file__).parents[1]
-    files = {name: package.joinpath(*name.split(".")).with_suffix(".py") for name in modules}
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+@functools.lru_cache(maxsize=4096)
+def is_installed(file: Path) -> bool:
+    """Whether a file belongs to Python, to an installed library or to this package, once links are followed."""
+    real = Path(os.path.realpath(file))
+    if not {"site-packages", "dist-packages"}.isdisjoint(real.parts):
+        return True
+    return any(real.is_relative_to(folder) for folder in _installed_folders())
+
+
+@functools.cache
+def _installed_folders() -> tuple[Path, ...]:
+    named = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    bases = [os.path.join(base, "lib") for base in (sys.base_prefix, sys.prefix)]  # noqa: PTH118 - compared as text
+    return tuple(Path(os.path.realpath(path)) for path in (*named, *bases, PACKAGE))
 
 
 def versions(*distributions: str) -> dict[str, str]:
@@ -89,23 +123,26 @@ def _version(distribution: str) -> str:
 
 
 @functools.cache
+def versions_of_module(module: str) -> dict[str, str]:
+    """Return the versions of the distribution that an installed module is from, and of those that it requires.
+
+    Empty for Python's own modules.
+    """
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return {}
+    owners = [top] if _version(top) != "none" else _packages().get(top, [])
+    required = [name for owner in owners for name in _required(owner)]
+    found = versions(*owners, *required)
+    return {name: version for name, version in found.items() if version != "none"}
+
+
+@functools.cache
 def _packages() -> dict[str, list[str]]:
     return dict(metadata.packages_distributions())
 
 
-def _distribution_version(module: str) -> dict[str, str]:
-    owners = _packages().get(module.partition(".")[0], [])
-    return {f"{owner} (package)": _version(owner) for owner in owners}
-
-
-def _imports(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
-    """Yield the names of modules that a source imports, at its top or inside its functions."""
-    package = module if is_package else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+def _required(distribution: str) -> list[str]:
+    """Return the names of the distributions that one requires without extras."""
+    lines = metadata.requires(distribution) or []
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra" not in line.partition(";")[2]]

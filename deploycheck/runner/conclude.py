@@ -1,4 +1,4 @@
-"""What a run comes to: the promotion rule applied, the evidence made, and the registry moved if it was told to."""
+"""What a run results in: the promotion rule applied, the evidence made, and the registry moved if it was told to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from deploycheck.checks.size import bytes_of
-from deploycheck.errors import DeploycheckError
+from deploycheck.errors import DeploycheckError, located
 from deploycheck.evidence import (
     CandidateRecord,
     CheckRecord,
@@ -24,11 +24,15 @@ from deploycheck.evidence import (
     TargetRecord,
 )
 from deploycheck.evidence.faces import as_json
-from deploycheck.plan import TRAINED, Plan
+from deploycheck.plan import Plan
 from deploycheck.promotion import Candidate, Decision, Result, rule
+from deploycheck.extensions import Extensions
 from deploycheck.runner.code import versions
-from deploycheck.runner.extensions import Extensions
-from deploycheck.runner.registries import DEFAULT_LOCATION, open_registry
+from deploycheck.runner.platform import find_platform
+from deploycheck.steps.baseline import DEFAULT_LOCATION, open_registry
+from deploycheck.steps.kind import TRAINED
+from deploycheck.steps.model import loadable_until
+from deploycheck.steps.outputs import exported
 from deploycheck.store import open_artifact
 
 LIBRARIES = (
@@ -61,32 +65,22 @@ class Results:
                 known[step.step] = step
 
 
-def conclude(plans: Sequence[Plan], results: Results, run: str) -> Evidence:
+def conclude(plans: Sequence[Plan], results: Results, run: str, cache: Path) -> Evidence:
     """Decide every spec; nothing is moved."""
     specs = tuple(_decide(plan, results) for plan in plans)
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Evidence(run=run, created=created, environment=_environment(results), specs=specs)
+    device = find_platform(cache)["device"] if any(results.steps.values()) else "none used"
+    return Evidence(run=run, created=created, environment=_environment(device), specs=specs)
 
 
-def _environment(results: Results) -> Environment:
-    models = [
-        Path(step.path) for steps in results.steps.values() for name, step in steps.items() if name.startswith("model[")
-    ]
-    devices = {str(meta["device"]) for path in models if (meta := _meta(path)) and "device" in meta}
+def _environment(device: str) -> Environment:
     return Environment(
         python=sys.version.split()[0],
         platform=platform.platform(),
-        device=", ".join(sorted(devices)) or "none used",
+        device=device,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         versions=versions(*LIBRARIES),
     )
-
-
-def _meta(path: Path) -> Mapping[str, object]:
-    try:
-        return open_artifact(path).meta
-    except DeploycheckError:
-        return {}
 
 
 def _decide(plan: Plan, results: Results) -> SpecRecord:
@@ -108,15 +102,23 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
         target = TargetRecord(registry=promote.registry, model=promote.model, alias=promote.to)
     if ruling.chosen:
         chosen = CandidateRecord(
-            variant=ruling.chosen.variant, artifact=ruling.chosen.artifact, size=ruling.chosen.size,
-            path=steps[f"model[{ruling.chosen.variant}]"].path,
-        )  # fmt: skip
+            variant=ruling.chosen.variant,
+            artifact=ruling.chosen.artifact,
+            size=ruling.chosen.size,
+            path=steps[str(exported(ruling.chosen.variant))].path,
+        )
     return SpecRecord(
-        id=plan.id, name=plan.spec.name, digest=plan.spec.digest, decision=ruling.decision, reasons=ruling.reasons,
-        not_run=tuple(id for id in expected if id not in attempts), target=target, chosen=chosen,
+        id=plan.id,
+        name=plan.spec.name,
+        digest=plan.spec.digest,
+        decision=ruling.decision,
+        reasons=ruling.reasons,
+        not_run=tuple(id for id in expected if id not in attempts),
+        target=target,
+        chosen=chosen,
         checks=tuple(_worst(checks) for checks in attempts.values()),
-        steps=tuple(steps[name] for name in plan.steps if name in steps),
-    )  # fmt: skip
+        steps=tuple(steps[str(ref)] for ref in plan.steps if str(ref) in steps),
+    )
 
 
 def _worst(attempts: Sequence[CheckRecord]) -> CheckRecord:
@@ -130,7 +132,7 @@ def _candidates(
     """Yield each variant that could be promoted, with what the policies compare."""
     values = {(check.variant, check.metric): check.value for checks in attempts.values() for check in checks}
     for variant in plan.candidates:
-        step = steps.get(f"model[{variant}]")
+        step = steps.get(str(exported(variant)))
         if step is None:
             continue
         accuracy = values.get((variant, "accuracy"))
@@ -147,7 +149,7 @@ def _candidates(
         yield Candidate(variant, step.digest, size, accuracy, latencies[0] if latencies else None)
 
 
-def promote(evidence: Evidence, root: Path, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
+def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
     """Move what is promotable, on this evidence; return the evidence of that, and what could not be moved.
 
     What it says was promoted is moved again where the alias has been pointed elsewhere since.
@@ -157,7 +159,7 @@ def promote(evidence: Evidence, root: Path, cache: Path, extensions: Extensions)
     for spec in evidence.specs:
         if spec.decision is not Decision.WITHHELD and spec.chosen and spec.target:
             try:
-                moved = _move(spec.chosen, spec.target, evidence, root, cache, extensions)
+                moved = _move(spec.chosen, spec.target, evidence, cache, extensions)
                 specs.append(spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved}))
             except (DeploycheckError, OSError) as error:
                 problems.append(f"{spec.id}: {error}")
@@ -169,31 +171,32 @@ def promote(evidence: Evidence, root: Path, cache: Path, extensions: Extensions)
 
 
 def _move(
-    chosen: CandidateRecord,
-    target: TargetRecord,
-    evidence: Evidence,
-    root: Path,
-    cache: Path,
-    extensions: Extensions,
+    chosen: CandidateRecord, target: TargetRecord, evidence: Evidence, cache: Path, extensions: Extensions
 ) -> PromotionRecord:
     artifact = open_artifact(Path(chosen.path))
     if artifact.digest != chosen.artifact:
         what = f"the artifact is {artifact.digest}, the checks were run on {chosen.artifact}"
         raise DeploycheckError(what, where=chosen.path, hint="run the gate again")
-    until = artifact.meta.get("loadable_until")
-    if until and datetime.now(UTC).date() > date.fromisoformat(until):
+    until = loadable_until(artifact)
+    if until and datetime.now(UTC).date() > until:
         what = f"the exported program could be loaded until {until}"
-        raise DeploycheckError(what, where=chosen.path, hint="run the gate again: it is exported anew")
-    registry = open_registry(target.registry, root, cache, extensions)
+        raise DeploycheckError(what, where=chosen.path, hint="run the gate again: it exports the model again")
+    with located("promote.registry"):
+        registry = open_registry(target.registry, extensions, cache)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     before = registry.current(target.model, target.alias)
     version = registry.propose(target.model, artifact, as_json(evidence).encode(), now)
     expected = before.digest if before else None
     registry.promote(target.model, target.alias, version.digest, expected=expected, actor=actor(), time=now)
     return PromotionRecord(
-        registry=target.registry or str(cache / DEFAULT_LOCATION), model=target.model, alias=target.alias,
-        variant=chosen.variant, artifact=version.digest, previous=expected, path=str(version.path),
-    )  # fmt: skip
+        registry=target.registry or str(cache / DEFAULT_LOCATION),
+        model=target.model,
+        alias=target.alias,
+        variant=chosen.variant,
+        artifact=version.digest,
+        previous=expected,
+        path=str(version.path),
+    )
 
 
 def actor() -> str:

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
+from deploycheck.check import Check
 from deploycheck.evidence import CheckRecord, LoadRecord, MachineRecord, StepRecord
 from deploycheck.evidence.show import BASE_UNITS, with_interval
-from deploycheck.plan import Check, Plan
-from deploycheck.runner.run import ANEW_IN_EACH_RUN, NoBaseline, Runner
-from deploycheck.serving import report
+from deploycheck.plan import Plan
+from deploycheck.ref import Ref
+from deploycheck.runner.execute import Runner
+from deploycheck.runner.measuring import Subjects, measure
+from deploycheck.serving import load_report
+from deploycheck.steps import STEP_KINDS
+from deploycheck.steps.kind import NoBaseline
+from deploycheck.steps.outputs import exported
 from deploycheck.verdict import Outcome, decide, settle
 
 
-def judge(runner: Runner, plan: Plan, check: Check, today: date) -> CheckRecord:
+def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRecord:
     """Measure and decide one check. The steps it needs are done first, where they aren't yet."""
+    runner = subjects.runner
     try:
-        done = [runner.step(plan, name) for name in check.needs]
+        done = [runner.step(plan, ref) for ref in check.needs]
     except NoBaseline as error:
-        return _without_baseline(plan, check, error.what)
-    blank = unjudged(plan, check, Outcome.PASS, "")
-    artifact = runner.artifact_of(plan, check.variant)
-    blank = blank.model_copy(update={"artifact": artifact.digest if artifact else ""})
+        return _without_baseline(plan, check, str(error))
+    record = unjudged(plan, check, Outcome.PASS, "")
+    record = record.model_copy(update={"artifact": _digest_of_artifact(runner, plan, check)})
     if check.threshold is None:
-        return blank.model_copy(update={"shown": "found done" if all(step.reused for step in done) else "done"})
-    measurement = runner.measure(plan, check)
+        return record.model_copy(update={"shown": "found done" if all(step.reused for step in done) else "done"})
+    measurement = measure(check, plan, subjects)
     waiver = plan.spec.waive.get(check.key)
     verdict = decide(measurement, check.threshold, plan.spec.confidence)
     verdict = settle(verdict, check.severity, waiver.until if waiver else None, today)
     dimension = check.threshold.dimension
     exact = verdict.confidence is None
-    return blank.model_copy(
+    return record.model_copy(
         update={
             "verdict": verdict.outcome,
             "reason": verdict.reason,
@@ -46,8 +53,16 @@ def judge(runner: Runner, plan: Plan, check: Check, today: date) -> CheckRecord:
     )
 
 
+def _digest_of_artifact(runner: Runner, plan: Plan, check: Check) -> str:
+    """Return the digest of the exported artifact that a check is about, if this process has it."""
+    if check.variant is None:
+        return ""
+    done = runner.steps_done(plan).get(exported(check.variant))
+    return done.artifact.digest if done else ""
+
+
 def _without_baseline(plan: Plan, check: Check, why: str) -> CheckRecord:
-    """Return the record of a check with nothing to compare with: a first promotion is let through only if asked for."""
+    """Return the record of a check with nothing to compare with; a first promotion is let through if the spec says so."""
     if check.baseline == "optional":
         return unjudged(plan, check, Outcome.WARN, f"{why}, which the spec allows (baseline: optional)")
     hint = "for the first promotion say `baseline: optional` under `promote`"
@@ -78,28 +93,53 @@ def _standard(check: Check) -> str | None:
 
 
 def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
-    """Return the record of each step that a check needed, as far as this process has it."""
+    """Return the record of each step behind a check, as far as this process has it."""
     done = runner.steps_done(plan)
+    behind = _behind(plan, check)
     return [
         StepRecord(
-            step=name, key=item.artifact.key, digest=item.artifact.digest, path=str(item.artifact.path),
-            reused=item.reused, seconds=round(item.seconds, 3),
-            loads=tuple(_loads(item.artifact.path)) if plan.steps[name].kind in ANEW_IN_EACH_RUN else (),
+            step=str(ref),
+            key=item.artifact.key,
+            digest=item.artifact.digest,
+            path=str(item.artifact.path),
+            reused=item.reused,
+            seconds=round(item.seconds, 3),
+            because=item.because,
+            loads=tuple(_loads(item.artifact.path)) if STEP_KINDS[ref.kind].timed else (),
         )
-        for name, item in done.items()
-        if name in check.needs or name in (f"model[{check.variant}]", f"model[{check.against}]")
-    ]  # fmt: skip
+        for ref, item in done.items()
+        if ref in behind
+    ]
+
+
+def _behind(plan: Plan, check: Check) -> set[Ref]:
+    """Return the steps that a check needs, directly or not."""
+    found: set[Ref] = set()
+    waiting = list(check.needs)
+    while waiting:
+        ref = waiting.pop()
+        if ref not in found:
+            found.add(ref)
+            waiting.extend(plan.steps[ref].values())
+    return found
 
 
 def _loads(folder: Path) -> Iterator[LoadRecord]:
-    for variant, load in report.read(folder).items():
+    for variant, load in load_report.read(folder).items():
         yield LoadRecord(
-            variant=variant, requests=len(load.latencies_s), schedule=load.schedule, saturation=load.saturation,
-            requests_per_s=load.requests_per_s, failed=load.failed, failures=load.failures, doubt=load.doubt,
-            disturbed=load.disturbed, histogram=load.histogram,
+            variant=variant,
+            requests=len(load.latencies_s),
+            schedule=load.schedule,
+            saturation=load.saturation,
+            requests_per_s=load.requests_per_s,
+            failed=load.failed,
+            failures=load.failures,
+            doubt=load.doubt,
+            disturbed=load.disturbed,
+            histogram=load.histogram,
             machine=MachineRecord(**asdict(load.machine)) if load.machine else None,
-        )  # fmt: skip
+        )
 
 
 def _finite(value: float) -> float | None:
-    return value if abs(value) != float("inf") and value == value else None
+    return value if math.isfinite(value) else None

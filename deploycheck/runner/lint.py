@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deploycheck.check import Check
 from deploycheck.checks.quality import over_seeds
-from deploycheck.language import SpecError
+from deploycheck.extensions import Extensions
+from deploycheck.language import SpecError, Threshold
 from deploycheck.language.spec import Load
-from deploycheck.plan import EXAMPLES, Check, Plan, is_difference
-from deploycheck.runner.measure import MOST_ROUNDS, requests_a_turn
-from deploycheck.runner.run import Runner, measure_examples
-from deploycheck.serving.report import LoadReport
+from deploycheck.plan import Plan, is_difference, subject_of
+from deploycheck.runner.measuring import measure_given
+from deploycheck.serving.scenarios import MOST_ROUNDS, Scenario
 from deploycheck.verdict import (
     FEWEST_REPEATS,
     Events,
@@ -30,6 +31,7 @@ from deploycheck.verdict import (
 
 if TYPE_CHECKING:
     from deploycheck.stages.examples import Examples
+    from deploycheck.stages.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -40,64 +42,66 @@ class Finding:
     error: SpecError
 
 
-def lint(runner: Runner, plan: Plan, test: Examples | None, floors: Mapping[str, float]) -> Iterator[Finding]:
-    """Yield what is wrong with a plan's thresholds, each where it stands, with the number that would do.
+def lint(plan: Plan, extensions: Extensions, test: Examples | None, floors: Mapping[str, float]) -> Iterator[Finding]:
+    """Yield what is wrong with a plan's thresholds, each at its place, with the number that would do.
 
     ``test`` is the test split, where it is known; ``floors`` the smallest visible regression of each timed metric,
-    as a share, where it was measured. A threshold ``@ point`` asks for no certainty, and gets none.
+    as a share, where it was measured. A threshold ``@ point`` asks for no certainty, and gets none. Nothing is said of
+    a spec's own metrics: of them nobody knows what a model without error has.
     """
     for check in plan.checks:
-        if check.threshold is None or check.threshold.point:
+        if check.threshold is None or check.threshold.point or check.family in plan.spec.metrics:
             continue
-        subjects = runner.metric_of(plan, check).subjects
+        subjects = extensions.metrics[check.family].subjects
         seeds = len(plan.spec.train.seeds)
         if check.family == over_seeds.word.name and seeds < FEWEST_REPEATS:
             what = f"{seeds} seed{'' if seeds == 1 else 's'} can't decide it: {FEWEST_REPEATS} at least"
             yield _error(plan, check, what, "say more `seeds` under `train`")
         if "load" in subjects:
-            yield from _budget(runner, plan, check)
+            yield from _budget(plan, check, check.threshold, extensions)
             yield from _noise(plan, check, floors)
-        elif test is not None and subjects <= EXAMPLES and check.family not in plan.spec.metrics:
-            yield from _test_set(runner, plan, check, test)
+        elif test is not None and all(subject_of(name).per_example for name in subjects):
+            yield from _test_set(plan, check, extensions, test)
 
 
-def _budget(runner: Runner, plan: Plan, check: Check) -> Iterator[Finding]:
+def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensions) -> Iterator[Finding]:
     """A percentile or a rate takes so many requests to show, even where none is slow and none fails."""
-    if check.threshold is None or plan.spec.serve is None:
+    if plan.spec.serve is None:
         return
-    percentile = {} if check.percentile is None else {"percentile": check.percentile}
-    level, load = check.threshold.confidence or plan.spec.confidence, plan.spec.serve.load
-    match runner.metric_of(plan, check).measure(load=LoadReport(), **percentile).sample:
-        case Quantile(probability) if check.against:
-            budget, needed = _comparisons(probability, load), fewest_rounds(level)
-            comparisons = f"{budget} comparison{'' if budget == 1 else 's'} of two models"
-            what = f"so far out, {MOST_ROUNDS} rounds make {comparisons}, and it takes {needed}"
-            hint = "compare a lower percentile"
-        case Quantile(probability):
-            budget, needed = load.requests, fewest_requests(1 - probability, level)
-            what, hint = _requests(budget, needed, load)
-        case Events() if not check.against and 0 < check.threshold.value < 1:
-            budget, needed = load.requests, fewest_requests(check.threshold.value, level)
-            what, hint = _requests(budget, needed, load)
-        case Events() if not check.against and check.threshold.value <= 0:
-            what, hint = "no number of requests shows that none ever fails", 'count them: `errors: "== 0"`'
-            yield _error(plan, check, f"{check.metric} can't be decided: {what}", hint)
-            return
-        case _:
-            return
+    sample, load = extensions.metrics[check.family].sample, plan.spec.serve.load
+    level = threshold.confidence or plan.spec.confidence
+    if sample is Quantile and check.percentile is not None and check.against:
+        budget = _comparisons(check.percentile, extensions.scenarios[load.scenario], load)
+        needed = fewest_rounds(level)
+        comparisons = f"{budget} comparison{'' if budget == 1 else 's'} of two models"
+        what = f"so far out, {MOST_ROUNDS} rounds make {comparisons}, and it takes {needed}"
+        hint = "compare a lower percentile"
+    elif sample is Quantile and check.percentile is not None:
+        budget, needed = load.requests, fewest_requests(1 - check.percentile, level)
+        what, hint = _requests(budget, needed, load, extensions)
+    elif sample is Events and not check.against and 0 < threshold.value < 1:
+        budget, needed = load.requests, fewest_requests(threshold.value, level)
+        what, hint = _requests(budget, needed, load, extensions)
+    elif sample is Events and not check.against and threshold.value <= 0:
+        what, hint = "no number of requests shows that none ever fails", 'count them: `errors: "== 0"`'
+        yield _error(plan, check, f"{check.metric} can't be decided: {what}", hint)
+        return
+    else:
+        return
     if needed > budget:
         yield _error(plan, check, f"{check.metric} can't be decided at {level:.4g} confidence: {what}", hint)
 
 
-def _requests(budget: int, needed: int, load: Load) -> tuple[str, str]:
+def _requests(budget: int, needed: int, load: Load, extensions: Extensions) -> tuple[str, str]:
     what = f"it takes {needed:,} requests, none of them over the limit, and there are {budget:,} at most"
-    lasting = f", which takes {needed / load.rate:,.0f} s at {load.rate:g} /s" if load.scenario == "server" else ""
+    has_rate = "rate" in extensions.scenarios[load.scenario].fields
+    lasting = f", which takes {needed / load.rate:,.0f} s at {load.rate:g} /s" if has_rate else ""
     return what, f"say `requests: {needed}` or more{lasting}"
 
 
-def _comparisons(probability: float, load: Load) -> int:
+def _comparisons(probability: float, scenario: Scenario, load: Load) -> int:
     """Return how many ratios of a quantile all rounds of a comparison give."""
-    rounds = (2 * requests_a_turn(load),) * MOST_ROUNDS
+    rounds = (2 * scenario.requests_per_turn(load),) * MOST_ROUNDS
     same = Quantile(probability, (1.0,) * sum(rounds), rounds)
     return sample_size(ratio_of(same, same))
 
@@ -111,28 +115,26 @@ def _noise(plan: Plan, check: Check, floors: Mapping[str, float]) -> Iterator[Fi
     allowed = check.threshold.value
     inside = allowed > worse if check.threshold.comparator.startswith(">") else allowed < worse
     if inside:
-        what = f"{check.threshold.text} lies within the noise of this machine: {smallest:.1%} is the least it can see"
+        what = f"{check.threshold.text} is within the noise of this machine: {smallest:.1%} is the least it can see"
         hint = f"an equal model passes from {worse:.1%} on; or gate on a quieter machine"
         yield Finding("warning", SpecError(what, plan.spec.place(*check.path), hint))
 
 
-def _test_set(runner: Runner, plan: Plan, check: Check, test: Examples) -> Iterator[Finding]:
-    """What even a model that never errs doesn't pass, the test set is too small for.
-
-    Of a metric of the user's own nobody knows what such a model comes to.
-    """
+def _test_set(plan: Plan, check: Check, extensions: Extensions, test: Examples) -> Iterator[Finding]:
+    """A test set is too small for a threshold that even a model without error doesn't pass."""
     if check.threshold is None:
         return
-    metric = runner.metric_of(plan, check)
-    given = _without_error(test, metric.subjects)
-    measurement = measure_examples(metric, check, test if check.slices else None, given, given)
+    metric = extensions.metrics[check.family]
+    given = _without_error(test, metric.subjects, extensions.tasks[plan.spec.task])
+    other = given if check.against and not is_difference(metric.subjects) else {}
+    measurement = measure_given(metric, check, test if check.slices else None, given, other)
     if measurement.invalid or _is_resampled(measurement.sample):
         return  # nothing varies in a model without error, so that resampling says nothing
     verdict = decide(measurement, check.threshold, plan.spec.confidence)
     if verdict.outcome is Outcome.PASS:
         return
     examples = f"on the {len(test):,} test examples"
-    if check.against and not is_difference(metric.subjects):
+    if other:
         what = f"even a model without error would not pass {examples} against one that is without error too"
         yield Finding("warning", SpecError(what, plan.spec.place(*check.path), verdict.reason))
     else:
@@ -140,13 +142,9 @@ def _test_set(runner: Runner, plan: Plan, check: Check, test: Examples) -> Itera
         yield _error(plan, check, f"even {best} would not pass {examples}", verdict.reason)
 
 
-def _without_error(test: Examples, subjects: frozenset[str]) -> dict[str, Any]:
-    import numpy as np
-
-    if np.issubdtype(test.labels.dtype, np.floating):
-        outputs = test.labels[:, None]
-    else:
-        outputs = np.eye(max(2, int(test.labels.max()) + 1), dtype=np.float32)[test.labels]
+def _without_error(test: Examples, subjects: frozenset[str], task: Task) -> dict[str, Any]:
+    """Return what a metric is given of a model that makes no error."""
+    outputs = task.perfect(test.labels)[task.outputs[0]]
     return {subject: test.labels if subject == "labels" else outputs for subject in subjects}
 
 

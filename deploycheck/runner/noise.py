@@ -13,11 +13,13 @@ from typing import Any
 
 from deploycheck.checks import MetricFunction
 from deploycheck.errors import DeploycheckError
-from deploycheck.plan import TRAINED, Check, Plan, Step
-from deploycheck.runner.run import Runner
-from deploycheck.runner.steps import measure_load
-from deploycheck.serving import report
-from deploycheck.serving.report import LoadReport
+from deploycheck.plan import Plan, with_needs
+from deploycheck.ref import Ref
+from deploycheck.runner.execute import Runner
+from deploycheck.serving import load_report
+from deploycheck.serving.load_report import LoadReport
+from deploycheck.steps.load import measure_load
+from deploycheck.steps.noise import SIDES
 from deploycheck.verdict import Blocks, Quantile, bounds, value_of
 
 FILE = "noise.json"
@@ -59,14 +61,15 @@ def measure_noise(runner: Runner, plan: Plan, variant: str | None) -> Noise:
         hint = f"there are: {', '.join(served)}" if served else ""
         raise DeploycheckError(what, where=plan.id, hint=hint)
     chosen = variant or served[0]
-    step = Step("noise", chosen, ("data", f"model[{chosen}]"))
-    done = runner.step(replace(plan, steps={**plan.steps, step.name: step}), step.name)
-    loads = report.read(done.artifact.path)
+    ref = Ref("noise", (chosen,))
+    steps = {**plan.steps, **with_needs(plan.spec, [ref], runner.extensions)}
+    loads = load_report.read(runner.step(replace(plan, steps=steps), ref).artifact.path)
+    first, second = (loads[side] for side in SIDES)
     floors = tuple(
-        _floor(name, metric, percentile, (loads["A"], loads["B"]), plan.spec.confidence)
+        _floor(name, metric, percentile, (first, second), plan.spec.confidence)
         for name, metric, percentile in _timed(runner, plan)
     )
-    return Noise(chosen, loads["A"].saturation, len(loads["A"].disturbed), floors)
+    return Noise(chosen, first.saturation, len(first.disturbed), floors)
 
 
 def _timed(runner: Runner, plan: Plan) -> Iterator[tuple[str, MetricFunction, float | None]]:
@@ -77,16 +80,14 @@ def _timed(runner: Runner, plan: Plan) -> Iterator[tuple[str, MetricFunction, fl
         if word is None or "load" not in metrics[word[0].name].subjects:
             continue
         metric, percentile = metrics[word[0].name], word[1]
-        blank = metric.measure(load=LoadReport(), **({} if percentile is None else {"percentile": percentile}))
-        if isinstance(blank.sample, Blocks | Quantile):
+        if issubclass(metric.sample, Blocks | Quantile):
             yield name, metric, percentile
 
 
 def _floor(
     name: str, metric: MetricFunction, percentile: float | None, loads: tuple[LoadReport, LoadReport], confidence: float
 ) -> Floor:
-    check = Check("", "", "serve", TRAINED, name, (), percentile=percentile)
-    sample = measure_load(metric, check, *loads).sample
+    sample = measure_load(metric, percentile, "itself", *loads).sample
     low, high = bounds(sample, confidence)
     smallest = 1 - low if metric.word.direction == "higher" else high - 1
     return Floor(name, value_of(sample), low, high, smallest if math.isfinite(smallest) else math.inf)

@@ -11,6 +11,7 @@ import numpy as np
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.spec import LABEL
+from deploycheck.stages.tasks import Task
 from deploycheck.store.arrays import write_arrays
 
 SPLITS = ("train", "validation", "test")
@@ -36,26 +37,25 @@ class Examples:
         inputs = {name: array[rows] for name, array in self.inputs.items()}
         return Examples(inputs, self.labels[rows], {name: column[rows] for name, column in self.columns.items()})
 
-    def slices(self, by: str, where: str) -> dict[str, np.ndarray]:
+    def slices(self, by: str) -> dict[str, np.ndarray]:
         """Return the rows of each slice: examples of one ``label``, or with one value in the column ``by``."""
         if by != LABEL and by not in self.columns:
             known = ", ".join([LABEL, *self.columns])
             hint = "have the loader return columns: (inputs, labels, {NAME: values})"
-            raise DeploycheckError(f"there is no column {by!r} to slice by; there are: {known}", where=where, hint=hint)
+            raise DeploycheckError(f"there is no column {by!r} to slice by; there are: {known}", hint=hint)
         column = self.labels if by == LABEL else self.columns[by]
         values = np.unique(column)
         if len(values) > MOST_SLICES:
             what = f"{by} has {len(values)} different values, {MOST_SLICES} slices are the most"
-            raise DeploycheckError(what, where=where, hint="have the loader group them")
+            raise DeploycheckError(what, hint="have the loader group them")
         return {str(value): np.flatnonzero(column == value) for value in values}
 
 
-def as_examples(loaded: Any, names: tuple[str, ...], target: str, where: str) -> Examples:
-    """Check what a loader returned against the input names the model declares.
+def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
+    """Check what a loader returned against the input names the model declares, and the task's labels.
 
     That is ``(inputs, labels)``, or with columns to slice by ``(inputs, labels, columns)``.
-    ``inputs`` is one array where the model has one input, or a mapping from name to array. ``target`` says what
-    the labels are: class numbers (``class``), or any (``number``), which become float32.
+    ``inputs`` is one array where the model has one input, or a mapping from name to array.
     """
     match loaded:
         case (inputs, labels):
@@ -64,61 +64,35 @@ def as_examples(loaded: Any, names: tuple[str, ...], target: str, where: str) ->
             pass
         case _:
             raise DeploycheckError(
-                f"the loader returned {type(loaded).__name__}, expected (inputs, labels) or (inputs, labels, columns)",
-                where=where,
+                f"the loader returned {type(loaded).__name__}, expected (inputs, labels) or (inputs, labels, columns)"
             )
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
             raise DeploycheckError(
                 f"the loader returned one array of inputs, the model has {len(names)}: {', '.join(names)}",
-                where=where,
                 hint="return a mapping from input name to array",
             )
         inputs = {names[0]: inputs}
     if set(inputs) != set(names):
-        raise DeploycheckError(
-            f"the loader gives the inputs {sorted(inputs)}, the model declares {sorted(names)}", where=where
-        )
+        raise DeploycheckError(f"the loader gives the inputs {sorted(inputs)}, the model declares {sorted(names)}")
     arrays = {name: np.asarray(inputs[name]) for name in names}
-    labels = (_numbers if target == "number" else _classes)(np.asarray(labels), where)
-    texts = {name: _column(name, np.asarray(column), where) for name, column in columns.items()}
+    labels = task.labels(np.asarray(labels))
+    texts = {name: _column(name, np.asarray(column)) for name, column in columns.items()}
     counts = {name: len(array) for name, array in {**arrays, **texts}.items()} | {"labels": len(labels)}
     if len(set(counts.values())) != 1:
-        raise DeploycheckError(f"the loader gives arrays of different lengths: {counts}", where=where)
+        raise DeploycheckError(f"the loader gives arrays of different lengths: {counts}")
     if not len(labels):
-        raise DeploycheckError("the loader gives no examples", where=where)
+        raise DeploycheckError("the loader gives no examples")
     return Examples(arrays, labels, texts)
 
 
-def _column(name: str, column: np.ndarray, where: str) -> np.ndarray:
+def _column(name: str, column: np.ndarray) -> np.ndarray:
     if name == LABEL:
         what = f"a column can't be called {LABEL!r}: to slice by that is to slice by the labels"
-        raise DeploycheckError(what, where=where, hint="name it otherwise")
+        raise DeploycheckError(what, hint="name it otherwise")
     if column.ndim != 1:
-        raise DeploycheckError(f"the column {name!r} has the shape {column.shape}, expected [n]", where=where)
+        raise DeploycheckError(f"the column {name!r} has the shape {column.shape}, expected [n]")
     return column.astype(str)
-
-
-def _classes(labels: np.ndarray, where: str) -> np.ndarray:
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DeploycheckError(
-            f"labels are {labels.dtype} of shape {labels.shape}, expected class numbers of shape [n]",
-            where=where,
-            hint="number the classes from 0, as integers; for labels that are no classes, train: {loss: squared_error}",
-        )
-    if len(labels) and labels.min() < 0:
-        raise DeploycheckError(f"labels hold {labels.min()}, expected class numbers from 0", where=where)
-    return labels
-
-
-def _numbers(labels: np.ndarray, where: str) -> np.ndarray:
-    if labels.ndim != 1 or not (np.issubdtype(labels.dtype, np.floating) or np.issubdtype(labels.dtype, np.integer)):
-        what = f"labels are {labels.dtype} of shape {labels.shape}, expected numbers of shape [n]"
-        raise DeploycheckError(what, where=where)
-    if not np.isfinite(labels).all():
-        count = int((~np.isfinite(labels)).sum())
-        raise DeploycheckError(f"{count} of {len(labels)} labels are not finite", where=where, hint="leave them out")
-    return labels.astype(np.float32)
 
 
 def split(examples: Examples, fractions: Mapping[str, float], *, seed: int, stratify: bool) -> dict[str, Examples]:

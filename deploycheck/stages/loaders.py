@@ -1,20 +1,32 @@
 """The built-in data loaders: each gives ``(inputs, labels, columns)`` from a file.
 
-``columns`` names those that are no inputs, by which the examples can be sliced.
+``columns`` names those that are not inputs, by which the examples can be sliced.
 """
 
 from __future__ import annotations
 
 import csv as csv_reader
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deploycheck.errors import DeploycheckError
+from deploycheck.lazy import np
 
-Columns = dict[str, np.ndarray]
+Columns = dict[str, "np.ndarray"]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A data loader: its name in a spec, and a function that gives ``(inputs, labels)`` or those and columns.
+
+    ``inputs`` is one array ``[n, ...]`` or a dict of them by input name, ``labels`` is ``[n]``, ``columns`` a dict
+    of ``[n]`` by which examples can be sliced.
+    """
+
+    name: str
+    load: Callable[..., Any]
 
 
 def npz(path: Path, *, labels: str = "labels", columns: Sequence[str] = ()) -> tuple[Any, np.ndarray, Columns]:
@@ -109,3 +121,6 @@ def _tabular(columns: dict[str, np.ndarray], labels: str, name: str, path: Path)
     floats = {column: np.asarray(values, dtype=np.float32) for column, values in features.items()}
     inputs = {name: np.stack(list(floats.values()), axis=1)} if name else floats
     return inputs, targets.astype(np.int64 if whole else np.float64)
+
+
+NPZ, CSV, PARQUET = Loader("npz", npz), Loader("csv", csv), Loader("parquet", parquet)

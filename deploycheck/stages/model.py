@@ -1,15 +1,15 @@
-"""Models in one canonical form: named weights and a pure function of them.
+"""Models in one canonical form: named weights and pure functions of them.
 
 Whatever a spec's ``model.build`` returns (a ``flax.nnx`` module, a ``flax.linen`` module, or a pair of a pytree
-of params and a pure ``apply(params, inputs)``), everything after this module sees only ``Model`` while it
-trains and ``Network`` from then on.
+of params and a pure ``apply(params, inputs)``), everything after this module sees only ``Model`` while it can be
+trained, and ``Network`` once it is exported.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,61 +18,59 @@ import numpy as np
 from flax import linen, nnx
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.stages.network import Inputs, Network, Outputs, Weights
 
 PyTree = Any
-Inputs = Mapping[str, Any]
-"""Input name to array, the batch as first axis."""
-Weights = dict[str, jax.Array]
-"""Weight name (its path in the model, ``params/conv/kernel``) to array."""
 
 _MODE_ARGUMENTS = {"train": True, "training": True, "is_training": True, "deterministic": False}
 """How linen modules spell the training mode, and what it is while training."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
-    """A trainable model.
+    """A model that can be trained.
 
-    ``apply(params, state, inputs)`` gives logits ``[batch, ...]`` in inference mode;
-    ``train(params, state, inputs, key)`` gives logits and the new state in training mode. ``state`` is what is
-    not trained but kept: running statistics of normalisation layers.
+    ``apply(params, state, inputs)`` gives the outputs by name, each ``[batch, ...]``, in inference mode;
+    ``train(params, state, inputs, key)`` gives the outputs and the new state in training mode. ``state`` is what is
+    kept but not trained: running statistics of normalisation layers. ``inputs`` are the shapes and dtypes of one
+    batch of two examples, as preprocessing leaves them.
+
+    A ``Model`` whose params and state hold ``jax.ShapeDtypeStruct`` instead of arrays is a *form*: it says which
+    weights there are, and has the functions that go with them.
     """
 
     params: PyTree
     state: PyTree
-    apply: Callable[[PyTree, PyTree, Inputs], jax.Array]
-    train: Callable[[PyTree, PyTree, Inputs, jax.Array], tuple[jax.Array, PyTree]]
+    apply: Callable[[PyTree, PyTree, Inputs], Outputs]
+    train: Callable[[PyTree, PyTree, Inputs, jax.Array], tuple[Outputs, PyTree]]
+    inputs: Inputs
 
+    @property
+    def form(self) -> Model:
+        """The model without its arrays."""
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (self.params, self.state))
+        return replace(self, params=shapes[0], state=shapes[1])
 
-@dataclass(frozen=True)
-class Network:
-    """A model to deploy: ``apply(weights, inputs)`` gives logits ``[batch, ...]`` from raw inputs."""
+    @property
+    def weights(self) -> Weights:
+        """Params and state, flat: ``params/conv/kernel``."""
+        return flatten({"params": self.params, "state": self.state})[0]
 
-    weights: Weights
-    apply: Callable[[Weights, Inputs], jax.Array]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A compression method.
-
-    ``compress(network, options, example, where)`` returns the smaller network; ``rewrite(apply, options)`` returns
-    the function that goes with its weights, to have the network again from weights that were stored.
-    """
-
-    compress: Callable[[Network, Mapping[str, Any], Inputs, str], Network]
-    rewrite: Callable[
-        [Callable[[Weights, Inputs], jax.Array], Mapping[str, Any]], Callable[[Weights, Inputs], jax.Array]
-    ]
+    def with_weights(self, weights: Mapping[str, Any]) -> Model:
+        """Return the model with these weights, as ``weights`` names them, in place of its own."""
+        _, restore = flatten({"params": self.params, "state": self.state})
+        tree = restore(weights)
+        return replace(self, params=tree["params"], state=tree["state"])
 
 
 def build_model(
-    build: Callable[..., Any], options: Mapping[str, Any], example: Inputs, seed: int, *, where: str
+    build: Callable[..., Any], options: Mapping[str, Any], inputs: Inputs, seed: int, outputs: tuple[str, ...]
 ) -> Model:
     """Call ``build(**options)`` and return what it gives in canonical form.
 
     ``build`` is handed the seed if it has a parameter ``rngs`` (as ``nnx.Rngs``), ``key`` (as a JAX key) or
-    ``seed`` (as an int). ``example`` holds one batch of inputs, for models that find their shapes from it.
+    ``seed`` (as an int). ``inputs`` are shapes and dtypes of one batch, for models that find their shapes from it.
+    ``outputs`` are the names of what a model for this task gives; a model that gives one array gives the first.
     """
     given: dict[str, Callable[[], Any]] = {
         "rngs": lambda: nnx.Rngs(seed),
@@ -85,17 +83,41 @@ def build_model(
     built = build(**options, **seeded)
     match built:
         case nnx.Module():
-            return _from_nnx(built)
+            params, state, apply, train = _from_nnx(built)
         case linen.Module():
-            return _from_linen(built, example, seed)
-        case (params, apply) if callable(apply):
-            return _from_function(params, apply)
+            params, state, apply, train = _from_linen(built, inputs, seed)
+        case (tree, function) if callable(function):
+            params, state, apply, train = _from_function(tree, function)
         case _:
             raise DeploycheckError(
-                f"it returned {type(built).__name__}, which is no model",
-                where=where,
+                f"it returned {type(built).__name__}, which is not a model",
                 hint="return a flax.nnx module, a flax.linen module, or a pair (params, apply)",
             )
+
+    def named_apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
+        return _named(apply(params, state, inputs), outputs)
+
+    def named_train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Outputs, PyTree]:
+        answer, state = train(params, state, inputs, key)
+        return _named(answer, outputs), state
+
+    return Model(params=params, state=state, apply=named_apply, train=named_train, inputs=inputs)
+
+
+def _named(answer: Any, outputs: tuple[str, ...]) -> Outputs:
+    """Return what a model gives by name; a structure that isn't a mapping is refused."""
+    if isinstance(answer, Mapping):
+        return dict(answer)
+    if jax.tree_util.all_leaves([answer]):
+        return {outputs[0]: answer}
+    raise DeploycheckError(
+        f"the model gives a {type(answer).__name__}, expected one array or a dict of arrays",
+        hint=f"return the {outputs[0]} alone",
+    )
+
+
+_Parts = tuple[PyTree, PyTree, Callable[..., Any], Callable[..., Any]]
+"""Params, state, and the functions for inference and training, whose answers have no names yet."""
 
 
 def _call(function: Callable[..., Any], inputs: Inputs, **mode: Any) -> Any:
@@ -105,22 +127,21 @@ def _call(function: Callable[..., Any], inputs: Inputs, **mode: Any) -> Any:
     return function(**inputs, **mode)
 
 
-def _from_nnx(module: nnx.Module) -> Model:
+def _from_nnx(module: nnx.Module) -> _Parts:
     module.train()
     training_graph, params, rngs, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
     module.eval()
     graph = nnx.split(module, nnx.Param, nnx.RngState, ...)[0]
 
-    def apply(params: PyTree, state: PyTree, inputs: Inputs) -> jax.Array:
-        logits: jax.Array = _call(nnx.merge(graph, params, rngs, state), inputs)
-        return logits
+    def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Any:
+        return _call(nnx.merge(graph, params, rngs, state), inputs)
 
-    def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[jax.Array, PyTree]:
+    def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Any, PyTree]:
         module = nnx.merge(training_graph, params, _reseeded(rngs, key), state)
-        logits = _call(module, inputs)
-        return logits, nnx.to_pure_dict(nnx.split(module, nnx.Param, nnx.RngState, ...)[3])
+        answer = _call(module, inputs)
+        return answer, nnx.to_pure_dict(nnx.split(module, nnx.Param, nnx.RngState, ...)[3])
 
-    return Model(nnx.to_pure_dict(params), nnx.to_pure_dict(state), apply, train)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(state), apply, train
 
 
 def _reseeded(rngs: PyTree, key: jax.Array) -> PyTree:
@@ -133,58 +154,55 @@ def _reseeded(rngs: PyTree, key: jax.Array) -> PyTree:
     return jax.tree.unflatten(structure, fresh)
 
 
-def _from_linen(module: linen.Module, example: Inputs, seed: int) -> Model:
+def _from_linen(module: linen.Module, inputs: Inputs, seed: int) -> _Parts:
     accepted = inspect.signature(type(module).__call__).parameters
     training = {name: value for name, value in _MODE_ARGUMENTS.items() if name in accepted}
     inference = {name: not value for name, value in training.items()}
     params_key, dropout_key = jax.random.split(jax.random.key(seed))
     streams = {"params": params_key, "dropout": dropout_key}
+    example = {name: jnp.zeros(part.shape, part.dtype) for name, part in inputs.items()}
     variables = dict(_call(lambda *a, **k: module.init(streams, *a, **k), example, **inference))
     params = variables.pop("params", {})
 
-    def apply(params: PyTree, state: PyTree, inputs: Inputs) -> jax.Array:
-        logits: jax.Array = _call(
-            lambda *a, **k: module.apply({"params": params, **state}, *a, **k), inputs, **inference
-        )
-        return logits
+    def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Any:
+        return _call(lambda *a, **k: module.apply({"params": params, **state}, *a, **k), inputs, **inference)
 
-    def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[jax.Array, PyTree]:
+    def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Any, PyTree]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return module.apply(
                 {"params": params, **state}, *args, **kwargs, rngs={"dropout": key}, mutable=list(state)
             )
 
-        logits, updated = _call(forward, inputs, **training)
-        return logits, dict(updated)
+        answer, updated = _call(forward, inputs, **training)
+        return answer, dict(updated)
 
-    return Model(params, variables, apply, train)
+    return params, variables, apply, train
 
 
-def _from_function(params: PyTree, function: Callable[[PyTree, Any], jax.Array]) -> Model:
-    def apply(params: PyTree, state: PyTree, inputs: Inputs) -> jax.Array:
+def _from_function(params: PyTree, function: Callable[..., Any]) -> _Parts:
+    def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Any:
         del state
-        logits: jax.Array = _call(lambda *a, **k: function(params, *a, **k), inputs)
-        return logits
+        return _call(lambda *a, **k: function(params, *a, **k), inputs)
 
-    def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[jax.Array, PyTree]:
+    def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Any, PyTree]:
         del key
         return apply(params, state, inputs), state
 
-    return Model(jax.tree.map(jnp.asarray, params), {}, apply, train)
+    return jax.tree.map(jnp.asarray, params), {}, apply, train
 
 
-def to_network(model: Model, preprocess: Callable[[Weights, Inputs], Inputs], fitted: Weights) -> Network:
+def to_network(model: Model, preprocess: Callable[[Weights, Inputs], Inputs], fitted: Mapping[str, Any]) -> Network:
     """Return the model with the preprocessing it was trained behind, as one function of raw inputs.
 
     What is served then can't be fed differently from what was trained.
     """
     weights, restore = flatten({"params": model.params, "state": model.state})
 
-    def apply(weights: Weights, inputs: Inputs) -> jax.Array:
+    def apply(weights: Weights, inputs: Inputs) -> Outputs:
         tree = restore(weights)
         return model.apply(tree["params"], tree["state"], preprocess(weights, inputs))
 
-    return Network({**weights, **fitted}, apply)
+    return Network({**weights, **{name: jnp.asarray(array) for name, array in fitted.items()}}, apply)
 
 
 def flatten(tree: PyTree) -> tuple[Weights, Callable[[Mapping[str, Any]], PyTree]]:
@@ -195,26 +213,26 @@ def flatten(tree: PyTree) -> tuple[Weights, Callable[[Mapping[str, Any]], PyTree
     def restore(leaves: Mapping[str, Any]) -> PyTree:
         return jax.tree.unflatten(structure, [leaves[name] for name in names])
 
-    return dict(zip(names, (jnp.asarray(leaf) for _, leaf in paths), strict=True)), restore
+    return dict(zip(names, (leaf for _, leaf in paths), strict=True)), restore
 
 
 def predictor(
-    apply: Callable[[PyTree, Inputs], jax.Array], batch: int
-) -> Callable[[PyTree, Mapping[str, np.ndarray]], np.ndarray]:
-    """Return a function ``(weights, inputs) -> logits`` over any number of examples, compiled once.
+    apply: Callable[[PyTree, Inputs], Outputs], batch: int
+) -> Callable[[PyTree, Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Return a function ``(weights, inputs) -> outputs by name`` over any number of examples, compiled once.
 
     Examples go through ``batch`` at a time; the last batch is padded with copies of the first and cut again.
     """
     run = jax.jit(lambda weights, stacked: jax.lax.map(lambda inputs: apply(weights, inputs), stacked))
 
-    def predict(weights: PyTree, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def predict(weights: PyTree, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         count = len(next(iter(inputs.values())))
         batches = max(1, -(-count // batch))
         stacked = {}
         for name, array in inputs.items():
             padding = np.repeat(array[:1], batches * batch - count, axis=0)
             stacked[name] = np.concatenate([array, padding]).reshape((batches, batch, *array.shape[1:]))
-        logits = np.asarray(run(weights, stacked))
-        return logits.reshape((batches * batch, *logits.shape[2:]))[:count]
+        outputs = {name: np.asarray(array) for name, array in run(weights, stacked).items()}
+        return {name: array.reshape((batches * batch, *array.shape[2:]))[:count] for name, array in outputs.items()}
 
     return predict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,14 +12,26 @@ REPORT = "training.json"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to: mean losses (nats, or squared errors) and the validation accuracy (0..1) after it.
+    """One epoch: the mean loss on the training split, and loss and scores on the validation split after it.
 
-    Where the model answers with numbers there is no accuracy.
+    ``scores`` are the task's (``accuracy``, 0..1), by name; higher is better. Some tasks have none.
     """
 
     loss: float
     validation_loss: float
-    validation_accuracy: float | None
+    scores: Mapping[str, float]
+
+    @property
+    def merit(self) -> tuple[float, ...]:
+        """What epochs of one task are ranked by: their scores, in the task's order, then the lower loss."""
+        return (*self.scores.values(), -self.validation_loss)
+
+    @property
+    def validation(self) -> str:
+        """What was reached on the validation split, in words."""
+        if not self.scores:
+            return f"a loss of {self.validation_loss:.4g}"
+        return ", ".join(f"{name} {value:.1%}" for name, value in self.scores.items())
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class SeedReport:
     kept: int
 
     @property
-    def validation(self) -> Epoch:
+    def kept_epoch(self) -> Epoch:
         """The epoch whose weights were kept."""
         return self.epochs[self.kept]
 
@@ -49,23 +62,17 @@ class TrainingReport:
 
     @property
     def spread(self) -> str:
-        """How far the seeds lie apart on validation, in words."""
+        """What the seeds reached on validation, from the worst to the best, in words."""
         if len(self.seeds) == 1:
             return f"seed {self.deployed_seed}"
-        reached = [report.validation for report in self.seeds]
-        accuracies = [epoch.validation_accuracy for epoch in reached if epoch.validation_accuracy is not None]
-        losses = [epoch.validation_loss for epoch in reached]
-        lowest, highest = (
-            (f"{min(accuracies):.1%}", f"{max(accuracies):.1%}")
-            if accuracies
-            else (f"a loss of {min(losses):.4g}", f"{max(losses):.4g}")
-        )
-        return f"seed {self.deployed_seed} of {len(reached)}, which reach {lowest} to {highest} on validation"
+        reached = sorted((report.kept_epoch for report in self.seeds), key=lambda epoch: epoch.merit)
+        worst, best = reached[0].validation, reached[-1].validation
+        return f"seed {self.deployed_seed} of {len(reached)}, from {worst} to {best} on validation"
 
 
 def write(report: TrainingReport, folder: Path) -> None:
     """Write the report into ``folder``."""
-    (folder / REPORT).write_text(json.dumps(asdict(report), indent=1, sort_keys=True) + "\n")
+    (folder / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n")
 
 
 def read(folder: Path) -> TrainingReport:

@@ -1,0 +1,23 @@
+"""A measurement relative to another model's: ``of baseline``, ``x trained``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from deploycheck.verdict import Measurement, WorstOf, ratio_of, value_of
+
+
+def relative(first: Measurement, second: Measurement, against: str) -> Measurement:
+    """Return the ratio of two measurements of one metric; ``against`` names the model of the second.
+
+    A ratio to zero or to a negative value is undefined: such a measurement is invalid. What makes single latencies
+    doubtful (a client behind its schedule) is the same for both, so that their ratio isn't doubtful.
+    """
+    parts = second.sample.slices.values() if isinstance(second.sample, WorstOf) else (second.sample,)
+    value = min(map(value_of, parts), default=math.nan)
+    bad = ""
+    if value <= 0:
+        bad = f"{against} has {value:.4g}: a ratio to zero or to a negative value is undefined"
+    invalid = next(filter(None, (first.invalid, second.invalid, bad)), "")
+    return replace(first, sample=ratio_of(first.sample, second.sample), doubt="", invalid=invalid)

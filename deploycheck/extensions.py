@@ -1,0 +1,188 @@
+"""What is installed: everything that a spec, or a command, can name.
+
+One hook, ``pytest_deploycheck_extensions``, returns objects of the kinds below; the built-in ones are returned by
+the same hook, in ``deploycheck/builtin.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploycheck.checks import MetricFunction
+from deploycheck.errors import DeploycheckError
+from deploycheck.evidence.report import Report
+from deploycheck.language import Vocabulary
+from deploycheck.language.errors import did_you_mean
+from deploycheck.registry.scheme import RegistryScheme
+from deploycheck.serving.runtimes import Runtime
+from deploycheck.serving.scenarios import Scenario
+from deploycheck.stages.loaders import Loader
+from deploycheck.stages.methods import Method
+from deploycheck.stages.preprocess import Preprocessing
+from deploycheck.stages.tasks import Task
+
+Extension = MetricFunction | Loader | Preprocessing | Method | Runtime | Task | Scenario | RegistryScheme | Report
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of extension: what it is called in messages, its type, and how one of them is named."""
+
+    word: str
+    type: type[Any]
+    name: Callable[[Any], str]
+
+
+KINDS: Mapping[str, Kind] = {
+    "metrics": Kind("metric", MetricFunction, lambda metric: metric.word.name),
+    "loaders": Kind("loader", Loader, lambda loader: loader.name),
+    "preprocessing": Kind("preprocessing step", Preprocessing, lambda step: step.name),
+    "methods": Kind("compression method", Method, lambda method: method.name),
+    "runtimes": Kind("runtime", Runtime, lambda runtime: runtime.name),
+    "tasks": Kind("task", Task, lambda task: task.word.name),
+    "scenarios": Kind("scenario", Scenario, lambda scenario: scenario.name),
+    "registries": Kind("registry", RegistryScheme, lambda registry: registry.scheme),
+    "reports": Kind("report", Report, lambda report: report.suffix),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that a step uses by the name that the spec gives it: ``kind`` is a key of ``KINDS``.
+
+    ``name`` is an installed name, or the import path of the user's own (``package.module:name``).
+    """
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extensions:
+    """Names to what they stand for.
+
+    ``files`` declare what isn't built in; ``origins`` says which file an installed name is from, for those.
+    ``root`` is the project, where import paths are looked up first.
+    """
+
+    root: Path
+    metrics: Mapping[str, MetricFunction]
+    loaders: Mapping[str, Loader]
+    preprocessing: Mapping[str, Preprocessing]
+    methods: Mapping[str, Method]
+    runtimes: Mapping[str, Runtime]
+    tasks: Mapping[str, Task]
+    scenarios: Mapping[str, Scenario]
+    registries: Mapping[str, RegistryScheme]
+    reports: Mapping[str, Report]
+    files: tuple[Path, ...]
+    origins: Mapping[Source, Path]
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The names as the language needs them."""
+        return Vocabulary(
+            metrics={name: metric.word for name, metric in self.metrics.items()},
+            loaders=frozenset(self.loaders),
+            preprocessing=frozenset(self.preprocessing),
+            methods={name: method.options for name, method in self.methods.items()},
+            runtimes=frozenset(self.runtimes),
+            registries=frozenset(self.registries),
+            tasks={name: task.word for name, task in self.tasks.items()},
+            scenarios={name: scenario.fields for name, scenario in self.scenarios.items()},
+        )
+
+    def loader(self, name: str) -> Callable[..., Any]:
+        """Return the function of a loader: an installed one, or one by import path."""
+        if name in self.loaders:
+            return self.loaders[name].load
+        found = self.load_object(name)
+        function: Callable[..., Any] = found.load if isinstance(found, Loader) else found
+        return function
+
+    def preprocessing_step(self, name: str) -> Preprocessing:
+        """Return a preprocessing step: an installed one, or one by import path."""
+        step = self.preprocessing.get(name) or self.load_object(name)
+        if not isinstance(step, Preprocessing):
+            raise _unexpected(name, step, "a deploycheck.stages.preprocess.Preprocessing")
+        return step
+
+    def method(self, name: str) -> Method:
+        """Return a compression method: an installed one, or one by import path."""
+        method = self.methods.get(name) or self.load_object(name)
+        if not isinstance(method, Method):
+            raise _unexpected(name, method, "a compression method (deploycheck.stages.methods.Method)")
+        return method
+
+    def load_object(self, path: str) -> Any:
+        """Import ``package.module:name``, with the project on the import path, and return what it names."""
+        return load_object(path, self.root)
+
+    def installed(self, source: Source) -> Any | None:
+        """Return the installed object that a source means, or None where it is an import path."""
+        return getattr(self, source.kind).get(source.name)
+
+
+def _unexpected(name: str, found: Any, expected: str) -> DeploycheckError:
+    return DeploycheckError(f"{name} is {type(found).__name__}, expected {expected}")
+
+
+def load_object(path: str, root: Path) -> Any:
+    """Import ``package.module:name``, with ``root`` on the import path, and return what it names.
+
+    Raises ``DeploycheckError`` for whatever importing it raises.
+    """
+    module_name, _, name = path.partition(":")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise DeploycheckError(
+            f"can't import {path}: {type(error).__name__}: {error}",
+            hint=f"python -c 'import {module_name}' shows the whole traceback",
+        ) from error
+    return found
+
+
+def collect(declared: Iterable[tuple[Path | None, Iterable[Any]]], root: Path) -> Extensions:
+    """Return the extensions that were declared, each list with the file it is from (None for the built-in ones).
+
+    Raises ``DeploycheckError`` where two have one name, and for an object that is of no kind.
+    """
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    origins: dict[Source, Path] = {}
+    files: dict[Path, None] = {}
+    for file, objects in declared:
+        for each in objects:
+            source = _named(each, file)
+            known = found[source.kind].setdefault(source.name, each)
+            if known is not each:
+                what = f"two plugins define the {KINDS[source.kind].word} {source.name!r}"
+                raise DeploycheckError(what, where=str(file or ""), hint="rename or remove one")
+            if file is not None:
+                origins[source] = file
+                files[file] = None
+    return Extensions(root=root, files=tuple(files), origins=origins, **found)
+
+
+def _named(each: Any, file: Path | None) -> Source:
+    for name, kind in KINDS.items():
+        if isinstance(each, kind.type):
+            return Source(name, kind.name(each))
+    words = ", ".join(kind.word for kind in KINDS.values())
+    what = f"pytest_deploycheck_extensions returned {each!r}, which is none of: {words}"
+    raise DeploycheckError(what, where=str(file or ""), hint="see docs/extending.md for one example of each")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> DeploycheckError:
+    """Return the error for a name that isn't installed."""
+    return DeploycheckError(f"unknown {KINDS[kind].word} {name!r}", hint=did_you_mean(name, known))

@@ -1,0 +1,43 @@
+"""What pytest has loaded that adds to what specs can name: installed plugins and ``conftest.py`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from deploycheck import builtin
+from deploycheck.errors import DeploycheckError
+from deploycheck.extensions import Extensions, collect
+
+ENTRY_POINTS = "deploycheck"
+"""The group of entry points that are loaded for their extensions alone, where the gate is on."""
+
+
+def load_entry_points(config: pytest.Config) -> None:
+    """Load the plugins that are installed for this project's sake alone."""
+    config.pluginmanager.load_setuptools_entrypoints(ENTRY_POINTS)
+
+
+def extensions_of(config: pytest.Config) -> Extensions:
+    """Return the extensions that are built in and those of every plugin that pytest has loaded."""
+    return collect(_declared(config), config.rootpath)
+
+
+def _declared(config: pytest.Config) -> Iterator[tuple[Path | None, Sequence[Any]]]:
+    for implementation in config.hook.pytest_deploycheck_extensions.get_hookimpls():
+        plugin = implementation.plugin
+        objects: Sequence[Any] = implementation.function()
+        yield (None if plugin is builtin else _file_of(plugin)), objects
+
+
+def _file_of(plugin: object) -> Path:
+    """Return the file that declares a plugin's extensions: other processes load them from it."""
+    file = getattr(plugin, "__file__", None)
+    if not isinstance(plugin, ModuleType) or file is None:
+        what = f"the plugin {plugin!r} adds extensions, and isn't a module"
+        raise DeploycheckError(what, hint="declare them in a module or a conftest.py, which other processes can load")
+    return Path(file)

@@ -1,0 +1,146 @@
+"""Digests of files, remembered by what the file system says of them.
+
+A file whose size, times and inode are unchanged is not read again, so that checking what a step used takes
+milliseconds however large its data are. ``ctime`` is among them: a program that sets a file's ``mtime`` back can't
+set that. A file that changed less than two seconds before it was digested is always read again, because file systems
+keep coarser times than that.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ABSENT = "absent"
+"""The digest of a file that isn't there."""
+SETTLED_NS = 2_000_000_000
+
+Import = tuple[int, str, tuple[str, ...]]
+"""An import statement: how many packages up it starts, the module, and the names taken from it."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A Python source: a digest of its syntax tree, and what it imports, at its top or inside its functions."""
+
+    digest: str
+    imports: tuple[Import, ...]
+
+
+class Digests:
+    """Digests of files and folders. What it knows is kept in ``memo``, and found again by later runs."""
+
+    def __init__(self, memo: Path) -> None:
+        self.memo = memo
+        self._known: dict[str, dict[str, Any]] = _load(memo)
+        self._changed = False
+
+    def file(self, path: Path) -> str:
+        """Return the sha256 of a file's bytes, or ``ABSENT``; a Python source counts by its syntax tree."""
+        if path.suffix == ".py":
+            code = self.code(path)
+            return code.digest if code else ABSENT
+        found = self._entry(path, "sha256", lambda content: hashlib.sha256(content).hexdigest())
+        return ABSENT if found is None else str(found)
+
+    def code(self, path: Path) -> Code | None:
+        """Return a Python source's digest and imports, or None where there is no such file.
+
+        Comments and layout change nothing. A file that can't be parsed counts by its bytes.
+        """
+        found = self._entry(path, "code", _read_code)
+        if found is None:
+            return None
+        return Code(found["digest"], tuple((level, name, tuple(names)) for level, name, names in found["imports"]))
+
+    def listing(self, folder: Path) -> str:
+        """Return a digest of the names in a folder, or ``ABSENT``."""
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            return ABSENT
+        return hashlib.sha256("\0".join(names).encode()).hexdigest()
+
+    def tree(self, path: Path) -> str:
+        """Return the digest of a file, or of the names and contents of all files in a folder."""
+        if not path.is_dir():
+            return self.file(path)
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = (f"{self.file(file)} {file.relative_to(path).as_posix()}" for file in files)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def save(self) -> None:
+        """Keep what is known for later runs; where several processes do so at once, the last one's is kept."""
+        if not self._changed:
+            return
+        self.memo.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.memo.with_name(f".{self.memo.name}.{os.getpid()}")
+        partial.write_text(json.dumps(self._known))
+        partial.replace(self.memo)
+        self._changed = False
+
+    def _entry(self, path: Path, kind: str, read: Any) -> Any:
+        """Return what ``read`` makes of a file's content, from memory if the file is unchanged; None if it's absent."""
+        try:
+            facts = path.stat()
+            state = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+            known = self._known.get(str(path))
+            if known and known["state"] == state and kind in known and known["settled"]:
+                return known[kind]
+            now = time.time_ns()
+            content = path.read_bytes()
+        except OSError:
+            return None
+        entry = known if known and known["state"] == state and known["settled"] else {"state": state}
+        entry |= {kind: read(content), "settled": max(facts.st_mtime_ns, facts.st_ctime_ns) < now - SETTLED_NS}
+        self._known[str(path)] = entry
+        self._changed = True
+        return entry[kind]
+
+
+def _load(memo: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = json.loads(memo.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_code(content: bytes) -> dict[str, Any]:
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {"digest": hashlib.sha256(content).hexdigest(), "imports": []}
+    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return {"digest": digest, "imports": list(_imports(tree))}
+
+
+def _imports(node: ast.AST) -> Iterator[Import]:
+    """Yield what a source imports when it runs; what only type checkers import doesn't count."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.Import(names=names):
+                yield from ((0, alias.name, ()) for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                yield level, module or "", tuple(alias.name for alias in names)
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=orelse):
+                yield from (found for statement in orelse for found in _imports(ast.Module([statement], [])))
+            case _:
+                yield from _imports(child)
+
+
+def strings_of(path: Path) -> frozenset[str]:
+    """Return the text constants of a Python source that could name a file; none where it can't be parsed."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return frozenset()
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return frozenset(text for text in constants if isinstance(text, str) and 0 < len(text) < 256 and text.isprintable())

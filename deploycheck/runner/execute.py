@@ -1,0 +1,273 @@
+"""Executing: each step of a plan done once, or found done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deploycheck.errors import DeploycheckError, located
+from deploycheck.extensions import Extensions
+from deploycheck.plan import Plan, checks_of
+from deploycheck.ref import Ref
+from deploycheck.runner.digests import Digests
+from deploycheck.runner.keys import Content, key_content, why_different
+from deploycheck.runner.machine import Machine
+from deploycheck.runner.platform import find_platform
+from deploycheck.runner.process import CodeFailed, Worker, WorkerSpent
+from deploycheck.runner.recording import find_changed
+from deploycheck.runner.tasks import AlreadyFailed, Task, lasts
+from deploycheck.steps import STEP_KINDS
+from deploycheck.steps.baseline import BaselineStep
+from deploycheck.steps.kind import Making, NoBaseline
+from deploycheck.store import Artifact, Building, Store, fingerprint
+
+RUNS_KEPT = 5
+EXPIRED = "what was exported can't be loaded for much longer"
+
+
+class StepFailed(DeploycheckError):
+    """A step could not be done; the first check that needed it carries this.
+
+    ``trace`` is the traceback from where the user's code began, if that is what raised.
+    """
+
+    def __init__(self, what: str, *, where: str, hint: str = "", trace: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.trace = trace
+
+
+class NotReached(DeploycheckError):
+    """A check could not be looked at: ``step`` failed, which another check reports."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(f"not reached: {step} failed")
+        self.step = step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A step that is done: its artifact, whether it was found done, what it took, and why it was done again."""
+
+    artifact: Artifact
+    reused: bool
+    seconds: float
+    because: str = ""
+
+
+class Runner:
+    """Does steps, in one process of a run; several processes of a run share its store and its folder.
+
+    ``run`` is the run's id; ``progress`` is given lines to show. Close it at the end: it has processes of its own.
+    """
+
+    def __init__(self, cache: Path, run: str, extensions: Extensions, progress: Callable[[str], None]) -> None:
+        self.extensions = extensions
+        self.root = extensions.root
+        self.cache = cache
+        self.progress = progress
+        self.store = Store(cache / "store")
+        self.folder = cache / "runs" / run
+        self.of_this_run = Store(self.folder)
+        self.machine = Machine(self.folder, progress)
+        self.digests = Digests(cache / "digests.json")
+        self._done: dict[tuple[str, Ref], Done] = {}
+        self._failed: dict[tuple[str, Ref], str] = {}
+        self._worker: tuple[Path, Worker] | None = None
+
+    def step(self, plan: Plan, ref: Ref) -> Done:
+        """Return a step done: found in the store, or made now with all that it needs.
+
+        Raises ``StepFailed`` the first time it fails in this run, ``NotReached`` from then on and where another
+        step failed before it; ``NoBaseline`` where it needs a baseline and there is none.
+        """
+        known = (plan.id, ref)
+        if known in self._failed:
+            raise NotReached(self._failed[known])
+        if known not in self._done:
+            try:
+                with located(f"{plan.id}: {ref}"):
+                    self._done[known] = self._do(plan, ref)
+            except NoBaseline:
+                raise
+            except NotReached as error:
+                self._failed[known] = error.step
+                raise
+            except AlreadyFailed as error:
+                self._failed[known] = str(error)
+                raise NotReached(str(error)) from None
+            except DeploycheckError as error:
+                self._failed[known] = str(ref)
+                trace = error.trace if isinstance(error, CodeFailed) else ""
+                raise StepFailed(error.what, where=error.where, hint=error.hint, trace=trace) from error
+            except Exception:
+                self._failed[known] = str(ref)
+                raise
+        return self._done[known]
+
+    def steps_done(self, plan: Plan) -> dict[Ref, Done]:
+        """Return the plan's steps that this process did or found done."""
+        return {ref: done for ref in plan.steps if (done := self._done.get((plan.id, ref)))}
+
+    def find(self, plan: Plan, ref: Ref) -> Artifact | None:
+        """Return the artifact of a step that needs no other, if it is in the store and still valid."""
+        content = self._key_content(plan, ref, {})
+        found = self.store.find(ref.kind, fingerprint(content))
+        return found if found and not self._why_not(found) else None
+
+    def close(self) -> None:
+        """End the processes that it started, and keep what it learned of files."""
+        self._close_worker()
+        self.digests.save()
+
+    def _do(self, plan: Plan, ref: Ref) -> Done:
+        kind = STEP_KINDS[ref.kind]
+        began = time.monotonic()
+        if isinstance(kind, BaselineStep):
+            settings = kind.settings(plan.spec, ref, ())
+            return Done(artifact=kind.find(settings, self.extensions, self.cache), reused=True, seconds=0.0)
+        inputs = {role: self.step(plan, need).artifact for role, need in plan.steps[ref].items()}
+        content = self._key_content(plan, ref, inputs)
+        key = fingerprint(content)
+        store = self.of_this_run if kind.timed else self.store
+        found = store.find(ref.kind, key)
+        why_not = self._why_not(found) if found else self._why_new(plan, ref, content)
+        if found and not why_not:
+            self._remember(plan, ref, content)
+            return Done(artifact=found, reused=True, seconds=time.monotonic() - began)
+        task = Task(
+            kind=ref.kind,
+            key=key,
+            settings=content["settings"],
+            inputs={role: artifact.path for role, artifact in inputs.items()},
+            extensions=self._files_of(plan, ref),
+            store=store.root,
+            failed=self.folder / "failed" / key,
+            name=str(ref),
+        )
+        task.check_not_failed()
+        if why_not:
+            self.progress(f"{ref}: done again: {why_not}")
+        reused = self._do_in_worker(plan, task) if kind.runs_user_code else self._do_here(task, inputs)
+        artifact = store.find(ref.kind, key)
+        if artifact is None:
+            raise DeploycheckError("its artifact is gone", hint="another process removes files of the cache: run again")
+        self._remember(plan, ref, content)
+        because = "" if reused or kind.timed else why_not
+        return Done(artifact=artifact, reused=reused, seconds=time.monotonic() - began, because=because)
+
+    def _key_content(self, plan: Plan, ref: Ref, inputs: Mapping[str, Artifact]) -> Content:
+        settings = STEP_KINDS[ref.kind].settings(plan.spec, ref, checks_of(plan, ref))
+        return key_content(ref.kind, settings, inputs, self.extensions, self._platform, self.digests)
+
+    @cached_property
+    def _platform(self) -> dict[str, str]:
+        return find_platform(self.cache)
+
+    def _files_of(self, plan: Plan, ref: Ref) -> tuple[Path, ...]:
+        """Return the files that declare what a step uses by name."""
+        kind = STEP_KINDS[ref.kind]
+        sources = kind.sources(kind.settings(plan.spec, ref, checks_of(plan, ref)))
+        origins = self.extensions.origins
+        return tuple(dict.fromkeys(origins[source] for source in sources if source in origins))
+
+    def _do_in_worker(self, plan: Plan, task: Task) -> bool:
+        """Have a step done by the worker of the plan's spec file; return whether another process had done it."""
+
+        def progress(line: str) -> None:
+            self.progress(line)
+
+        with self.machine.working():
+            while True:
+                if self._worker is None or self._worker[0] != plan.spec.path:
+                    self._close_worker()
+                    log = self.folder / f"worker-{os.getpid()}.log"
+                    self._worker = (plan.spec.path, Worker(self.root, self.cache, log))
+                try:
+                    return self._worker[1].do(task, progress)
+                except WorkerSpent:
+                    self._close_worker()
+                except CodeFailed:
+                    raise
+                except BaseException:  # it died, or this process is told to end
+                    self._close_worker()
+                    raise
+
+    def _close_worker(self) -> None:
+        if self._worker:
+            self._worker[1].close()
+            self._worker = None
+
+    def _do_here(self, task: Task, inputs: Mapping[str, Artifact]) -> bool:
+        """Do a step that runs none of the user's code; return whether another process had done it meanwhile."""
+        kind = STEP_KINDS[task.kind]
+
+        def build(building: Building) -> Mapping[str, Any]:
+            task.check_not_failed()
+            began = time.monotonic()
+            making = Making(
+                settings=kind.settings_type.model_validate(task.settings),
+                inputs=inputs,
+                out=building.out,
+                scratch=building.scratch,
+                progress=self.progress,
+                extensions=self.extensions,
+            )
+            try:
+                with self.machine.timing() if kind.timed else self.machine.working():
+                    metadata = kind.make(making)
+            except Exception:
+                task.mark_failed()
+                raise
+            return {**metadata, "seconds": round(time.monotonic() - began, 3)}
+
+        _, reused = Store(task.store).get_or_build(
+            task.kind, task.key, build, on_wait=lambda: self.progress(f"{task.name}: another process is making it")
+        )
+        return reused
+
+    def _why_not(self, artifact: Artifact) -> str:
+        """Return why an artifact at the right address can't be used again; empty where it can."""
+        changed = find_changed(artifact.meta.get("used", {}), self.root, self.digests)
+        if changed:
+            return f"{changed} changed"
+        return "" if lasts(artifact) else EXPIRED
+
+    def _why_new(self, plan: Plan, ref: Ref, content: Content) -> str:
+        """Return what changed since the step was last done for this spec; empty where it never was."""
+        try:
+            before = json.loads(self._last(plan, ref).read_bytes())
+        except (OSError, ValueError):
+            return ""
+        return why_different(before, content)
+
+    def _remember(self, plan: Plan, ref: Ref, content: Content) -> None:
+        """Keep what a step was made from, to say the next time what changed."""
+        if STEP_KINDS[ref.kind].timed:
+            return
+        file = self._last(plan, ref)
+        text = json.dumps(content, sort_keys=True)
+        try:
+            if file.read_text() == text:
+                return
+        except OSError:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        partial.write_text(text)
+        partial.replace(file)
+
+    def _last(self, plan: Plan, ref: Ref) -> Path:
+        return self.cache / "last" / f"{fingerprint([plan.id, str(ref)])}.json"
+
+
+def prune_runs(cache: Path) -> None:
+    """Remove the folders of all but the latest runs."""
+    folders = sorted((cache / "runs").glob("*/"), key=lambda folder: folder.stat().st_mtime)
+    for folder in folders[:-RUNS_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)

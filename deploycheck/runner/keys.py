@@ -1,0 +1,149 @@
+"""What a step is found again by: one digest of all that it is handed and of the code that makes it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from deploycheck.extensions import Extensions, Source
+from deploycheck.language.spec import Section
+from deploycheck.runner.code import PACKAGE, code_of, own_code_of
+from deploycheck.runner.digests import Digests
+from deploycheck.steps import STEP_KINDS
+from deploycheck.store import Artifact
+
+Content = Mapping[str, Any]
+"""The content of a key, as plain JSON: each part decides the result, nothing else does."""
+
+
+def key_content(
+    kind: str,
+    settings: Section,
+    inputs: Mapping[str, Artifact],
+    extensions: Extensions,
+    platform: Mapping[str, str],
+    digests: Digests,
+) -> Content:
+    """Return all that a step's result depends on, before any of the user's code has run.
+
+    ``settings`` and ``inputs`` are what its ``make`` is handed; ``platform`` says on what it is computed. What the
+    user's code turns out to use besides is recorded while it runs (``runner/recording.py``).
+    """
+    plain = settings.model_dump(mode="json")
+    step = STEP_KINDS[kind]
+    sources = tuple(step.sources(settings))
+    own = own_code_of([type(step).__module__, *_built_in(sources, extensions)], digests)
+    users = code_of((source.name.partition(":")[0] for source in _by_path(sources)), extensions.root, digests)
+    declared = {extensions.origins[source] for source in sources if source in extensions.origins}
+    return {
+        "kind": kind,
+        "settings": plain,
+        "inputs": {role: artifact.digest for role, artifact in inputs.items()},
+        "files": _files(plain, extensions.root, digests),
+        "sources": users.sources | {_shown(file, extensions.root): digests.file(file) for file in declared},
+        "own": own.sources,
+        "libraries": own.libraries | users.libraries,
+        "platform": dict(platform),
+    }
+
+
+def _by_path(sources: Iterable[Source]) -> Iterator[Source]:
+    return (source for source in sources if ":" in source.name)
+
+
+def _built_in(sources: Iterable[Source], extensions: Extensions) -> Iterator[str]:
+    """Yield our modules that define what a step uses by an installed name."""
+    for source in sources:
+        found = extensions.installed(source)
+        if found is not None and source not in extensions.origins:
+            yield module_of(found)
+
+
+def module_of(extension: Any) -> str:
+    """Return the module that defines an extension's behaviour: that of its functions, or of its class."""
+    functions = [value for value in vars(extension).values() if inspect.isfunction(value)]
+    return str(functions[0].__module__ if functions else type(extension).__module__)
+
+
+def _files(settings: Any, root: Path, digests: Digests) -> dict[str, str]:
+    """Return the digests of the files and folders that texts in the settings name, from the root."""
+    found: dict[str, str] = {}
+    for text in _texts(settings):
+        path = root / text
+        try:
+            is_data = path.exists() and not root.is_relative_to(path) and not path.is_relative_to(PACKAGE)
+        except (OSError, ValueError):
+            continue
+        if is_data and path.suffix != ".py":
+            found[text] = digests.tree(path)
+    return found
+
+
+def _texts(settings: Any) -> Iterator[str]:
+    match settings:
+        case str() if 0 < len(settings) < 4096:
+            yield settings
+        case Mapping():
+            for value in settings.values():
+                yield from _texts(value)
+        case list() | tuple():
+            for value in settings:
+                yield from _texts(value)
+
+
+def _shown(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables that JAX and XLA compute by, and Python's version."""
+    given = {name: value for name, value in os.environ.items() if re.match(r"(JAX|XLA)_", name)}
+    return {**given, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+
+
+NOUNS = {
+    "settings": "setting",
+    "inputs": "input",
+    "files": "file",
+    "sources": "source",
+    "libraries": "library",
+    "platform": "platform",
+}
+"""Parts of a key to what a reader calls one entry of them."""
+MOST = 3
+
+
+def why_different(before: Content, after: Content) -> str:
+    """Return what changed between two keys of one step, in words: ``source net.py changed``."""
+    changes = [
+        f"{noun} {name} {_change(before.get(part, {}), after[part], name)}"
+        for part, noun in NOUNS.items()
+        for name in _different(before.get(part, {}), after[part])
+    ]
+    if before.get("own") != after["own"]:
+        changes.append("deploycheck's own code changed")
+    more = f"; and {len(changes) - MOST} more" if len(changes) > MOST else ""
+    return "; ".join(changes[:MOST]) + more
+
+
+def _different(before: Any, after: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the paths at which two mappings differ: ``train.epochs``."""
+    for name in sorted(before.keys() | after.keys()):
+        one, other = before.get(name), after.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _different(one, other, f"{prefix}{name}.")
+        elif one != other:
+            yield f"{prefix}{name}"
+
+
+def _change(before: Any, after: Any, path: str) -> str:
+    if path in before and path in after:
+        return "changed"
+    if path in before or path in after:
+        return "is new" if path in after else "is gone"
+    return "changed"

@@ -1,0 +1,119 @@
+"""Measuring: what a check's metric makes of the artifacts that it reads; by slices, and relative to another model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from deploycheck.check import Check
+from deploycheck.checks import MetricFunction
+from deploycheck.checks.own import own_metric
+from deploycheck.checks.relative import relative
+from deploycheck.errors import DeploycheckError, located
+from deploycheck.language.threshold import RELATIVE
+from deploycheck.plan import Plan
+from deploycheck.ref import Ref
+from deploycheck.runner.execute import Runner
+from deploycheck.steps import STEP_KINDS
+from deploycheck.steps.data import DATA
+from deploycheck.verdict import Measurement, Paired, RelativeDrop, Sample, WorstOf, sample_size, value_of
+
+if TYPE_CHECKING:
+    from deploycheck.stages.examples import Examples
+
+Given = Mapping[str, Any]
+"""What a metric's function is given, by the name of its parameter."""
+
+
+class Subjects:
+    """What metrics look at, read once for all checks that ask; of one spec at a time, which is all that memory holds."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self._plan = ""
+        self._read: dict[tuple[str, Ref, str | None], Any] = {}
+
+    def read(self, plan: Plan, parameter: str, ref: Ref, variant: str | None) -> Any:
+        """Return what a metric's parameter is, for a variant."""
+        subject = parameter.removeprefix("reference_")
+        if self._plan != plan.id:
+            self._read.clear()
+            self._plan = plan.id
+        known = (subject, ref, variant)
+        if known not in self._read:
+            artifact = self.runner.step(plan, ref).artifact
+            self._read[known] = STEP_KINDS[ref.kind].subjects[subject].read(artifact, variant)
+        return self._read[known]
+
+
+def metric_of(check: Check, plan: Plan, runner: Runner) -> MetricFunction:
+    """Return the metric of a check: one that is installed, or the spec's own."""
+    own = plan.spec.metrics.get(check.family)
+    if own is None:
+        return runner.extensions.metrics[check.family]
+    return own_metric(check.family, own, runner.extensions.load_object(own.use))
+
+
+def measure(check: Check, plan: Plan, subjects: Subjects) -> Measurement:
+    """Return what a check's metric measures, doing the steps it needs first."""
+    runner = subjects.runner
+    for ref in check.needs:
+        runner.step(plan, ref)
+    with runner.machine.working(), located(check.id):
+        metric = metric_of(check, plan, runner)
+        given = {name: subjects.read(plan, name, ref, check.variant) for name, ref in check.reads.items()}
+        other = {name: subjects.read(plan, name, ref, check.against) for name, ref in check.compared.items()}
+        examples = subjects.read(plan, "dataset", DATA, None).splits["test"] if check.slices else None
+        return measure_given(metric, check, examples, given, other)
+
+
+def measure_given(
+    metric: MetricFunction, check: Check, examples: Examples | None, given: Given, other: Given
+) -> Measurement:
+    """Return what a metric measures of what it is ``given``, relative to ``other`` unless that is empty.
+
+    Where the check has slices, it is measured on each slice of ``examples``.
+    """
+    first = _sliced(metric, check, examples, given)
+    if not other:
+        return _in_unit(first, check)
+    second = _sliced(metric, check, examples, other)
+    return relative(first, second, check.against or "")
+
+
+def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, given: Given) -> Measurement:
+    """Measure on all examples, or on each slice of them."""
+    family = {} if check.percentile is None else {"percentile": check.percentile}
+    if check.slices is None or examples is None:
+        return metric.measure(**given, **family)
+    found = {
+        name: metric.measure(**{subject: array[rows] for subject, array in given.items()})
+        for name, rows in examples.slices(check.slices.by).items()
+    }
+    samples = {name: part.sample for name, part in found.items()}
+    lowest = metric.word.direction == "higher"
+    defined = {name: value for name in found if not math.isnan(value := value_of(samples[name]))}
+    worst = (min if lowest else max)(defined or found, key=lambda name: defined.get(name, 0.0))
+    invalid = next((part.invalid for part in found.values() if part.invalid), "")
+    note = f"worst in {check.slices.by} {worst}, of {sample_size(samples[worst]):,} examples"
+    return Measurement(WorstOf(samples, lowest, check.slices.at_least), note, invalid)
+
+
+def _in_unit(measurement: Measurement, check: Check) -> Measurement:
+    """Return a drop relative to what it is a drop from, where the threshold's unit says so."""
+    if check.threshold is None or check.threshold.unit != RELATIVE:
+        return measurement
+    sample = measurement.sample
+    if isinstance(sample, WorstOf):
+        parts = {name: _relative_drop(part, check) for name, part in sample.slices.items()}
+        return replace(measurement, sample=replace(sample, slices=parts))
+    return replace(measurement, sample=_relative_drop(sample, check))
+
+
+def _relative_drop(sample: Sample, check: Check) -> RelativeDrop:
+    if not isinstance(sample, Paired):
+        raise DeploycheckError(f"{check.metric} can't be given in {RELATIVE}", hint="use pp")
+    return RelativeDrop(sample)
+

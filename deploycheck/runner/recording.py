@@ -1,0 +1,196 @@
+"""What a step's user code in fact used: the modules it imported and the files it opened, each with its digest.
+
+An audit hook (PEP 578) sees what Python opens and lists, ``sys.modules`` what it imported. Code that is not Python's
+(pyarrow, safetensors) opens files unseen; so the texts in the user's sources that name a file count as used too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from deploycheck.language.names import source_file
+from deploycheck.runner.code import is_installed
+from deploycheck.runner.digests import ABSENT, Digests, strings_of
+
+SYSTEM = tuple(
+    Path(folder)
+    for folder in ("/proc", "/sys", "/dev", "/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share", "/System")
+)
+IMPORTING = ("<frozen importlib", "<frozen zipimport", "/importlib/", "/pkgutil.py", "/linecache.py", "/inspect.py")
+"""Files whose frames read and list folders to find modules, not data."""
+FRAMES = 6
+
+Used = dict[str, dict[str, str]]
+"""``modules`` by name, ``files`` and ``folders`` by path, each to its digest; see ``find_changed``."""
+
+
+@dataclass
+class _Seen:
+    """Paths in the order they were first seen."""
+
+    opened: dict[str, None] = field(default_factory=dict)
+    written: dict[str, None] = field(default_factory=dict)
+    listed: dict[str, None] = field(default_factory=dict)
+
+
+class Recorder:
+    """Records what this process uses, between the start and the end of each step.
+
+    ``ignored`` are folders of our own: the cache. An audit hook can't be removed, so a process has one recorder.
+    """
+
+    def __init__(self, root: Path, ignored: tuple[Path, ...], digests: Digests) -> None:
+        self.root = root
+        self.ignored = tuple(Path(os.path.realpath(folder)) for folder in ignored)
+        self.digests = digests
+        self._seen: _Seen | None = None
+        sys.addaudithook(self._hook)
+
+    @contextmanager
+    def recording(self) -> Iterator[Callable[[], Used]]:
+        """Forget the user's modules, so that what the block imports is seen; yield what gives the record at its end."""
+        forget_users_modules()
+        self._seen = seen = _Seen()
+        try:
+            yield lambda: self._used(seen)
+        finally:
+            self._seen = None
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        seen = self._seen
+        if seen is None or event not in ("open", "os.listdir", "os.scandir", "sqlite3.connect"):
+            return
+        with suppress(Exception):  # a recorder must never be what breaks the user's code
+            self._note(seen, event, arguments)
+
+    def _note(self, seen: _Seen, event: str, arguments: tuple[Any, ...]) -> None:
+        path = os.getcwd() if arguments[0] is None else arguments[0]  # noqa: PTH109 - compared as text
+        if isinstance(path, int):
+            return
+        name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - links are followed later
+        if event in ("os.listdir", "os.scandir"):
+            if not _is_importing():
+                seen.listed.setdefault(name)
+            return
+        flags = arguments[2] if event == "open" else os.O_RDWR
+        if flags & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
+            seen.written.setdefault(name)
+        if not flags & os.O_WRONLY and not name.endswith(".pyc") and not (name.endswith(".py") and _is_importing()):
+            seen.opened.setdefault(name)
+
+    def _used(self, seen: _Seen) -> Used:
+        modules, files = self._modules()
+        folders = {name: self.digests.listing(Path(name)) for name in seen.listed if self._counts(Path(name))}
+        for name in (*seen.opened, *self._named_in(modules)):
+            path = Path(name)
+            if not self._counts(path) or path.is_dir():
+                continue
+            digest = self.digests.file(path)
+            if digest != ABSENT or name not in seen.written:  # a file that it made and removed is no input
+                files[name] = digest
+        return {
+            "modules": {name: digest for name, (digest, _) in sorted(modules.items())},
+            "files": {self._shown(name): digest for name, digest in sorted(files.items())},
+            "folders": {self._shown(name): digest for name, digest in sorted(folders.items())},
+        }
+
+    def _modules(self) -> tuple[dict[str, tuple[str, Path]], dict[str, str]]:
+        """Return the user's modules that are loaded: by name where that finds them, else by their files."""
+        named: dict[str, tuple[str, Path]] = {}
+        files: dict[str, str] = {}
+        for name, module in list(sys.modules.items()):
+            file = _file_of(module)
+            if file is None or not self._counts(file):
+                continue
+            if source_file(name, self.root) == file:
+                named[name] = (self.digests.file(file), file)
+            else:
+                files[str(file)] = self.digests.file(file)
+        return named, files
+
+    def _named_in(self, modules: Mapping[str, tuple[str, Path]]) -> Iterator[str]:
+        """Yield files that texts in the user's sources name: from here, from the root, or from beside the source."""
+        for _, file in modules.values():
+            if file.suffix != ".py":
+                continue
+            for text in strings_of(file):
+                for folder in (Path.cwd(), self.root, file.parent):
+                    with suppress(OSError, ValueError):
+                        if (folder / text).is_file():
+                            yield os.path.abspath(folder / text)  # noqa: PTH100 - links are followed later
+
+    def _counts(self, path: Path) -> bool:
+        """Whether a path is the user's: not ours, not the system's, not an installed library's."""
+        real = Path(os.path.realpath(path))
+        if any(real.is_relative_to(folder) for folder in (*self.ignored, *SYSTEM)):
+            return False
+        return "__pycache__" not in real.parts and not is_installed(real)
+
+    def _shown(self, name: str) -> str:
+        """Return a path as a record has it: relative to the root if it is inside, so that a cache can be moved."""
+        path = Path(name)
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else name
+
+
+def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Digests) -> str:
+    """Return the first thing that isn't what a record says, in words: ``source net.py``; empty where all of it is."""
+    for name, digest in used.get("modules", {}).items():
+        file = source_file(name, root)
+        if file is None or digests.file(file) != digest:
+            return f"source {_short(file, root) if file else name}"
+    for name, digest in used.get("files", {}).items():
+        if digests.file(root / name) != digest:
+            return f"{'source' if name.endswith('.py') else 'file'} {name}"
+    for name, digest in used.get("folders", {}).items():
+        if digests.listing(root / name) != digest:
+            return f"folder {name}"
+    return ""
+
+
+def _short(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+
+
+def forget_users_modules() -> None:
+    """Have the user's modules imported afresh: what they set up belongs to one step alone.
+
+    Compiled extension modules stay: not all of them can be loaded twice.
+    """
+    for name, module in list(sys.modules.items()):
+        file = _file_of(module)
+        is_code = file is not None and file.suffix == ".py" and not is_installed(file)
+        if name != "__main__" and (is_code or _is_namespace_of_user(module)):
+            del sys.modules[name]
+
+
+def _is_namespace_of_user(module: ModuleType) -> bool:
+    if getattr(module, "__file__", None) is not None or not hasattr(module, "__path__"):
+        return False
+    return not any(is_installed(Path(folder)) for folder in module.__path__)
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    """Return the file that a module is from; None for built-in and namespace modules, and for what isn't a module."""
+    file = getattr(module, "__file__", None)
+    return Path(file) if isinstance(file, str) else None
+
+
+def _is_importing() -> bool:
+    """Whether the call that is being audited looks for a module."""
+    frame = sys._getframe(3)
+    for _ in range(FRAMES):
+        if frame is None:
+            return False
+        if any(part in frame.f_code.co_filename for part in IMPORTING):
+            return True
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return False

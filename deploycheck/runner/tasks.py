@@ -1,0 +1,73 @@
+"""Steps as tasks: what a worker is told to do, and what its result is found again by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from deploycheck.steps.model import loadable_until
+from deploycheck.store import Artifact
+
+RENEW_BEFORE = timedelta(days=90)
+"""An exported program that can be loaded for less than this is exported again."""
+
+
+class AlreadyFailed(Exception):
+    """Another process of this run has tried the step, and failed; the text is the step's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One step to be done, as plain data: this, and the files it names, is all that its process is given.
+
+    ``store`` is where its artifact belongs, under ``kind`` and ``key``; ``inputs`` are folders of artifacts by role;
+    ``extensions`` the files that declare what it uses by name; ``failed`` marks in the run's folder that it failed.
+    """
+
+    kind: str
+    key: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Path]
+    extensions: tuple[Path, ...]
+    store: Path
+    failed: Path
+    name: str
+
+    def to_json(self) -> str:
+        """Return the task as one line of JSON."""
+        return json.dumps(vars(self), default=str)
+
+    @classmethod
+    def from_json(cls, line: str) -> Task:
+        """Read what ``to_json`` wrote."""
+        fields = json.loads(line)
+        return cls(
+            kind=fields["kind"],
+            key=fields["key"],
+            settings=fields["settings"],
+            inputs={role: Path(path) for role, path in fields["inputs"].items()},
+            extensions=tuple(map(Path, fields["extensions"])),
+            store=Path(fields["store"]),
+            failed=Path(fields["failed"]),
+            name=fields["name"],
+        )
+
+    def check_not_failed(self) -> None:
+        """Raise ``AlreadyFailed`` where another process of the run has failed at this step."""
+        if self.failed.exists():
+            raise AlreadyFailed(self.failed.read_text())
+
+    def mark_failed(self) -> None:
+        """Have the other processes of the run know that this step failed."""
+        self.failed.parent.mkdir(parents=True, exist_ok=True)
+        self.failed.write_text(self.name)
+
+
+def lasts(artifact: Artifact) -> bool:
+    """Whether an artifact can be loaded for long enough to be worth shipping; all but exports last for ever."""
+    until = loadable_until(artifact)
+    return until is None or until >= datetime.now(UTC).date() + RENEW_BEFORE

@@ -1,0 +1,177 @@
+"""``python -m deploycheck.runner.worker``: does steps that run the user's code, in a process of its own.
+
+It reads one task per line of JSON on standard input, and answers each with lines of JSON: progress, then what became
+of it. One worker serves one spec file; what its code sets up (JAX's flags, random state, environment variables) is
+put back between steps, and can't reach another spec. It ends when standard input is closed, so never outlives the
+process that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import random
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import numpy as np
+
+from deploycheck import builtin
+from deploycheck.errors import DeploycheckError
+from deploycheck.extensions import Extensions, collect
+from deploycheck.hook import objects_of
+from deploycheck.runner.code import PACKAGE
+from deploycheck.runner.digests import Digests
+from deploycheck.runner.recording import Recorder, find_changed
+from deploycheck.runner.tasks import AlreadyFailed, Task, lasts
+from deploycheck.steps import STEP_KINDS
+from deploycheck.steps.kind import Making
+from deploycheck.store import Building, Store, open_artifact
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """What user code can change in this process, as it was before any ran."""
+
+    jax: Mapping[str, Any]
+    environment: Mapping[str, str]
+    path: tuple[str, ...]
+    folder: str
+
+    @classmethod
+    def now(cls) -> ProcessState:
+        """Return the state as it is."""
+        return cls(dict(jax.config.values), dict(os.environ), tuple(sys.path), os.getcwd())  # noqa: PTH109
+
+    def restore(self) -> bool:
+        """Put the state back; return whether that was possible. Random numbers start from the same seeds each time."""
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 - the user's code may draw from it
+        sys.path[:] = self.path
+        os.chdir(self.folder)
+        for name in os.environ.keys() - self.environment.keys():
+            del os.environ[name]
+        os.environ.update(self.environment)
+        try:
+            for name, value in self.jax.items():
+                if jax.config.values[name] != value:
+                    jax.config.update(name, value)
+        except Exception:  # some flags can't be changed once JAX has begun to compute
+            return False
+        return True
+
+
+def main() -> None:
+    """Do tasks until standard input is closed."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the user's code prints is no answer
+
+    def say(**line: Any) -> None:
+        answers.write(json.dumps(line) + "\n")
+
+    first = json.loads(sys.stdin.readline())
+    root, cache = Path(first["root"]), Path(first["cache"])
+    sys.path[:] = first["path"]
+    tasks = _tasks(sys.stdin)
+    digests = Digests(cache / "digests.json")
+    recorder = Recorder(root, (cache,), digests)
+    state = ProcessState.now()
+    while state.restore():
+        line = tasks.get()
+        say(**_answer(Task.from_json(line), root, recorder, digests, lambda text: say(progress=text)))
+        sys.stdout.flush()
+    say(spent=True)
+
+
+def _tasks(lines: IO[str]) -> queue.Queue[str]:
+    """Read tasks in a thread of its own, which ends the process once there can be no more."""
+    tasks: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in lines:
+            tasks.put(line)
+        os._exit(1)  # at once, in the middle of a step or not: whoever asked for it is gone
+
+    threading.Thread(target=read, daemon=True).start()
+    return tasks
+
+
+def _answer(
+    task: Task, root: Path, recorder: Recorder, digests: Digests, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Do one task; return what became of it."""
+    try:
+        with recorder.recording() as used:
+            reused = _do(task, root, digests, progress, used)
+    except AlreadyFailed as error:
+        return {"already_failed": str(error)}
+    except Exception as error:  # of the user's code, which may raise anything
+        return {"failed": _failure(error)}
+    return {"done": {"reused": reused}}
+
+
+def _do(task: Task, root: Path, digests: Digests, progress: Callable[[str], None], used: Callable[[], Any]) -> bool:
+    """Build a task's artifact, unless another process has built it meanwhile; return whether one had."""
+    kind = STEP_KINDS[task.kind]
+    store = Store(task.store)
+
+    def build(building: Building) -> Mapping[str, Any]:
+        task.check_not_failed()
+        began = time.monotonic()
+        try:
+            making = Making(
+                settings=kind.settings_type.model_validate(task.settings),
+                inputs={role: open_artifact(path) for role, path in task.inputs.items()},
+                out=building.out,
+                scratch=building.scratch,
+                progress=progress,
+                extensions=_extensions(root, task.extensions),
+            )
+            metadata = kind.make(making)
+        except Exception:
+            task.mark_failed()
+            raise
+        return {**metadata, "used": used(), "seconds": round(time.monotonic() - began, 3)}
+
+    _, reused = store.get_or_build(
+        task.kind,
+        task.key,
+        build,
+        usable=lambda artifact: lasts(artifact) and not find_changed(artifact.meta.get("used", {}), root, digests),
+        on_wait=lambda: progress("another process is making it"),
+    )
+    digests.save()
+    return reused
+
+
+def _extensions(root: Path, files: tuple[Path, ...]) -> Extensions:
+    declared = [(None, builtin.pytest_deploycheck_extensions()), *((file, objects_of([file])) for file in files)]
+    return collect(declared, root)
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    """Return an error as data; of one that the user's code raised, with the traceback from where that began."""
+    if isinstance(error, DeploycheckError):
+        return {"what": error.what, "where": error.where, "hint": error.hint, "trace": ""}
+    trace = error.__traceback__
+    while trace and trace.tb_next and Path(trace.tb_frame.f_code.co_filename).is_relative_to(PACKAGE):
+        trace = trace.tb_next
+    first = next(iter(str(error).splitlines()), "")
+    return {
+        "what": f"{type(error).__name__}: {first}",
+        "where": "",
+        "hint": "",
+        "trace": "".join(traceback.format_exception(type(error), error, trace)),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Compression methods, one file each: what a spec names under a variant.
+
+A method turns a trained model into a smaller or faster one (``compress``), and says what form the result has
+(``structure``), so that it can be put together again from its stored weights. Both are given the method's own
+options, validated by the class in ``options``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from deploycheck.language.spec import Section
+
+if TYPE_CHECKING:
+    from deploycheck.stages.model import Model
+    from deploycheck.stages.trainer import Trainer
+
+Builder = Callable[[str, Mapping[str, Any]], "Model"]
+"""``build(import_path, arguments)`` returns another model, freshly initialised: a student, say."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A compression method. ``trains`` says whether ``compress`` is given a ``Trainer``."""
+
+    name: str
+    options: type[Section]
+    trains: bool
+
+    def compress(self, source: Model, options: Any, trainer: Trainer | None) -> Model:
+        """Return the compressed model; ``source`` isn't changed."""
+        ...
+
+    def structure(self, source: Model, options: Any, build: Builder) -> Model:
+        """Return the form (see ``Model``) of what ``compress`` makes of a model with the form ``source``."""
+        ...

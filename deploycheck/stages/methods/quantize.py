@@ -1,0 +1,43 @@
+"""``quantize``: numbers in fewer bits. The arithmetic is in ``stages/quantization.py``, which imports JAX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from deploycheck.language.spec import Section
+
+if TYPE_CHECKING:
+    from deploycheck.stages.methods import Builder, Trainer
+    from deploycheck.stages.model import Model
+
+
+class QuantizeOptions(Section):
+    """Which numbers are stored and multiplied in fewer bits."""
+
+    weights: Literal["int8"]
+    activations: Literal["int8"] | None = None
+
+
+class Quantize:
+    """Every weight of a matrix product or convolution in int8; activations too, where the options say so."""
+
+    name = "quantize"
+    options = QuantizeOptions
+    trains = False
+
+    def compress(self, source: Model, options: QuantizeOptions, trainer: Trainer | None) -> Model:
+        """Return the model with int8 weights; raise ``DeploycheckError`` where none can be quantised."""
+        from deploycheck.stages.quantization import quantize_weights
+
+        del trainer
+        return quantize_weights(source, activations=options.activations == "int8")
+
+    def structure(self, source: Model, options: QuantizeOptions, build: Builder) -> Model:
+        """Return the form of the quantised model."""
+        from deploycheck.stages.quantization import quantized_form
+
+        del build
+        return quantized_form(source, activations=options.activations == "int8")
+
+
+QUANTIZE = Quantize()

@@ -1,0 +1,56 @@
+"""What a compression method that trains is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploycheck.stages.examples import Examples
+from deploycheck.stages.methods import Builder
+from deploycheck.stages.model import Model, PyTree
+from deploycheck.stages.recipe import Recipe
+from deploycheck.stages.tasks import Loss, Task
+from deploycheck.stages.train import Job, fit, unchanged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What a method that trains is given: the preprocessed examples, and a way to train on them.
+
+    ``examples`` has ``train`` and ``validation``, never ``test``. ``recipe`` is the spec's ``train`` section. A
+    training that was killed goes on from its last checkpoint in ``scratch``.
+    """
+
+    examples: Mapping[str, Examples]
+    task: Task
+    recipe: Recipe
+    seed: int
+    scratch: Path
+    progress: Callable[[str], None]
+    build: Builder
+
+    def fit(
+        self,
+        model: Model,
+        recipe: Recipe | None = None,
+        *,
+        loss: Loss | None = None,
+        project: Callable[[PyTree], PyTree] | None = None,
+        name: str = "finetune",
+    ) -> Model:
+        """Train on from the model's own weights; return it with the weights of its best epoch.
+
+        ``loss(outputs, labels)`` gives each example's loss, ``[batch]``, in place of the task's. ``project`` is
+        applied to the params after every step: it may put pruned weights back to zero. ``name`` tells several
+        trainings of one method apart.
+        """
+        chosen = recipe or self.recipe
+        job = Job(
+            examples=self.examples,
+            task=self.task,
+            recipe=chosen,
+            loss=loss or self.task.losses[chosen.loss],
+            project=project or unchanged,
+        )
+        return fit(model, job, self.seed, self.scratch / name, lambda line: self.progress(f"{name}: {line}"))

@@ -1,0 +1,36 @@
+"""The kinds of steps, one file each, in the order a spec goes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deploycheck.steps.baseline import BaselineStep
+from deploycheck.steps.comparison import ComparisonStep
+from deploycheck.steps.data import DataStep
+from deploycheck.steps.expected_outputs import ExpectedOutputsStep
+from deploycheck.steps.kind import StepKind
+from deploycheck.steps.load import LoadStep
+from deploycheck.steps.model import ModelStep
+from deploycheck.steps.noise import NoiseStep
+from deploycheck.steps.outputs import OutputsStep
+from deploycheck.steps.training import TrainingStep
+from deploycheck.steps.variant import VariantStep
+
+STEP_KINDS: Mapping[str, StepKind] = {
+    kind.name: kind
+    for kind in (
+        DataStep(),
+        TrainingStep(),
+        VariantStep(),
+        ModelStep(),
+        OutputsStep(),
+        ExpectedOutputsStep(),
+        LoadStep(),
+        ComparisonStep(),
+        BaselineStep(),
+        NoiseStep(),
+    )
+}
+"""By name."""
+
+__all__ = ["STEP_KINDS", "StepKind"]

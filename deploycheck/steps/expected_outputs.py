@@ -1,0 +1,72 @@
+"""``expected_outputs[V]``: what the model in memory answers on the test split, so what its server should answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from deploycheck.check import Check
+from deploycheck.extensions import Extensions, Source
+from deploycheck.language import Spec
+from deploycheck.language.spec import Section
+from deploycheck.ref import Ref
+from deploycheck.steps.data import DATA
+from deploycheck.steps.kind import BASELINE, Making, Metadata, Subject
+from deploycheck.steps.outputs import OUTPUTS
+from deploycheck.steps.training import source_of
+from deploycheck.steps.variant import code_of
+
+BATCH = 64
+"""How many examples the model answers at a time."""
+
+
+
+class ExpectedOutputsSettings(Section):
+    """The code that puts the model together."""
+
+    uses: tuple[tuple[str, str], ...]
+
+
+class ExpectedOutputsStep:
+    """It needs the weights, not the export: a fault of the export can't be in both."""
+
+    name = "expected_outputs"
+    timed = False
+    runs_user_code = True
+    pairs = False
+    settings_type = ExpectedOutputsSettings
+    subjects: Mapping[str, Subject] = {}
+
+    def ref_for(self, variant: str | None) -> Ref | None:
+        """Return the step for a variant; the baseline's code may be gone."""
+        return Ref(self.name, (variant,)) if variant not in (None, BASELINE) else None
+
+    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
+        """Yield nothing: only a load needs it."""
+        del spec
+        return ()
+
+    def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
+        """Return the data and the step that has the weights."""
+        del spec, extensions
+        return {"data": DATA, "source": source_of(ref.of[0])}
+
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> ExpectedOutputsSettings:
+        """Return the code that puts the model together."""
+        del checks
+        return ExpectedOutputsSettings(uses=code_of(spec, ref.of[0]))
+
+    def sources(self, settings: ExpectedOutputsSettings) -> Iterable[Source]:
+        """Yield the code that puts the model together."""
+        yield from (Source(kind, name) for kind, name in settings.uses)
+
+    def make(self, making: Making) -> Metadata:
+        """Have the model in memory answer the test split."""
+        from deploycheck.stages import data
+        from deploycheck.stages.model import predictor
+        from deploycheck.steps import trained
+        from deploycheck.store.arrays import write_arrays
+
+        network = trained.network(trained.read(making.inputs["source"], making.extensions), making.extensions)
+        inputs = data.read(making.inputs["data"].path).splits["test"].inputs
+        write_arrays(predictor(network.apply, BATCH)(network.weights, inputs), making.out / OUTPUTS)
+        return {"source": making.inputs["source"].digest}

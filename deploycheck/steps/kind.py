@@ -1,0 +1,103 @@
+"""What a kind of step is: its place in the graph, its settings, its work, and what can be read from its artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from deploycheck.check import Check
+from deploycheck.extensions import Extensions, Source
+from deploycheck.language import Spec
+from deploycheck.language.spec import Section
+from deploycheck.ref import Ref
+from deploycheck.store import Artifact
+
+TRAINED, BASELINE = "trained", "baseline"
+"""The variant before compression, and the one that is promoted now."""
+
+Metadata = Mapping[str, Any]
+"""How an artifact was made, as JSON: for people, in no digest."""
+
+
+class NoBaseline(Exception):
+    """A check compares with what is promoted now, and nothing is; the text says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """All that a step's work is given.
+
+    ``inputs`` are the artifacts it is made from, by their role. Files written into ``out`` become the artifact;
+    ``scratch`` outlives a kill, for work that can be resumed. ``progress`` shows one line.
+    """
+
+    settings: Any
+    inputs: Mapping[str, Artifact]
+    out: Path
+    scratch: Path
+    progress: Callable[[str], None]
+    extensions: Extensions
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that a metric's function can have as a parameter, read from a step's artifact.
+
+    ``read(artifact, variant)`` reads it. ``per_example`` says that it is an array over the test examples, which slices
+    can cut; ``per_variant`` that each variant and the baseline has its own, so that two can be compared.
+    """
+
+    read: Callable[[Artifact, str | None], Any]
+    per_example: bool = False
+    per_variant: bool = False
+
+
+class StepKind(Protocol):
+    """One kind of step; the planner and the runner know this interface and none of the kinds.
+
+    A ``timed`` step is measured again in each run, with the machine to itself. One that ``runs_user_code`` is done in
+    a process of its own. One with ``pairs`` measures two variants together. ``settings_type`` is what ``settings``
+    returns: plain data that JSON can carry.
+    """
+
+    name: str
+    timed: bool
+    runs_user_code: bool
+    pairs: bool
+    settings_type: type[Section]
+    subjects: Mapping[str, Subject]
+
+    def ref_for(self, variant: str | None) -> Ref | None:
+        """Return the step of this kind that is about a variant, or None where the kind has none for it."""
+        ...
+
+    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
+        """Yield the stages that complete only when a step of this kind does: section, variant (if shown), step."""
+        ...
+
+    def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
+        """Return the steps that a step is made from, by their role in it."""
+        ...
+
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> Section:
+        """Return all that ``make`` may know of the spec; ``checks`` are those that read this step."""
+        ...
+
+    def sources(self, settings: Any) -> Iterable[Source]:
+        """Yield what the step uses by name: installed extensions, or the user's own by import path."""
+        ...
+
+    def make(self, making: Making) -> Metadata:
+        """Do the work: write the artifact's files into ``making.out`` and return how they were made."""
+        ...
+
+
+class Nothing(Section):
+    """Settings of a step that depends on its input artifacts alone."""
+
+
+def made_variants(spec: Spec) -> tuple[str, ...]:
+    """Return the variants of a spec, the trained model first."""
+    return (TRAINED, *(spec.compress.variants if spec.compress else ()))

@@ -1,0 +1,94 @@
+"""``model[V]``: variant V exported for a runtime, with its preprocessing: what is served and promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+
+from deploycheck.check import Check
+from deploycheck.errors import located
+from deploycheck.extensions import Extensions, Source
+from deploycheck.language import Spec
+from deploycheck.language.spec import Section, Serve
+from deploycheck.ref import Ref
+from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, Subject, made_variants
+from deploycheck.steps.training import source_of
+from deploycheck.steps.variant import code_of
+from deploycheck.store import Artifact
+
+
+
+class ModelSettings(Section):
+    """The name that the server answers to, the runtime, and the code that puts the model together."""
+
+    model: str
+    runtime: str
+    uses: tuple[tuple[str, str], ...]
+
+
+def artifact_itself(artifact: Artifact, variant: str | None) -> Artifact:
+    """Return the artifact, for metrics of what would be shipped."""
+    del variant
+    return artifact
+
+
+class ModelStep:
+    """Its artifact needs none of the user's code any more."""
+
+    name = "model"
+    timed = False
+    runs_user_code = True
+    pairs = False
+    settings_type = ModelSettings
+    subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
+
+    def ref_for(self, variant: str | None) -> Ref | None:
+        """Return the step that exports a variant; what is promoted now was exported long ago."""
+        return None if variant in (None, BASELINE) else Ref(self.name, (str(variant),))
+
+    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
+        """Yield the stage that makes each variant."""
+        for variant in made_variants(spec):
+            yield *stage_of(variant), Ref(self.name, (variant,))
+
+    def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
+        """Return the step that has the variant's weights."""
+        del spec, extensions
+        return {"source": source_of(ref.of[0])}
+
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> ModelSettings:
+        """Return the spec's name and runtime."""
+        del checks
+        runtime = (spec.serve or Serve()).runtime
+        return ModelSettings(model=spec.name, runtime=runtime, uses=code_of(spec, ref.of[0]))
+
+    def sources(self, settings: ModelSettings) -> Iterable[Source]:
+        """Yield the runtime, and the code that puts the model together."""
+        yield Source("runtimes", settings.runtime)
+        yield from (Source(kind, name) for kind, name in settings.uses)
+
+    def make(self, making: Making) -> Metadata:
+        """Put the preprocessing before the model, and export both as one program."""
+        from deploycheck.steps import trained
+
+        settings: ModelSettings = making.settings
+        source = trained.read(making.inputs["source"], making.extensions)
+        runtime = making.extensions.runtimes[settings.runtime]
+        with located(settings.runtime):
+            runtime.export(
+                trained.network(source, making.extensions), trained.raw_inputs(source), settings.model, making.out
+            )
+        today = datetime.now(UTC).date()
+        lasts = {"loadable_until": (today + runtime.lasts).isoformat()} if runtime.lasts else {}
+        return {"exported": today.isoformat(), **lasts}
+
+
+def stage_of(variant: str) -> tuple[str, str | None]:
+    """Return the stage that makes a variant: its section, and the variant where the stage's name shows it."""
+    return ("train", None) if variant == TRAINED else ("compress", variant)
+
+
+def loadable_until(artifact: Artifact) -> date | None:
+    """Return the last day on which an exported artifact can be loaded; None is for ever."""
+    until = artifact.meta.get("loadable_until")
+    return date.fromisoformat(until) if until else None

@@ -1,0 +1,94 @@
+"""``outputs[V]``: what the exported artifact of V answers on the test split."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from deploycheck.check import Check
+from deploycheck.errors import DeploycheckError
+from deploycheck.extensions import Extensions, Source
+from deploycheck.language import Spec
+from deploycheck.ref import Ref
+from deploycheck.serving.protocol import read_signature
+from deploycheck.steps.data import DATA, TEST
+from deploycheck.steps.kind import BASELINE, Making, Metadata, Nothing, Subject, made_variants
+from deploycheck.steps.model import stage_of
+from deploycheck.store import Artifact
+
+OUTPUTS = "outputs.safetensors"
+TIMEOUT_S = 1800
+
+
+def read_outputs(artifact: Artifact) -> dict[str, Any]:
+    """Return stored outputs by name, each ``[n, ...]``."""
+    from safetensors.numpy import load_file
+
+    outputs: dict[str, Any] = load_file(artifact.file(OUTPUTS))
+    return outputs
+
+
+def main_output(artifact: Artifact, variant: str | None) -> Any:
+    """Return the first of the outputs that the step's metadata lists: the one that metrics are given."""
+    del variant
+    return read_outputs(artifact)[artifact.meta["outputs"][0]]
+
+
+
+
+
+class OutputsStep:
+    """A process of its own answers, because an artifact may be damaged enough to crash it."""
+
+    name = "outputs"
+    timed = False
+    runs_user_code = False
+    pairs = False
+    settings_type = Nothing
+    subjects: Mapping[str, Subject] = {"outputs": Subject(main_output, per_example=True, per_variant=True)}
+
+    def ref_for(self, variant: str | None) -> Ref | None:
+        """Return the step for a variant, or for the baseline."""
+        return Ref(self.name, (variant,)) if variant else None
+
+    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
+        """Yield the stage that makes each variant: one that can't answer isn't made."""
+        for variant in made_variants(spec):
+            yield *stage_of(variant), Ref(self.name, (variant,))
+
+    def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
+        """Return the data and the exported model."""
+        del spec, extensions
+        return {"data": DATA, "model": exported(ref.of[0])}
+
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> Nothing:
+        """Return nothing: the artifact says it all."""
+        del spec, ref, checks
+        return Nothing()
+
+    def sources(self, settings: Nothing) -> Iterable[Source]:
+        """Yield nothing: what is exported needs no code but its runtime's, under whose name it was exported."""
+        del settings
+        return ()
+
+    def make(self, making: Making) -> Metadata:
+        """Have the exported artifact answer the test split."""
+        artifact, examples = making.inputs["model"], making.inputs["data"].file(TEST)
+        command = [sys.executable, "-m", "deploycheck.serving.predict", artifact.path, examples, making.out / OUTPUTS]
+        for file in making.extensions.files:
+            command += ["--extensions", file]
+        child = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+        if child.returncode:
+            last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
+            raise DeploycheckError(f"the exported artifact can't answer the test split: {last}")
+        signature = read_signature(artifact.file("signature.json"))
+        return {"model": artifact.digest, "outputs": [tensor.name for tensor in signature.outputs]}
+
+
+def exported(variant: str) -> Ref:
+    """Return the step whose artifact is a variant's exported model."""
+    return Ref(BASELINE) if variant == BASELINE else Ref("model", (variant,))

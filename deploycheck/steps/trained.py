@@ -1,0 +1,154 @@
+"""A model that was trained here as files: its weights, and what puts it together again from them.
+
+``config.json`` says what the model is: the callable that builds it, its preprocessing, and the compression methods
+that it went through. So whatever made the weights (a training, a search, a distillation), the steps that come after
+read the model from its artifact, never from the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deploycheck.errors import DeploycheckError, located
+from deploycheck.extensions import Extensions
+from deploycheck.language.spec import Arguments, ImportPath, Input, Section
+from deploycheck.stages.data import Dataset
+from deploycheck.stages.examples import Examples
+from deploycheck.stages.methods import Builder
+from deploycheck.stages.model import Model, PyTree, build_model, to_network
+from deploycheck.stages.network import Network, TensorSpec
+from deploycheck.stages.preprocess import Steps, apply_all
+from deploycheck.store import Artifact
+from deploycheck.store.arrays import write_arrays
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+PREPROCESS = "preprocess/"
+"""What the names of the arrays that preprocessing learned begin with."""
+
+Named = tuple[str, Arguments]
+"""What a spec names (an installed name or an import path), with its options."""
+
+
+class Config(Section):
+    """What a model is, without its weights. ``input`` is what it is served with, before preprocessing."""
+
+    build: ImportPath
+    arguments: Arguments = {}
+    input: dict[str, Input]
+    task: str
+    seed: int
+    preprocess: tuple[Named, ...] = ()
+    methods: tuple[Named, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its config, and what its preprocessing learned, by name."""
+
+    config: Config
+    model: Model
+    fitted: Mapping[str, Any]
+
+
+def write(trained: Trained, folder: Path) -> None:
+    """Write a model into ``folder``."""
+    write_arrays({**trained.model.weights, **trained.fitted}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(trained.config.model_dump_json(indent=1) + "\n")
+
+
+def read(artifact: Artifact, extensions: Extensions) -> Trained:
+    """Read what ``write`` wrote: the model is built and restructured as its config says, then given its weights."""
+    from safetensors.numpy import load_file
+
+    config = Config.model_validate_json(artifact.file(CONFIG).read_bytes())
+    arrays = load_file(artifact.file(WEIGHTS))
+    fitted = {name: array for name, array in arrays.items() if name.startswith(PREPROCESS)}
+    weights = {name: jnp.asarray(array) for name, array in arrays.items() if name not in fitted}
+    model = form_of(config, fitted, extensions)
+    missing = sorted(model.weights.keys() ^ weights.keys())
+    if missing:
+        what = f"the model that {config.build} builds now has other weights than the stored one: {', '.join(missing[:5])}"
+        raise DeploycheckError(what, where=str(artifact.path), hint="its code must give the same model each time")
+    return Trained(config, model.with_weights(weights), fitted)
+
+
+def form_of(config: Config, fitted: Mapping[str, Any], extensions: Extensions) -> Model:
+    """Return the form (see ``Model``) of the model that a config describes."""
+    form = build(config, fitted, extensions, config.seed).form
+    for name, options in config.methods:
+        method = extensions.method(name)
+        form = method.structure(form, method.options.model_validate(options), builder(config, fitted, extensions)).form
+    return form
+
+
+def builder(config: Config, fitted: Mapping[str, Any], extensions: Extensions) -> Builder:
+    """Return a function that builds other models for the same inputs and task, freshly initialised."""
+
+    def build_another(path: str, arguments: Mapping[str, Any]) -> Model:
+        other = config.model_copy(update={"build": path, "arguments": dict(arguments)})
+        return build(other, fitted, extensions, config.seed)
+
+    return build_another
+
+
+def build(config: Config, fitted: Mapping[str, Any], extensions: Extensions, seed: int) -> Model:
+    """Build the model of a config, freshly initialised; its methods are not applied."""
+    inputs = _prepared_shapes(config, fitted, extensions)
+    outputs = extensions.tasks[config.task].outputs
+    with located(config.build):
+        return build_model(extensions.load_object(config.build), config.arguments, inputs, seed, outputs)
+
+
+def with_arrays(model: Model, params: PyTree, state: PyTree) -> Model:
+    """Return the model with trained params and state."""
+    return replace(model, params=params, state=state)
+
+
+def _prepared_shapes(config: Config, fitted: Mapping[str, Any], extensions: Extensions) -> Mapping[str, Any]:
+    """Return the shapes and dtypes of two examples after preprocessing."""
+    raw = {name: jax.ShapeDtypeStruct((2, *part.shape), np.dtype(part.dtype)) for name, part in config.input.items()}
+    shapes: Mapping[str, Any] = jax.eval_shape(
+        apply_all(preprocessing(config.preprocess, extensions)), dict(fitted), raw
+    )
+    return shapes
+
+
+def prepared_examples(config: Config, dataset: Dataset, extensions: Extensions) -> dict[str, Examples]:
+    """Return the training and validation examples as the model sees them; never the test examples."""
+    prepare = apply_all(preprocessing(config.preprocess, extensions))
+    return {
+        name: Examples(
+            {key: np.asarray(array) for key, array in prepare(dataset.fitted, part.inputs).items()}, part.labels
+        )
+        for name, part in dataset.splits.items()
+        if name != "test"
+    }
+
+
+def network(trained: Trained, extensions: Extensions) -> Network:
+    """Return a model behind its preprocessing, as one function of raw inputs."""
+    prepare = apply_all(preprocessing(trained.config.preprocess, extensions))
+    return to_network(trained.model, prepare, trained.fitted)
+
+
+def raw_inputs(trained: Trained) -> dict[str, TensorSpec]:
+    """Return what a model is served with."""
+    return {name: TensorSpec(part.shape, part.dtype) for name, part in trained.config.input.items()}
+
+
+def preprocessing(named: tuple[Named, ...], extensions: Extensions) -> Steps:
+    """Return the preprocessing steps that a spec names, each with its options."""
+    return [(extensions.preprocessing_step(name), options) for name, options in named]
+
+
+def compressed(trained: Trained, model: Model, method: str, options: Mapping[str, Any]) -> Trained:
+    """Return what a method made of a model, with the method in its config."""
+    methods = (*trained.config.methods, (method, dict(options)))
+    return replace(trained, model=model, config=trained.config.model_copy(update={"methods": methods}))

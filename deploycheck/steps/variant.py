@@ -1,0 +1,121 @@
+"""``variant[V]``: the weights of a variant, compressed from those of the one that it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from deploycheck.check import Check
+from deploycheck.extensions import Extensions, Source
+from deploycheck.language import Spec
+from deploycheck.language.spec import Arguments, Section, Train
+from deploycheck.ref import Ref
+from deploycheck.steps.data import DATA, preprocess_of
+from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, Subject
+from deploycheck.steps.training import source_of
+
+
+class VariantSettings(Section):
+    """The method with its options; ``train`` is how a method that trains does so where its options don't say."""
+
+    variant: str
+    method: str
+    options: Arguments
+    train: Train | None
+    uses: tuple[tuple[str, str], ...]
+
+
+class VariantStep:
+    """Its artifact is a trained model (``steps/trained.py``) with one more method in its config."""
+
+    name = "variant"
+    timed = False
+    runs_user_code = True
+    pairs = False
+    settings_type = VariantSettings
+    subjects: Mapping[str, Subject] = {}
+
+    def ref_for(self, variant: str | None) -> Ref | None:
+        """Return the step that makes a variant; the trained model and the baseline have none."""
+        return None if variant in (None, TRAINED, BASELINE) else Ref(self.name, (str(variant),))
+
+    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
+        """Yield the compress stage of each variant."""
+        for variant in spec.compress.variants if spec.compress else ():
+            yield "compress", variant, Ref(self.name, (variant,))
+
+    def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
+        """Return what it is made from; the data too, for a method that trains (or may: one by import path)."""
+        section = _section(spec, ref)
+        name, _ = section.method
+        source = {"source": source_of(section.source or TRAINED)}
+        return {**source, "data": DATA} if _trains(name, extensions) else source
+
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> VariantSettings:
+        """Return the method that the spec names, and everything that putting the model together uses."""
+        del checks
+        section = _section(spec, ref)
+        name, options = section.method
+        return VariantSettings(
+            variant=ref.of[0],
+            method=name,
+            options=options,
+            train=spec.train.model_copy(update={"expect": {}}),
+            uses=code_of(spec, ref.of[0]),
+        )
+
+    def sources(self, settings: VariantSettings) -> Iterable[Source]:
+        """Yield the model's code, the preprocessing steps, the task and the methods."""
+        yield from (Source(kind, name) for kind, name in settings.uses)
+
+    def make(self, making: Making) -> Metadata:
+        """Compress the variant that this one is made from."""
+        from deploycheck.stages import data
+        from deploycheck.stages.recipe import recipe_of
+        from deploycheck.stages.trainer import Trainer
+        from deploycheck.steps import trained
+
+        settings: VariantSettings = making.settings
+        making.progress(f"compress: {settings.variant} by {settings.method}")
+        source = trained.read(making.inputs["source"], making.extensions)
+        method = making.extensions.method(settings.method)
+        trainer = None
+        if method.trains:
+            dataset = data.read(making.inputs["data"].path)
+            trainer = Trainer(
+                examples=trained.prepared_examples(source.config, dataset, making.extensions),
+                task=making.extensions.tasks[source.config.task],
+                recipe=recipe_of(settings.train),
+                seed=source.config.seed,
+                scratch=making.scratch,
+                progress=making.progress,
+                build=trained.builder(source.config, source.fitted, making.extensions),
+            )
+        options = method.options.model_validate(settings.options)
+        model = method.compress(source.model, options, trainer)
+        trained.write(trained.compressed(source, model, settings.method, settings.options), making.out)
+        return {}
+
+
+def _section(spec: Spec, ref: Ref) -> Any:
+    if spec.compress is None:
+        raise KeyError(ref)
+    return spec.compress.variants[ref.of[0]]
+
+
+def _trains(name: str, extensions: Extensions) -> bool:
+    """Whether a method may train; of one by import path nothing is known before it is imported."""
+    method = extensions.methods.get(name)
+    return method is None or method.trains
+
+
+def code_of(spec: Spec, variant: str) -> tuple[tuple[str, str], ...]:
+    """Return all that putting a variant together uses by name, as (kind of extension, name)."""
+    methods = []
+    at = variant
+    while at != TRAINED and spec.compress is not None:
+        section = spec.compress.variants[at]
+        methods.append(("methods", section.method[0]))
+        at = section.source or TRAINED
+    steps = [("preprocessing", name) for name, _ in preprocess_of(spec)]
+    return (("models", spec.model.build), *steps, ("tasks", spec.task), *reversed(methods))
