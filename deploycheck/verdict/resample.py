@@ -67,7 +67,7 @@ def why_unbounded(sample: Resampled, confidence: float) -> str:
     found = _resamples(sample, confidence)
     undefined = int((~np.isfinite(found)).sum())
     if undefined > (1 - FEWEST_DEFINED) * len(found):
-        return f"it is no number on {undefined:,} of {len(found):,} resamples of the examples, which bounds nothing"
+        return f"it is not a number on {undefined:,} of {len(found):,} resamples of the examples, which bounds nothing"
     if not len(found):
         return f"{sample.size} example{'' if sample.size == 1 else 's'} can't be resampled: more are needed"
     if np.ptp(found[np.isfinite(found)]) == 0:

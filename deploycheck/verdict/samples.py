@@ -76,11 +76,14 @@ class RelativeDrop:
 class Resampled:
     """Any other statistic over a fixed test set: ``statistic(rows)`` of the examples at ``rows``, ``[m]`` of int.
 
-    ``size`` is the number of examples. A statistic that some rows don't define is nan for them.
+    ``size`` is the number of examples. A statistic is nan for rows that don't define it. ``lowest`` and ``highest``
+    are the ends of its scale: bounds don't go past them.
     """
 
     statistic: Callable[[np.ndarray], float]
     size: int
+    lowest: float = -math.inf
+    highest: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -257,8 +260,8 @@ def ratio_of(over: Sample, under: Sample) -> Sample:
             a is not None and b is not None
         ):
             return Retained(paired(b, a))
-        case Resampled(f, n), Resampled(g, m) if n == m:
-            return Resampled(lambda rows: _over(f(rows), g(rows)), n)
+        case Resampled(f, n, lowest), Resampled(g, m) if n == m:
+            return Resampled(lambda rows: _over(f(rows), g(rows)), n, lowest=0.0 if lowest >= 0 else -math.inf)
         case Blocks(a), Blocks(b) if len(a) == len(b) and min((*a, *b), default=1.0) > 0:
             return Ratios(tuple(map(_over, a, b)))
         case Quantile(probability, rounds=a), Quantile(rounds=b) if a and len(a) == len(b):
