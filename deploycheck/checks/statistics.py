@@ -116,12 +116,12 @@ def _area(scores: np.ndarray, positive: np.ndarray) -> float:
 
     Nan where there are none of either.
     """
-    from scipy import stats
-
     found, others = int(positive.sum()), int((~positive).sum())
     if not found or not others:
         return math.nan
-    ranks = stats.rankdata(scores)
+    # scipy.stats.rankdata takes five times as long on 20,000 examples, and this is called on every resample
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return float((ranks[positive].sum() - found * (found + 1) / 2) / (found * others))
 
 

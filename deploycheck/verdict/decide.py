@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from deploycheck.language.threshold import Threshold
 from deploycheck.verdict.bounds import bounds
-from deploycheck.verdict.needed import what_would_decide
+from deploycheck.verdict.sample_size import what_would_decide
 from deploycheck.verdict.samples import Exact, Measurement, Quotient, Ratios, sample_size, value_of
 
 
