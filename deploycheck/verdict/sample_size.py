@@ -1,4 +1,4 @@
-"""How many observations it takes: for a limit to be within reach at all, and to settle a call that is too close."""
+"""How many observations it takes: to reach a limit at all, and to decide a check that is undecided."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from deploycheck.language.threshold import Threshold
+from deploycheck.lazy import np
 from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds
 from deploycheck.verdict.resample import why_unbounded
 from deploycheck.verdict.samples import (
@@ -42,13 +43,14 @@ from deploycheck.verdict.sequential import (
 )
 
 MOST = 100_000_000
-"""Past this many the answer is 'more than anyone has'."""
+"""More observations than this nobody has."""
+SKEWED = 2.0
+"""Bounds of a statistic whose distances from the value differ by more than this factor are not nearly normal."""
+TOO_CLOSE = "the limit is within the interval, and too close to the value for any realistic sample to decide it"
 
 
 def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -> str:
-    """Say in a sentence what would settle an undecided sample."""
-    import numpy as np
-
+    """Return in a sentence what would decide an undecided sample."""
     limit = threshold.value
     match sample:
         case Quantile(probability, values):
@@ -57,51 +59,63 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
                 return f"{len(values)} requests can't decide it: at least {fewest} are needed"
             time = time_in_tail(np.asarray(values), 1 - probability) if values else 1.0
             slow = tuple(value > limit for value in values)
-            return _said(requests_to_decide(slow, 1 - probability, confidence, time))
+            return _describe(requests_to_decide(slow, 1 - probability, confidence, time), "requests like these")
         case Events(happened):
-            return _said(requests_to_decide(happened, limit, confidence, _time_of(happened)))
+            more = requests_to_decide(happened, limit, confidence, _autocorrelation_time(happened))
+            return _describe(more, "requests like these")
         case Blocks(values):
             level = 1 - (1 - SHARE_OF_PRODUCT) * (1 - confidence)
-            more = means_to_decide(values, _time_of(values), FEWEST_BLOCKS, limit, level)
-            return _said(more, "blocks like these")
+            more = means_to_decide(values, _autocorrelation_time(values), FEWEST_BLOCKS, limit, level)
+            return _describe(more, "blocks like these")
         case Ratios(values):
             logs, at = tuple(map(math.log, values)), math.log(limit) if limit > 0 else -math.inf
             more = means_to_decide(logs, time_of_rounds(logs), FEWEST_ROUNDS, at, confidence)
-            return _said(more, "rounds like these")
+            return _describe(more, "rounds like these")
         case Repeats(values) if len(values) < FEWEST_REPEATS:
-            return f"{len(values)} seeds are too few to tell: {FEWEST_REPEATS} at least"
+            return f"{len(values)} seeds are too few: at least {FEWEST_REPEATS} are needed"
         case Repeats():
-            return "the limit lies within the interval over seeds: more seeds would narrow it"
+            return "the limit is within the interval over seeds: more seeds would narrow it"
         case WorstOf():
-            return _worst(sample, threshold, confidence)
+            return _what_would_decide_worst(sample, threshold, confidence)
         case Quotient(over, under):
-            return _quotient(value_of(under), value_of(sample), bounds(sample, confidence), limit, sample_size(over))
-        case Resampled() if why := why_unbounded(sample, confidence):
-            return why
+            interval = bounds(sample, confidence)
+            return _what_would_decide_quotient(value_of(under), value_of(sample), interval, limit, sample_size(over))
+        case Resampled():
+            return _what_would_decide_resampled(sample, limit, confidence)
         case Exact():
             return ""
         case _:
-            return _said(examples_to_decide(sample, limit, confidence), "examples like these")
+            return _describe(examples_to_decide(sample, limit, confidence), "examples like these")
 
 
-def _said(more: int | None, what: str = "requests like these") -> str:
+def _describe(more: int | None, of_what: str) -> str:
     if more is None:
-        return "the limit lies within the interval, too close to the value to be told apart from it"
-    return f"about {more:,} more {what} would decide it" if more else f"a few more {what} would decide it"
+        return TOO_CLOSE
+    return f"about {more:,} more {of_what} would decide it" if more else f"a few more {of_what} would decide it"
 
 
-def _quotient(under: float, value: float, interval: tuple[float, float], limit: float, observations: int) -> str:
-    """Say what would settle a ratio of two that were measured apart: their bounds near it as 1/sqrt(n)."""
+def _what_would_decide_resampled(sample: Resampled, limit: float, confidence: float) -> str:
+    if why := why_unbounded(sample, confidence):
+        return why
+    if not _is_nearly_normal(sample, limit, confidence):
+        return "the examples differ too much to say how many more would decide it"
+    return _describe(examples_to_decide(sample, limit, confidence), "examples like these")
+
+
+def _what_would_decide_quotient(
+    under: float, value: float, interval: tuple[float, float], limit: float, observations: int
+) -> str:
+    """Return what would decide a ratio of two that were measured apart: its bounds near it as 1/sqrt(n)."""
     if math.isnan(value):
-        return f"there is no ratio to what came to {under:.4g}"
+        return f"the ratio is undefined: it is relative to {under:.4g}"
     bound = interval[1] if limit > value else interval[0]
     if not all(0 < part < math.inf for part in (value, bound, limit)) or math.isclose(value, limit):
-        return "the limit lies within the interval of the ratio"
+        return "the limit is within the interval of the ratio"
     times = (math.log(bound / value) / math.log(limit / value)) ** 2
-    return _said(max(0, math.ceil(observations * (times - 1))), "of each, like these,")
+    return _describe(max(0, math.ceil(observations * (times - 1))), "of each, like these,")
 
 
-def _worst(sample: WorstOf, threshold: Threshold, confidence: float) -> str:
+def _what_would_decide_worst(sample: WorstOf, threshold: Threshold, confidence: float) -> str:
     small = {name: n for name, part in sample.slices.items() if (n := sample_size(part)) < sample.at_least}
     if small:
         name = min(small, key=lambda slice: small[slice])
@@ -109,30 +123,30 @@ def _worst(sample: WorstOf, threshold: Threshold, confidence: float) -> str:
         return f"slice {name} has {small[name]} examples, at least {sample.at_least} are asked for{others}"
     limit = threshold.value
 
-    def open_at(part: Sample) -> bool:
+    def is_open(part: Sample) -> bool:
         low, high = bounds(part, confidence)
         return low <= limit <= high
 
-    unsettled = {name: part for name, part in sample.slices.items() if open_at(part)}
-    if not unsettled:
-        return "the limit lies within the interval"
-    name = min(unsettled, key=lambda slice: sample_size(unsettled[slice]))
-    return f"slice {name}: {what_would_decide(unsettled[name], threshold, confidence)}"
+    undecided = {name: part for name, part in sample.slices.items() if is_open(part)}
+    if not undecided:
+        return "the limit is within the interval"
+    name = min(undecided, key=lambda slice: sample_size(undecided[slice]))
+    return f"slice {name}: {what_would_decide(undecided[name], threshold, confidence)}"
 
 
 def fewest_requests(share: float, confidence: float) -> int:
-    """Return the fewest independent requests, none of them slow, that show that at most ``share`` (0..1) are."""
-    return _first(lambda n: most_events(n, share, confidence) >= 0) or MOST
+    """Return the fewest independent requests, none of them slow, that show that at most ``share`` (0..1) are slow."""
+    return _find_first(lambda n: most_events(n, share, confidence) >= 0) or MOST
 
 
 def fewest_rounds(confidence: float) -> int:
     """Return the fewest rounds of two models that bound their ratio at all."""
-    found = _first(lambda n: math.isfinite(reach_in_deviations(n / TIME_OF_FEW_ROUNDS, confidence)))
+    found = _find_first(lambda n: math.isfinite(reach_in_deviations(n / TIME_OF_FEW_ROUNDS, confidence)))
     return max(FEWEST_ROUNDS, found or MOST)
 
 
 def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> bool:
-    """Whether a stream could be decided by now, were its observations independent: cheap to ask after each of them."""
+    """Whether a stream would be decided by now if its observations were independent: cheap to ask after each."""
     match sample:
         case Quantile(probability, values):
             events, limit = sum(value > threshold.value for value in values), 1 - probability
@@ -140,112 +154,120 @@ def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> b
             events, limit = sum(happened), threshold.value
         case _:
             return True
-    found = events, sample_size(sample), limit, confidence, 1.0
-    return is_rarer(*found) or is_more_frequent(*found)
+    return _is_decided(events, sample_size(sample), limit, confidence, 1.0)
+
+
+def _is_decided(events: float, total: int, limit: float, confidence: float, time: float) -> bool:
+    seen = events, total, limit, confidence, time
+    return is_rarer(*seen) or is_more_frequent(*seen)
 
 
 def requests_to_decide(happened: tuple[bool, ...], limit: float, confidence: float, time: float) -> int | None:
-    """Return about how many more requests settle whether events are rarer than ``limit``, if they go on as they did.
+    """Return about how many more requests decide whether events are rarer than ``limit``, if they stay as frequent.
 
-    ``happened`` says of each so far, in order, whether it was one; ``time`` is their autocorrelation time.
+    ``happened`` says of each request so far, in order, whether it was an event; ``time`` is their autocorrelation
+    time. None where it would take more than ``MOST``.
     """
-    import numpy as np
-
     if not happened:
         return None
     flags = np.asarray(happened, dtype=bool)
     share, thin = float(flags.mean()), max(time, clustering(flags))
-
-    def settled(n: int) -> bool:
-        found = share * n, n, limit, confidence, thin
-        return is_rarer(*found) or is_more_frequent(*found)
-
-    return _more(len(happened), settled)
+    return _count_more(len(happened), lambda n: _is_decided(share * n, n, limit, confidence, thin))
 
 
 def means_to_decide(values: tuple[float, ...], time: float, fewest: int, limit: float, confidence: float) -> int | None:
-    """Return about how many more values settle whether their mean meets ``limit``.
+    """Return about how many more values decide whether their mean meets ``limit``.
 
-    ``time`` is their autocorrelation time; of fewer than ``fewest`` nothing is concluded.
+    ``time`` is their autocorrelation time. Fewer than ``fewest`` values never decide it.
     """
     n = len(values)
     if n < 2:
         return None
     centre = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
-    found = _first(lambda m: deviation * reach_in_deviations(m / time, confidence) < abs(centre - limit), n)
+    found = _find_first(lambda m: deviation * reach_in_deviations(m / time, confidence) < abs(centre - limit), n)
     return None if found is None else max(0, max(found, fewest) - n)
 
 
-def _time_of(values: tuple[float, ...] | tuple[bool, ...]) -> float:
-    import numpy as np
-
+def _autocorrelation_time(values: tuple[float, ...] | tuple[bool, ...]) -> float:
     return autocorrelation_time(np.asarray(values, dtype=float))
 
 
 def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int | None:
-    """Return about how many examples more would settle the sample against ``limit``.
+    """Return about how many more examples decide the sample against ``limit``, if they are like those so far.
 
-    It assumes that what comes is like what came. None where the kind has no such answer, where the value sits
-    on the limit, or where it would take more than ``MOST``.
+    None where that can't be said of the sample, where the value is on the limit, or where it would take more than
+    ``MOST``.
     """
     if isinstance(sample, Resampled):
-        return _as_the_root_of_their_number(sample, limit, confidence)
+        return _examples_of_statistic(sample, limit, confidence)
     if not isinstance(sample, Proportion | Paired | Retained | RelativeDrop) or value_of(sample) == limit:
         return None
 
-    def settled(n: int) -> bool:
-        low, high = bounds(_grown(sample, n), confidence)
+    def is_decided(n: int) -> bool:
+        low, high = bounds(_scale_up(sample, n), confidence)
         return low > limit or high < limit
 
-    return _more(sample_size(sample), settled)
+    return _count_more(sample_size(sample), is_decided)
 
 
-def _as_the_root_of_their_number(sample: Resampled, limit: float, confidence: float) -> int | None:
-    """Return how many more examples bring a statistic's bound to the limit, the bound nearing it as 1/sqrt(n)."""
+def _examples_of_statistic(sample: Resampled, limit: float, confidence: float) -> int | None:
+    """Return how many more examples bring a statistic's bound to the limit: the bound nears it as 1/sqrt(n)."""
     value, (low, high) = value_of(sample), bounds(sample, confidence)
     reach, gap = (value - low, value - limit) if value > limit else (high - value, limit - value)
-    if not gap or not math.isfinite(reach):
+    if not gap or not math.isfinite(reach) or not _is_nearly_normal(sample, limit, confidence):
         return None
     needed = math.ceil(sample.size * (reach / gap) ** 2)
     return needed - sample.size if needed <= MOST else None
 
 
-def _grown(sample: Proportion | Paired | Retained | RelativeDrop, n: int) -> Sample:
-    """Return the sample as it would look with ``n`` observations of the same shares."""
+def _is_nearly_normal(sample: Resampled, limit: float, confidence: float) -> bool:
+    """Whether a statistic's bound nears its value as 1/sqrt(n).
+
+    It doesn't where one bound is much further from the value than the other, or the bound on the limit's side is the
+    end of the scale: a few examples then decide the value, such as one that is far from all others.
+    """
+    value, (low, high) = value_of(sample), bounds(sample, confidence)
+    is_clipped = low <= sample.lowest if value > limit else high >= sample.highest
+    near, far = sorted((value - low, high - value))
+    return not is_clipped and far <= SKEWED * near
+
+
+def _scale_up(sample: Proportion | Paired | Retained | RelativeDrop, n: int) -> Sample:
+    """Return the sample as it would be with ``n`` observations of the same shares."""
     match sample:
-        case Proportion(successes, total, offset, scale):
-            return Proportion(round(successes / total * n), n, offset, scale)
+        case Proportion(successes, total, offset=offset, scale=scale):
+            return Proportion(round(successes / total * n), n, offset=offset, scale=scale)
         case Paired():
-            return _grown_pairs(sample, n)
+            return _scale_up_pairs(sample, n)
         case Retained(pairs):
-            return Retained(_grown_pairs(pairs, n))
+            return Retained(_scale_up_pairs(pairs, n))
         case RelativeDrop(pairs):
-            return RelativeDrop(_grown_pairs(pairs, n))
+            return RelativeDrop(_scale_up_pairs(pairs, n))
 
 
-def _grown_pairs(pairs: Paired, n: int) -> Paired:
+def _scale_up_pairs(pairs: Paired, n: int) -> Paired:
     lost, gained, right = (round(count / pairs.total * n) for count in (pairs.lost, pairs.gained, pairs.right))
     return Paired(lost, gained, n, right)
 
 
-def _more(now: int, settled: Callable[[int], bool]) -> int | None:
-    """Return how many more than ``now`` settle it, to about 1 %."""
+def _count_more(now: int, is_enough: Callable[[int], bool]) -> int | None:
+    """Return how many more than ``now`` are enough, to about 1 %."""
     if not now:
         return None
-    found = _first(settled, now)
+    found = _find_first(is_enough, now)
     return None if found is None else max(0, found - now)
 
 
-def _first(holds: Callable[[int], bool], start: int = 1) -> int | None:
-    """Return about the first number from ``start`` on for which it holds (to 1 %, and exactly if below 1,000)."""
+def _find_first(is_enough: Callable[[int], bool], start: int = 1) -> int | None:
+    """Return about the first number from ``start`` on that is enough (to 1 %, and exactly below 1,000)."""
     enough = max(1, start)
-    while not holds(enough):
+    while not is_enough(enough):
         enough *= 2
         if enough > MOST:
             return None
     short = enough // 2
     while enough - short > max(1, enough // 1000):
         middle = (short + enough) // 2
-        short, enough = (short, middle) if holds(middle) else (middle, enough)
+        short, enough = (short, middle) if is_enough(middle) else (middle, enough)
     return enough
