@@ -441,20 +441,20 @@ def test_a_limit_on_file_sizes_is_named(tmp_path: Path) -> None:
         [sys.executable, "-c", limited + SCRIPT.format(root=str(tmp_path), key=KEY, size=1 << 20)],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    assert "can't be written: File too large\n  hint: a limit on file sizes" in done.stdout
+    assert "can't be written: File too large\n  hint: the size of files is limited" in done.stdout
     assert "found None\npartial []" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
-    with pytest.raises(StoreError, match="there is no right to write there"):
+    with pytest.raises(StoreError, match="you may not write there"):
         Store(tmp_path / "store").get_or_build("model", KEY, fill)
 
 
 def test_a_file_where_the_store_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
-    with pytest.raises(StoreError, match="a file stands where a folder is needed"):
+    with pytest.raises(StoreError, match="there is a file where a folder is needed"):
         Store(tmp_path / "store").get_or_build("model", KEY, fill)
 
 

@@ -1,18 +1,19 @@
 """How a metric is declared: one decorated function.
 
-The function's parameters say what it looks at, by these names; the plan runs what makes them, and nothing else:
+The function's parameters say what it looks at, by these names. The plan runs the steps that make them, and no others:
 
 ================== ==============================================================================
-labels             the test split's class numbers, or with ``target="number"`` its numbers, ``[n]``
+labels             the test split's class numbers, or with ``task="regression"`` its numbers, ``[n]``
 outputs            the variant's answers on the test split, as its exported artifact gives them: logits,
                    ``[n, classes]``, or one number each, ``[n, 1]``
-reference_outputs  the same of what it is compared with: the trained model, or where the threshold says so the baseline
+reference_outputs  the same of the model it is compared with: the trained model, or the baseline where the
+                   threshold says so
 artifact           the variant's exported artifact
-reference_artifact the exported artifact of what it is compared with
+reference_artifact the exported artifact of the model it is compared with
 training           ``TrainingReport``: every seed's epochs, and which seed is deployed
 dataset            ``Dataset``: the three splits
-load               ``LoadReport``: what serving the variant under load was like
-percentile         for a family such as ``latency``: the one that the spec names, 0..1
+load               ``LoadReport``: what a load test of the variant measured
+percentile         for a family such as ``latency``: the percentile that the spec names, 0..1
 ================== ==============================================================================
 """
 
@@ -23,32 +24,49 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.language.expect import SECTIONS
 from deploycheck.language.vocabulary import Dimension, Metric
-from deploycheck.verdict import Measurement
+from deploycheck.verdict import Measurement, Sample
 
 SUBJECTS = frozenset(
     {"labels", "outputs", "reference_outputs", "artifact", "reference_artifact", "training", "dataset", "load"}
 )
+ANSWERS = frozenset({"labels", "outputs", "reference_outputs"})
+"""The subjects that differ from one task to another."""
 
 
 @dataclass(frozen=True)
 class MetricFunction:
-    """A metric: its word in the language, what it looks at, and the function that measures it."""
+    """A metric: its word in the language, what it looks at, the sample it returns, and the function itself."""
 
     word: Metric
     subjects: frozenset[str]
-    measure: Callable[..., Measurement]
+    sample: type[Sample]
+    function: Callable[..., Measurement]
+
+    def measure(self, *given: Any, **named: Any) -> Measurement:
+        """Call the function on its subjects.
+
+        Raises ``DeploycheckError`` where it returns another sample than the metric declares.
+        """
+        measurement: Any = self.function(*given, **named)
+        if not isinstance(measurement, Measurement) or not isinstance(measurement.sample, self.sample):
+            found = type(getattr(measurement, "sample", measurement)).__name__
+            what = f"metric {self.word.name!r} returned {found}, expected a Measurement of {self.sample.__name__}"
+            raise DeploycheckError(what, hint="return that sample, or declare the one that it returns: `sample=`")
+        return measurement
 
 
 def metric(
-    name: str, *, dimension: Dimension, direction: str, stages: Iterable[str], **word: Any
+    name: str, *, dimension: Dimension, direction: str, stages: Iterable[str], sample: type[Sample], **word: Any
 ) -> Callable[[Callable[..., Measurement]], MetricFunction]:
     """Declare a metric.
 
     ``dimension`` decides its units, ``direction`` is ``higher`` or ``lower`` (which is better), ``stages`` are
-    the sections under whose ``expect`` it may stand. A metric of labels or outputs takes labels to be classes,
-    unless ``target`` says that they are numbers.
+    the sections whose ``expect`` may name it, ``sample`` is the type of sample that the function returns. ``word``
+    are further fields of ``Metric``. The default of ``task`` is ``"classification"`` for a metric of labels or
+    outputs, and any task for the others.
     """
 
     def declare(function: Callable[..., Measurement]) -> MetricFunction:
@@ -56,16 +74,14 @@ def metric(
         unknown = parameters - SUBJECTS - {"percentile"}
         if unknown:
             raise TypeError(f"metric {name!r} asks for {sorted(unknown)}; there are {sorted(SUBJECTS)}")
-        of_answers = parameters & {"labels", "outputs", "reference_outputs"}
-        meaning = Metric(
-            name, dimension, direction, frozenset(stages), **{"target": "class" if of_answers else ""} | word
-        )
+        default = {"task": "classification" if parameters & ANSWERS else ""}
+        meaning = Metric(name, dimension, direction, frozenset(stages), **default | word)
         if direction not in ("higher", "lower"):
             raise TypeError(f"metric {name!r}: its direction is 'higher' or 'lower', not {direction!r}")
         if not meaning.stages or not meaning.stages <= set(SECTIONS):
             raise TypeError(f"metric {name!r}: its stages are some of {list(SECTIONS)}, not {stages!r}")
         if meaning.percentiles != ("percentile" in parameters):
             raise TypeError(f"metric {name!r}: percentiles=True and a parameter `percentile` go together")
-        return MetricFunction(meaning, frozenset(parameters & SUBJECTS), function)
+        return MetricFunction(meaning, frozenset(parameters & SUBJECTS), sample, function)
 
     return declare

@@ -1,46 +1,35 @@
-"""How good the answers are: metrics over the test split's labels and a variant's logits."""
+"""How good the answers are: metrics of the test split's labels, ``[n]``, and a variant's logits, ``[n, classes]``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploycheck.checks.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.checks.metric import MetricFunction, metric
 from deploycheck.language.vocabulary import Dimension
-from deploycheck.verdict import Measurement, Proportion, Repeats, WorstOf, paired
+from deploycheck.lazy import np
+from deploycheck.verdict import Measurement, Paired, Proportion, Repeats, WorstOf, paired
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from deploycheck.stages.training import TrainingReport
 
 
 STAGES = ("train", "compress")
 
 
-def _right(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Return which examples are answered right, ``[n]`` of bool. An answer that is no number is wrong."""
-    import numpy as np
-
-    finite = np.isfinite(outputs).all(axis=-1)
-    right: np.ndarray = (np.argmax(outputs, axis=-1) == labels) & finite
-    return right
-
-
-@metric("accuracy", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)
+@metric("accuracy", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES, sample=Proportion)
 def accuracy(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
-    """Share of test examples whose highest logit is their label's."""
-    return Measurement(Proportion.of(_right(labels, outputs)))
+    """Share of test examples whose highest logit is their label's; a tie is wrong."""
+    return Measurement(Proportion.of(is_right(labels, outputs)))
 
 
 def _top(k: int) -> MetricFunction:
-    @metric(f"accuracy.top{k}", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES)
+    @metric(f"accuracy.top{k}", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES, sample=Proportion)
     def top(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
-        """Share of test examples whose label is among the k highest logits (scikit-learn's top-k accuracy)."""
-        import numpy as np
-
-        own = np.take_along_axis(outputs, labels[:, None], axis=1)
-        finite = np.isfinite(outputs).all(axis=-1)
-        return Measurement(Proportion.of(((outputs > own).sum(axis=1) < k) & finite))
+        """Share of test examples whose label is among the k highest logits; ties rank before the label."""
+        classes = outputs.shape[-1]
+        why = f"the model has {classes} classes: every label is among the {k} highest logits" if classes <= k else ""
+        return Measurement(Proportion.of(is_among_highest(labels, outputs, k)), invalid=why)
 
     return top
 
@@ -48,12 +37,17 @@ def _top(k: int) -> MetricFunction:
 top3, top5, top10 = _top(3), _top(5), _top(10)
 
 
-@metric("accuracy.worst_class", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES, over_classes=True)
+@metric(
+    "accuracy.worst_class",
+    dimension=Dimension.PROPORTION,
+    direction="higher",
+    stages=STAGES,
+    sample=WorstOf,
+    over_classes=True,
+)
 def worst_class(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Accuracy in the class where it is lowest."""
-    import numpy as np
-
-    right = _right(labels, outputs)
+    right = is_right(labels, outputs)
     slices = {str(label): Proportion.of(right[labels == label]) for label in np.unique(labels)}
     worst = min(slices, key=lambda name: slices[name].successes / slices[name].total)
     part = slices[worst]
@@ -65,17 +59,16 @@ def worst_class(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     dimension=Dimension.PROPORTION,
     direction="higher",
     stages=["train"],
+    sample=Proportion,
     relations=frozenset({"over majority"}),
 )
 def learned(labels: np.ndarray, outputs: np.ndarray, training: TrainingReport) -> Measurement:
-    """Share of the gap between always naming the majority class and never erring that was closed.
+    """Share of the gap between always answering the most frequent class and no error that training closed.
 
     0 % is a model that learned nothing, 100 % one without error: ``(accuracy - m) / (1 - m)`` with ``m`` the
     share of the test split's most frequent class (a skill score; Murphy, Weather and Forecasting 3, 1988).
     """
-    import numpy as np
-
-    right, total = int(_right(labels, outputs).sum()), len(labels)
+    right, total = int(is_right(labels, outputs).sum()), len(labels)
     majority = int(np.bincount(labels).max()) / total
     if majority == 1:
         return Measurement(Proportion(right, total), invalid="every test label is the same: nothing to learn")
@@ -88,24 +81,32 @@ def learned(labels: np.ndarray, outputs: np.ndarray, training: TrainingReport) -
     return Measurement(Proportion(right, total, offset=-majority / gap, scale=1 / gap), note=note)
 
 
-@metric("accuracy_drop", dimension=Dimension.DIFFERENCE, direction="lower", stages=["compress"])
+@metric("accuracy_drop", dimension=Dimension.DIFFERENCE, direction="lower", stages=["compress"], sample=Paired)
 def accuracy_drop(labels: np.ndarray, outputs: np.ndarray, reference_outputs: np.ndarray) -> Measurement:
     """Accuracy of the trained model (or the baseline) less that of the variant, on the same test examples."""
-    pairs = paired(_right(labels, reference_outputs), _right(labels, outputs))
+    pairs = paired(is_right(labels, reference_outputs), is_right(labels, outputs))
     return Measurement(pairs, note=f"{pairs.lost} answers turned wrong and {pairs.gained} right, of {len(labels)}")
 
 
-@metric("agreement", dimension=Dimension.PROPORTION, direction="higher", stages=["compress"])
+@metric("agreement", dimension=Dimension.PROPORTION, direction="higher", stages=["compress"], sample=Proportion)
 def agreement(outputs: np.ndarray, reference_outputs: np.ndarray) -> Measurement:
-    """Share of test examples that the trained model (or the baseline) gives the same answer, right or wrong."""
-    import numpy as np
+    """Share of test examples that get the same answer as from the trained model (or the baseline), right or wrong.
 
-    finite = np.isfinite(outputs).all(axis=-1) & np.isfinite(reference_outputs).all(axis=-1)
-    return Measurement(Proportion.of((outputs.argmax(axis=-1) == reference_outputs.argmax(axis=-1)) & finite))
+    An example without one highest logit in either is not such an example.
+    """
+    answers = find_answers(outputs)
+    return Measurement(Proportion.of((answers == find_answers(reference_outputs)) & (answers != NO_ANSWER)))
 
 
-@metric("accuracy.over_seeds", dimension=Dimension.PROPORTION, direction="higher", stages=["train"], target="class")
+@metric(
+    "accuracy.over_seeds",
+    dimension=Dimension.PROPORTION,
+    direction="higher",
+    stages=["train"],
+    sample=Repeats,
+    task="classification",
+)
 def over_seeds(training: TrainingReport) -> Measurement:
-    """Mean validation accuracy over the trainings, one a seed: what another training would come to."""
+    """Mean validation accuracy over the trainings, one per seed: what to expect of training again."""
     found = tuple(run.validation.validation_accuracy or 0.0 for run in training.seeds)
     return Measurement(Repeats(found), note=f"{len(found)} seeds, {min(found):.1%} to {max(found):.1%}")

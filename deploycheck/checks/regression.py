@@ -1,4 +1,4 @@
-"""How far answers that are numbers lie from the truth: decided by resampling the test examples.
+"""How far answers that are numbers are from the truth. Bounds come from resampling the test examples.
 
 Definitions are scikit-learn's (scikit-learn.org/stable/modules/model_evaluation.html#regression-metrics). Each is
 computed from the test split's ``labels``, ``[n]``, and a variant's ``outputs``, ``[n, 1]``, in the labels' unit.
@@ -7,51 +7,43 @@ computed from the test split's ``labels``, ``[n]``, and a variant's ``outputs``,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from deploycheck.checks.metric import metric
-from deploycheck.checks.statistics import BAD, STAGES
+from deploycheck.checks.statistics import STAGES, why_invalid
 from deploycheck.language.vocabulary import Dimension
+from deploycheck.lazy import np
 from deploycheck.verdict import Measurement, Resampled
-
-if TYPE_CHECKING:
-    import numpy as np
-
-
-def _measured(outputs: np.ndarray, statistic: Callable[[np.ndarray], float]) -> Measurement:
-    import numpy as np
-
-    return Measurement(Resampled(statistic, len(outputs)), invalid="" if np.isfinite(outputs).all() else BAD)
 
 
 def _errors(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Return each example's answer less the truth, ``[n]``."""
-    errors: np.ndarray = outputs[:, 0].astype("float64") - labels
+    """Return each example's answer less the truth, ``[n]`` of float64."""
+    errors: np.ndarray = outputs[:, 0].astype(np.float64) - labels
     return errors
 
 
-@metric("rmse", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, target="number")
+@metric("rmse", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled, task="regression")
 def rmse(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Root of the mean squared error."""
     squares = _errors(labels, outputs) ** 2
-    return _measured(outputs, lambda rows: math.sqrt(squares[rows].mean()))
+    sample = Resampled(lambda rows: math.sqrt(squares[rows].mean()), len(squares), lowest=0.0)
+    return Measurement(sample, invalid=why_invalid(outputs))
 
 
-@metric("mae", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, target="number")
+@metric("mae", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled, task="regression")
 def mae(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Mean absolute error."""
-    sizes = abs(_errors(labels, outputs))
-    return _measured(outputs, lambda rows: float(sizes[rows].mean()))
+    sizes = np.abs(_errors(labels, outputs))
+    sample = Resampled(lambda rows: float(sizes[rows].mean()), len(sizes), lowest=0.0)
+    return Measurement(sample, invalid=why_invalid(outputs))
 
 
-@metric("r2", dimension=Dimension.NUMBER, direction="higher", stages=STAGES, target="number")
+@metric("r2", dimension=Dimension.NUMBER, direction="higher", stages=STAGES, sample=Resampled, task="regression")
 def r2(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Share of the labels' variance that is explained: 0 for always answering their mean, 1 without error."""
-    squares, truth = _errors(labels, outputs) ** 2, labels.astype("float64")
+    squares, truth = _errors(labels, outputs) ** 2, labels.astype(np.float64)
 
     def statistic(rows: np.ndarray) -> float:
-        spread = truth[rows].var()
-        return float(1 - squares[rows].mean() / spread) if spread else math.nan
+        variance = truth[rows].var()
+        return float(1 - squares[rows].mean() / variance) if variance else math.nan
 
-    return _measured(outputs, statistic)
+    return Measurement(Resampled(statistic, len(squares), highest=1.0), invalid=why_invalid(outputs))

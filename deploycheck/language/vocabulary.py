@@ -56,7 +56,7 @@ class Metric:
     stages: frozenset[str]
     percentiles: bool = False
     relations: frozenset[str] = frozenset()
-    target: str = ""
+    task: str = ""
     over_classes: bool = False
 
 

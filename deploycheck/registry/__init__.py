@@ -1,4 +1,4 @@
-"""Promotion's memory: which version of a model stands where, how it came there, and the way back."""
+"""The registry: which version of a model each alias points at, every move of an alias, and how to roll back."""
 
 from deploycheck.registry.ledger import Promotion, Registry, RegistryError, StalePromotion, Version
 

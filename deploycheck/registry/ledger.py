@@ -1,4 +1,4 @@
-"""What every registry keeps, and what it promises."""
+"""What every registry stores, and what its methods promise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,20 +14,20 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.store import Artifact
 
 GENESIS = "0" * 64
-"""What the first move's ``previous_hash`` is."""
+"""The ``previous_hash`` of the first move."""
 
 
 class RegistryError(DeploycheckError):
-    """The registry can't do what was asked; nothing was changed."""
+    """The registry can't do what it was asked to do; nothing was changed."""
 
 
 class StalePromotion(RegistryError):
-    """Someone else moved the alias since it was looked at; nothing was changed."""
+    """Someone else moved the alias since it was read; nothing was changed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Version:
-    """A model's artifact in the registry, with the evidence it was proposed on.
+    """A model's artifact in the registry, with the evidence it was proposed with.
 
     ``digest`` and ``evidence_digest`` are ``sha256:`` and 64 hex digits; ``path`` is the registry's own copy.
     """
@@ -38,9 +39,9 @@ class Version:
     created: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """One move of an alias. Each holds the hash of the one before: a changed history doesn't add up."""
+    """One move of an alias. Each has the hash of the one before, so that a changed history is noticed."""
 
     seq: int
     model: str
@@ -54,21 +55,21 @@ class Promotion:
     previous_hash: str
     hash: str
 
-    def computed_hash(self) -> str:
+    def compute_hash(self) -> str:
         """Return the hash that this move's content should have."""
         content = {name: value for name, value in asdict(self).items() if name != "hash"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def chain_problems(moves: Iterable[Promotion]) -> list[str]:
-    """Return what is wrong with a whole history, oldest move first: moves changed, missing or put in.
+    """Return what is wrong with a whole history, oldest move first: moves changed, removed or inserted.
 
-    Moves cut off at its end leave a history that adds up: that can't be told from the history alone.
+    Moves removed from its end are not noticed: the rest is a valid history.
     """
     problems = []
     previous, expected = GENESIS, 1
     for move in moves:
-        if move.hash != move.computed_hash():
+        if move.hash != move.compute_hash():
             problems.append(f"promotion {move.seq} of {move.model} was changed after it was written")
         if move.seq != expected:
             problems.append(f"promotion {expected} is missing from the history")
@@ -78,24 +79,36 @@ def chain_problems(moves: Iterable[Promotion]) -> list[str]:
     return problems
 
 
-def way_back(moves: Sequence[Promotion]) -> list[Promotion]:
-    """Return the promotions that an alias stands on, oldest first: rolling back undoes the last one.
+def promotions_in_force(moves: Sequence[Promotion]) -> list[Promotion]:
+    """Return the promotions of an alias that weren't rolled back, oldest first: rolling back undoes the last one.
 
-    ``moves`` are all of one alias, oldest first. Raises ``RegistryError`` where they undo more than was done.
+    ``moves`` are all of one alias, oldest first. Raises ``RegistryError`` where they undo more than was promoted.
     """
-    standing: list[Promotion] = []
+    in_force: list[Promotion] = []
     for move in moves:
         if move.reason == "promote":
-            standing.append(move)
-        elif standing:
-            standing.pop()
-    if moves and (not standing or standing[-1].to_digest != moves[-1].to_digest):
+            in_force.append(move)
+        elif in_force:
+            in_force.pop()
+    if moves and (not in_force or in_force[-1].to_digest != moves[-1].to_digest):
         raise RegistryError(
-            "the history doesn't add up: it doesn't lead to where the alias stands",
+            "the history is inconsistent: it doesn't lead to the version that the alias points at",
             where=f"{moves[-1].model} {moves[-1].alias}",
             hint="verify the registry, and restore it from a copy",
         )
-    return standing
+    return in_force
+
+
+def find_expiry(artifact: Artifact, time: str) -> date | None:
+    """Return the last day on which an export could be loaded, where that day is before ``time``; else None.
+
+    An artifact without such a day never expires.
+    """
+    until = artifact.meta.get("loadable_until")
+    if until is None:
+        return None
+    last = date.fromisoformat(until)
+    return last if datetime.fromisoformat(time).date() > last else None
 
 
 class Registry(Protocol):
@@ -106,31 +119,35 @@ class Registry(Protocol):
     """
 
     def propose(self, model: str, artifact: Artifact, evidence: bytes, time: str) -> Version:
-        """Copy an artifact and its evidence in, verified. No alias is moved.
+        """Copy an artifact and its evidence into the registry, verified. No alias is moved.
 
-        Proposing a version again keeps its ``created``; what is promoted next stands on the latest evidence.
+        Proposing a version again keeps its ``created``; its next promotion is recorded with the latest evidence.
         """
 
     def promote(self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str) -> Promotion:
         """Point ``alias`` at a proposed version, if it still points at ``expected``; else ``StalePromotion``.
 
-        The version's bytes are verified first. Promoting what stands there already changes nothing.
+        The version's bytes are verified first. Promoting the version that the alias points at changes nothing.
         """
 
     def roll_back(self, model: str, alias: str, *, actor: str, time: str) -> Promotion:
-        """Undo the promotion that ``alias`` stands on, as ``way_back`` has them; again goes further back.
+        """Undo the last promotion of ``alias`` that is in force (``promotions_in_force``); again goes further back.
 
-        The bytes it goes back to are verified first; it then stands on the evidence they were promoted on.
+        The bytes of the version before are verified first, and an export that has expired is refused. The move is
+        recorded with the evidence that this version was promoted with.
         """
 
     def current(self, model: str, alias: str) -> Version | None:
-        """Return the version that ``alias`` points at, with the evidence it was promoted on."""
+        """Return the version that ``alias`` points at, with the evidence it was promoted with.
+
+        Like the other methods that only read, it works on a read-only or a full disk.
+        """
 
     def history(self, model: str | None = None) -> tuple[Promotion, ...]:
         """Return the moves, oldest first: of one model, or all."""
 
     def verify(self) -> tuple[str, ...]:
-        """Check the history's hashes, and the bytes and evidence of all that was ever promoted.
+        """Check the history's hashes, and the bytes and evidence of every version that was ever promoted.
 
-        Returns what is wrong, in words that name it.
+        Returns what is wrong, one sentence each.
         """

@@ -20,7 +20,7 @@ from deploycheck.store.artifact import (
     write_manifest,
 )
 from deploycheck.store.build import Building, Store
-from deploycheck.store.disk import StoreError, explained, flush, flush_tree
+from deploycheck.store.disk import StoreError, explained, flush, flush_tree, hint_for
 
 __all__ = [
     "MANIFEST",
@@ -34,6 +34,7 @@ __all__ = [
     "fingerprint",
     "flush",
     "flush_tree",
+    "hint_for",
     "open_artifact",
     "write_manifest",
 ]

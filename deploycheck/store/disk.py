@@ -1,4 +1,4 @@
-"""Writes that last, and what to say where the system refuses them."""
+"""Writes that survive a power cut, and what to do where the system refuses to write."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from deploycheck.errors import DeploycheckError
 
 
 class StoreError(DeploycheckError):
-    """The store can't be read or written: a full disk, a missing right."""
+    """The store can't be read or written: the disk is full, say, or a permission is missing."""
 
 
 def flush(path: Path) -> None:
-    """Have the system write a file or folder to disk, so that a power cut can't take it back."""
+    """Have the system write a file or folder to disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -35,27 +35,33 @@ def flush_tree(folder: Path) -> None:
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space and run again; nothing half-written was kept",
     errno.EDQUOT: "your quota is used up: free some space and run again; nothing half-written was kept",
-    errno.EFBIG: "a limit on file sizes stands in the way (ulimit -f)",
+    errno.EFBIG: "the size of files is limited (ulimit -f): raise that limit",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
-    errno.EACCES: "there is no right to write there: choose a folder that can be written",
-    errno.EPERM: "there is no right to write there: choose a folder that can be written",
-    errno.ENOTDIR: "a file stands where a folder is needed: move it away, or choose another folder",
-    errno.EEXIST: "a file stands where a folder is needed: move it away, or choose another folder",
-    errno.EIO: "the disk fails: look at the system's log",
+    errno.EACCES: "you may not write there: choose a folder that you may write",
+    errno.EPERM: "you may not write there: choose a folder that you may write",
+    errno.ENOTDIR: "there is a file where a folder is needed: move it away, or choose another folder",
+    errno.EEXIST: "there is a file where a folder is needed: move it away, or choose another folder",
+    errno.EIO: "the disk has failed: see the system's log",
 }
+
+
+def hint_for(code: int) -> str:
+    """Return what to do about a refused write, by its ``errno``; empty where that isn't known."""
+    return _HINTS.get(code, "")
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn the system's refusal to write under ``path`` into a ``StoreError`` that says what to do.
 
-    An error that names a file elsewhere is someone else's, and left alone.
+    An error that names a file elsewhere passes through.
     """
     try:
         yield
     except OSError as error:
         named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)] or [path]
         ours = [name for name in named if name.absolute().is_relative_to(path.absolute())]
-        if error.errno not in _HINTS or not ours:
+        hint = hint_for(error.errno or 0)
+        if not hint or not ours:
             raise
-        raise StoreError(f"can't be written: {error.strerror}", where=str(ours[0]), hint=_HINTS[error.errno]) from error
+        raise StoreError(f"can't be written: {error.strerror}", where=str(ours[0]), hint=hint) from error

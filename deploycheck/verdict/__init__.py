@@ -6,7 +6,7 @@ sample into one-sided confidence bounds, and a threshold holds, fails or stays u
 
 from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds
 from deploycheck.verdict.decide import Outcome, Verdict, decide, is_decided, settle
-from deploycheck.verdict.needed import (
+from deploycheck.verdict.sample_size import (
     examples_to_decide,
     fewest_requests,
     fewest_rounds,

@@ -1,14 +1,15 @@
 """One-sided confidence bounds for each kind of sample.
 
 Each of the two bounds holds by itself with the stated confidence: a threshold is judged against one of them,
-so a pass and a fail are each wrong at most ``1 - confidence`` of the time. Those of streams hold at any time, so
-that a load may be stopped as soon as its verdict is certain.
+so a pass and a fail are each wrong at most ``1 - confidence`` of the time. Bounds of streams hold at any time, so
+that a load test may stop as soon as its verdict is certain.
 """
 
 from __future__ import annotations
 
 import math
 
+from deploycheck.lazy import np
 from deploycheck.verdict.resample import resampled_bounds
 from deploycheck.verdict.samples import (
     Blocks,
@@ -30,29 +31,30 @@ from deploycheck.verdict.samples import (
 from deploycheck.verdict.sequential import mean_bounds, quantile_bounds, rate_bounds, rounds_bounds
 
 POINTS = 512
-"""Points at which one of two confidence distributions is read."""
+"""Points at which one of two confidence distributions is evaluated."""
 SHARE_OF_DROP = 0.9
-"""The share of the error that a relative drop gives to the drop; the rest goes to what it is relative to."""
+"""Of the error of a relative drop, the drop's share; the accuracy that it is relative to has the rest."""
 FEWEST_REPEATS = 3
+"""Fewer repetitions bound nothing."""
 
 
 def bounds(sample: Sample, confidence: float) -> tuple[float, float]:
     """Return the lower and the upper bound, each one-sided at ``confidence`` (a fraction in 0..1).
 
-    A side that nothing is known about is infinite (or the end of the scale for a proportion).
+    A side of which nothing is known is infinite, or the end of the scale where the sample has one.
     """
     match sample:
         case Exact(value):
             return value, value
-        case Proportion(successes, total, offset, scale):
+        case Proportion(successes, total, offset=offset, scale=scale):
             low, high = _clopper_pearson(successes, total, confidence)
             return offset + scale * low, offset + scale * high
         case Paired(lost, gained, total):
-            return _paired(lost, gained, total, confidence)
+            return _bound_drop(lost, gained, total, confidence)
         case Retained(pairs):
-            return _retained(pairs, confidence)
+            return _bound_retained(pairs, confidence)
         case RelativeDrop(pairs):
-            low, high = _retained(pairs, confidence)
+            low, high = _bound_retained(pairs, confidence)
             return 1 - high, 1 - low
         case Resampled():
             return resampled_bounds(sample, confidence)
@@ -66,16 +68,16 @@ def bounds(sample: Sample, confidence: float) -> tuple[float, float]:
             low, high = rounds_bounds(tuple(map(math.log, rounds)), confidence)
             return math.exp(low), math.exp(high) if high < math.inf else math.inf
         case Quotient(over, under):
-            return _quotient(over, under, confidence)
+            return _bound_quotient(over, under, confidence)
         case Repeats(values):
-            return _student(values, confidence)
+            return _bound_mean(values, confidence)
         case WorstOf():
-            return _worst(sample, confidence)
+            return _bound_worst(sample, confidence)
 
 
 def _clopper_pearson(successes: int, total: int, confidence: float) -> tuple[float, float]:
     """Exact binomial bounds (Clopper and Pearson, Biometrika 26, 1934)."""
-    from scipy import special  # here: a run that only collects decides nothing
+    from scipy import special
 
     if not 0 <= successes <= total:
         raise ValueError(f"{successes} successes of {total}")
@@ -84,20 +86,20 @@ def _clopper_pearson(successes: int, total: int, confidence: float) -> tuple[flo
     return float(low), float(high)
 
 
-def _paired(lost: int, gained: int, total: int, confidence: float) -> tuple[float, float]:
+def _bound_drop(lost: int, gained: int, total: int, confidence: float) -> tuple[float, float]:
     """Bounds on a difference of paired proportions, melded from those on the two discordant shares.
 
     ``lost`` of all and ``gained`` of the rest are two independent binomials. The upper bound is a quantile of the
     drop when the one share is drawn as Clopper and Pearson's upper bound is distributed over all confidences, and
     the other as their lower bound (Fay, Proschan and Brittain, Biometrics 71, 2015; for pairs, Fay and Lumbard,
-    Statistics in Medicine 40, 2021). Examples on which both agree carry no variance, so it is far tighter than an
-    unpaired comparison.
+    Statistics in Medicine 40, 2021). Examples on which both agree add no variance, so the bounds are far tighter than
+    those of an unpaired comparison.
     """
     return -_most_lost(gained, lost, total, confidence), _most_lost(lost, gained, total, confidence)
 
 
 def _most_lost(lost: int, gained: int, total: int, confidence: float) -> float:
-    import numpy as np
+    """Return the upper bound on the drop."""
     from scipy import special
 
     if not total:
@@ -105,7 +107,7 @@ def _most_lost(lost: int, gained: int, total: int, confidence: float) -> float:
     levels = (np.arange(POINTS) + 0.5) / POINTS
     least = special.betaincinv(gained, total - lost - gained + 1, levels) if gained else np.zeros(1)
 
-    def certain(drop: float) -> bool:
+    def is_certain(drop: float) -> bool:
         most = np.clip((drop + least) / (1 + least), 0.0, 1.0)  # drop = lost - gained' * (1 - lost)
         below = special.betainc(lost + 1, total - lost, most) if lost < total else (most >= 1).astype(float)
         return float(below.mean()) >= confidence
@@ -113,21 +115,21 @@ def _most_lost(lost: int, gained: int, total: int, confidence: float) -> float:
     inside, outside = -1.0, 1.0
     for _ in range(40):
         middle = (inside + outside) / 2
-        inside, outside = (inside, middle) if certain(middle) else (middle, outside)
+        inside, outside = (inside, middle) if is_certain(middle) else (middle, outside)
     return outside
 
 
-def _retained(pairs: Paired, confidence: float) -> tuple[float, float]:
-    """Bounds on ``1 - drop / accuracy``: those of the two, which share the error (Bonferroni)."""
+def _bound_retained(pairs: Paired, confidence: float) -> tuple[float, float]:
+    """Bounds on ``1 - drop / accuracy``, from bounds on the two, which share the error (Bonferroni)."""
     error = 1 - confidence
-    least, most = _paired(pairs.lost, pairs.gained, pairs.total, 1 - SHARE_OF_DROP * error)
+    least, most = _bound_drop(pairs.lost, pairs.gained, pairs.total, 1 - SHARE_OF_DROP * error)
     accuracy = _clopper_pearson(pairs.right, pairs.total, 1 - (1 - SHARE_OF_DROP) * error)
     if accuracy[0] <= 0:
         return -math.inf, math.inf
     return 1 - most / accuracy[most < 0], 1 - least / accuracy[least > 0]
 
 
-def _quotient(over: Sample, under: Sample, confidence: float) -> tuple[float, float]:
+def _bound_quotient(over: Sample, under: Sample, confidence: float) -> tuple[float, float]:
     """Bounds on a ratio of two positive quantities, each given half of the error (Bonferroni)."""
     half = (1 + confidence) / 2
     (over_low, over_high), (under_low, under_high) = bounds(over, half), bounds(under, half)
@@ -136,8 +138,8 @@ def _quotient(over: Sample, under: Sample, confidence: float) -> tuple[float, fl
     return low, high
 
 
-def _student(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
-    """Student's t over independent repetitions, as many as were planned."""
+def _bound_mean(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
+    """Bounds on the mean of independent repetitions, as many as were planned, by Student's t."""
     from scipy import special
 
     n = len(values)
@@ -149,12 +151,12 @@ def _student(values: tuple[float, ...], confidence: float) -> tuple[float, float
     return centre - reach, centre + reach
 
 
-def _worst(sample: WorstOf, confidence: float) -> tuple[float, float]:
+def _bound_worst(sample: WorstOf, confidence: float) -> tuple[float, float]:
     """Bounds on the worst of several.
 
-    All slices must clear a floor, so the bound on the good side needs no correction (intersection-union); any
-    slice may sink it, so the one on the bad side is corrected for how many there are (Bonferroni). A slice that
-    is too small bounds nothing.
+    A check passes where every slice meets its limit, so the bound on the good side needs no correction
+    (intersection-union). Any one slice can fail it, so the bound on the bad side is corrected for their number
+    (Bonferroni). A slice that is too small bounds nothing.
     """
     parts = tuple(sample.slices.values())
     if not parts:

@@ -1,4 +1,4 @@
-"""A measurement held against a threshold."""
+"""A measurement compared with a threshold."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from enum import StrEnum
 
 from deploycheck.language.threshold import Threshold
 from deploycheck.verdict.bounds import bounds
-from deploycheck.verdict.needed import what_would_decide
+from deploycheck.verdict.sample_size import what_would_decide
 from deploycheck.verdict.samples import Exact, Measurement, Quotient, Ratios, sample_size, value_of
 
 
 class Outcome(StrEnum):
-    """What a check ends as.
+    """How a check ends.
 
-    ``fail`` says that the model is bad, ``error`` that machinery broke before that could be known.
+    ``fail`` says that the model is bad, ``error`` that something broke before that could be known.
     """
 
     PASS = "pass"  # noqa: S105 - an outcome, not a password
@@ -28,13 +28,13 @@ class Outcome(StrEnum):
 
     @property
     def blocks(self) -> bool:
-        """Whether a check that ended so keeps its spec from being promoted."""
+        """Whether a check with this outcome keeps its spec from being promoted."""
         return self in (Outcome.FAIL, Outcome.UNDECIDED, Outcome.ERROR)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The outcome with what it rests on.
+    """An outcome and its grounds.
 
     ``low`` and ``high`` are one-sided bounds at ``confidence``, in the metric's base unit; ``confidence`` is
     None where the bare value was compared. ``reason`` is one sentence for a person.
@@ -50,45 +50,52 @@ class Verdict:
 
 
 def decide(measurement: Measurement, threshold: Threshold, confidence: float) -> Verdict:
-    """Return pass, fail or undecided, and of what is undecided what would decide it.
+    """Return pass, fail or undecided; the reason of an undecided check says what would decide it.
 
     ``confidence`` (a fraction) is the spec's; the threshold's own ``@`` overrides it. A value that is not a
     number, and a sample that its measurement calls invalid, never pass.
     """
-    verdict, is_open = _held(measurement, threshold, confidence)
+    verdict, is_open = _compare(measurement, threshold, confidence)
     if not is_open:
         return verdict
     level = threshold.confidence if threshold.confidence is not None else confidence
-    told = (measurement.disturbed, what_would_decide(measurement.sample, threshold, level))
-    return replace(verdict, reason="; ".join(filter(None, told)))
+    reasons = (measurement.disturbed, what_would_decide(measurement.sample, threshold, level))
+    return replace(verdict, reason="; ".join(filter(None, reasons)))
 
 
 def is_decided(measurement: Measurement, threshold: Threshold, confidence: float) -> bool:
-    """Whether it is a pass or a failure by now: ``decide``, for a load that asks again and again."""
-    verdict, _ = _held(measurement, threshold, confidence)
+    """Whether the check has passed or failed by now: a cheaper ``decide``, for load tests, which ask often."""
+    verdict, _ = _compare(measurement, threshold, confidence)
     return verdict.outcome in (Outcome.PASS, Outcome.FAIL)
 
 
-def _held(measurement: Measurement, threshold: Threshold, confidence: float) -> tuple[Verdict, bool]:
-    """Return the verdict, and whether more of the same could change it: the threshold lies within the interval."""
+def _compare(measurement: Measurement, threshold: Threshold, confidence: float) -> tuple[Verdict, bool]:
+    """Return the verdict, and whether more observations could change it: the threshold is within the interval."""
     sample = measurement.sample
     value = value_of(sample)
     exact = isinstance(sample, Exact) or threshold.point
     level = threshold.confidence if threshold.confidence is not None else confidence
     low, high = (value, value) if exact else bounds(sample, level)
     verdict = Verdict(
-        Outcome.UNDECIDED, value, low, high, None if exact else level, sample_size(sample), measurement.note
+        outcome=Outcome.UNDECIDED,
+        value=value,
+        low=low,
+        high=high,
+        confidence=None if exact else level,
+        samples=sample_size(sample),
+        reason=measurement.note,
     )
     if measurement.invalid:
         return replace(verdict, reason=measurement.invalid), False
     if not sample_size(sample) and (measurement.disturbed or isinstance(sample, Ratios)):
-        why = measurement.disturbed or "there are too few rounds to compare the two at all"
+        why = measurement.disturbed or "too few rounds were measured to compare the two models"
         return replace(verdict, reason=why), False
     if math.isnan(value) and not isinstance(sample, Quotient):
-        return replace(verdict, outcome=Outcome.ERROR, reason="the measured value is not a number"), False
-    if _holds(threshold, low, high):
+        reason = "the measured value is not a number" if sample_size(sample) else "nothing was measured"
+        return replace(verdict, outcome=Outcome.ERROR, reason=reason), False
+    if _is_met(threshold, low, high):
         return replace(verdict, outcome=Outcome.PASS), False
-    if not _broken(threshold, low, high):
+    if not _is_missed(threshold, low, high):
         return verdict, True
     if measurement.doubt:
         return replace(verdict, reason=measurement.doubt), False
@@ -96,13 +103,13 @@ def _held(measurement: Measurement, threshold: Threshold, confidence: float) -> 
 
 
 def settle(verdict: Verdict, severity: str, waived_until: date | None, today: date) -> Verdict:
-    """Return what a verdict counts as, given how severe its check is and whether it is waived.
+    """Return the verdict that counts, given how severe its check is and whether it is waived.
 
-    A waiver that is over fails its check whatever was measured, so that none is forgotten.
+    A check whose waiver has ended fails whatever was measured, so that no waiver is forgotten.
     """
     if waived_until is not None and today > waived_until:
-        what = f"its waiver ended on {waived_until.isoformat()}: remove it, or renew it"
-        return replace(verdict, outcome=Outcome.FAIL, reason=what)
+        reason = f"its waiver ended on {waived_until.isoformat()}: remove it, or renew it"
+        return replace(verdict, outcome=Outcome.FAIL, reason=reason)
     if verdict.outcome in (Outcome.FAIL, Outcome.UNDECIDED):
         if waived_until is not None:
             return replace(verdict, outcome=Outcome.WAIVED)
@@ -111,7 +118,7 @@ def settle(verdict: Verdict, severity: str, waived_until: date | None, today: da
     return verdict
 
 
-def _holds(threshold: Threshold, low: float, high: float) -> bool:
+def _is_met(threshold: Threshold, low: float, high: float) -> bool:
     """Whether every value between the bounds meets the threshold."""
     limit = threshold.value
     match threshold.comparator:
@@ -127,7 +134,7 @@ def _holds(threshold: Threshold, low: float, high: float) -> bool:
             return low == high == limit
 
 
-def _broken(threshold: Threshold, low: float, high: float) -> bool:
+def _is_missed(threshold: Threshold, low: float, high: float) -> bool:
     """Whether no value between the bounds meets the threshold."""
     limit = threshold.value
     match threshold.comparator:

@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
 
+from deploycheck.lazy import np
 from deploycheck.verdict.samples import Resampled
 
-if TYPE_CHECKING:
-    import numpy as np
-
 FEWEST_RESAMPLES, BEYOND_BOUND, MOST_RESAMPLES = 2000, 20, 10_000
-"""So many are drawn that about ``BEYOND_BOUND`` of them lie beyond a bound, within the other two."""
+"""As many are drawn as put about ``BEYOND_BOUND`` of them beyond a bound, within the other two."""
 GROUPS = 200
+"""Of examples, each left out once by the jackknife."""
 SEED = 0
 FEWEST_DEFINED = 0.95
 """The share of resamples that must define the statistic."""
 BIASED = 0.25
-"""The correction for bias, in standard deviations, past which a statistic is known to move when it is resampled."""
+"""The correction for bias, in standard deviations, above which resampling itself is known to move a statistic."""
 
 
 def resampled_bounds(sample: Resampled, confidence: float) -> tuple[float, float]:
     """Return one-sided bounds by the bootstrap, corrected for bias and acceleration (BCa).
 
     Efron, Better Bootstrap Confidence Intervals, Journal of the American Statistical Association 82, 1987, with the
-    acceleration from a jackknife over groups of examples. The resamples are the same in every run. Infinite where
-    they all agree (a perfect score, say): resampling then knows nothing of what it hasn't seen.
+    acceleration from a jackknife over groups of examples. The resamples are the same in every run. The bounds are the
+    ends of the statistic's scale where all resamples agree (a perfect score, say): they then show nothing of what the
+    examples don't hold.
 
-    Some statistics are themselves biased, such as a calibration error, which any resampling makes larger: BCa then
-    corrects too far, so that the bounds go out as far as the percentile and the basic bootstrap's. Both kinds are too
+    Some statistics are themselves biased, such as a calibration error, which any resampling makes larger. BCa then
+    corrects too far, so the bounds are at least as wide as the percentile and the basic bootstrap's. Both kinds are too
     narrow on few examples, by as much as a normal interval is: they are widened to Student's t.
     """
-    import numpy as np
+    low, high = _unclipped_bounds(sample, confidence)
+    return max(low, sample.lowest), min(high, sample.highest)
+
+
+def _unclipped_bounds(sample: Resampled, confidence: float) -> tuple[float, float]:
     from scipy import special
 
-    found = _resamples(sample, confidence)
+    found = _resample(sample, confidence)
     drawn, found = len(found), np.sort(found[np.isfinite(found)])
     if len(found) < max(1, FEWEST_DEFINED * drawn) or found[0] == found[-1]:
         return -math.inf, math.inf
@@ -62,12 +65,10 @@ def resampled_bounds(sample: Resampled, confidence: float) -> tuple[float, float
 
 def why_unbounded(sample: Resampled, confidence: float) -> str:
     """Return why resampling bounds nothing; empty where it does."""
-    import numpy as np
-
-    found = _resamples(sample, confidence)
+    found = _resample(sample, confidence)
     undefined = int((~np.isfinite(found)).sum())
     if undefined > (1 - FEWEST_DEFINED) * len(found):
-        return f"it is no number on {undefined:,} of {len(found):,} resamples of the examples, which bounds nothing"
+        return f"it is not a number on {undefined:,} of {len(found):,} resamples of the examples, which bounds nothing"
     if not len(found):
         return f"{sample.size} example{'' if sample.size == 1 else 's'} can't be resampled: more are needed"
     if np.ptp(found[np.isfinite(found)]) == 0:
@@ -75,27 +76,24 @@ def why_unbounded(sample: Resampled, confidence: float) -> str:
     return ""
 
 
-def _resamples(sample: Resampled, confidence: float) -> np.ndarray:
+def _resample(sample: Resampled, confidence: float) -> np.ndarray:
+    """Return the statistic of as many resamples as a confidence takes; of none, where there is but one example."""
     count = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, math.ceil(BEYOND_BOUND / (1 - confidence))))
-    return _drawn(sample, count if sample.size > 1 else 0)
+    return _draw(sample, count if sample.size > 1 else 0)
 
 
 @functools.lru_cache(maxsize=16)
-def _drawn(sample: Resampled, count: int) -> np.ndarray:
-    """Return the statistic of so many resamples of the examples; kept, as several questions are asked of the same."""
-    import numpy as np
-
+def _draw(sample: Resampled, count: int) -> np.ndarray:
+    """Return the statistic of ``count`` resamples of the examples; kept, because several functions use the same."""
     random, n = np.random.default_rng(SEED), sample.size
     return np.array([sample.statistic(random.integers(0, n, n)) for _ in range(count)], dtype=float)
 
 
 def _acceleration(sample: Resampled) -> float:
-    import numpy as np
-
     groups = np.array_split(np.random.default_rng(SEED).permutation(sample.size), min(sample.size, GROUPS))
     everything = np.arange(sample.size)
     left_out = np.array([sample.statistic(np.delete(everything, group)) for group in groups])
     left_out = left_out[np.isfinite(left_out)]
-    apart = left_out.mean() - left_out if len(left_out) else left_out
-    spread = float((apart**2).sum())
-    return float((apart**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    centred = left_out.mean() - left_out if len(left_out) else left_out
+    squares = float((centred**2).sum())
+    return float((centred**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0

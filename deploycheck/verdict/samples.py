@@ -1,19 +1,16 @@
-"""What a metric observed, in the form its verdict is decided from."""
+"""What a metric observed, in the form that its verdict is decided from."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import KW_ONLY, dataclass, field
 
-if TYPE_CHECKING:
-    import numpy as np
-
+from deploycheck.lazy import np
 
 BEYOND = 4
-"""Rounds are put together until so many values of each lie beyond the quantile that two models are compared at."""
+"""Rounds are grouped until a group has this many values beyond the quantile at which two models are compared."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +26,12 @@ class Proportion:
 
     The scale lets a linear function of a proportion (the share of the gap over a majority guess that was
     closed, say) keep the proportion's exact interval. ``scale`` must be positive. ``hits``, where it is known,
-    says which trials succeeded (``[total]`` of bool): it is what another model on the same examples is paired by.
+    says which trials succeeded (``[total]`` of bool): it pairs the examples with those of another model.
     """
 
     successes: int
     total: int
+    _: KW_ONLY
     offset: float = 0.0
     scale: float = 1.0
     hits: np.ndarray | None = field(default=None, compare=False, repr=False)
@@ -49,7 +47,7 @@ class Paired:
     """Two models on the same examples: ``lost`` only the first got right, ``gained`` only the second.
 
     Its value is the drop from the first to the second, ``(lost - gained) / total``. ``right`` is how many the
-    first got right; with it the drop can be told relative to that.
+    first got right; a relative drop needs it.
     """
 
     lost: int
@@ -60,7 +58,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Retained:
-    """The share of the first model's right answers that the second comes to: ``1 - drop / accuracy``."""
+    """The second model's accuracy as a share of the first's: ``1 - drop / accuracy``."""
 
     pairs: Paired
 
@@ -76,19 +74,22 @@ class RelativeDrop:
 class Resampled:
     """Any other statistic over a fixed test set: ``statistic(rows)`` of the examples at ``rows``, ``[m]`` of int.
 
-    ``size`` is the number of examples. A statistic that some rows don't define is nan for them.
+    ``size`` is the number of examples. A statistic is nan for rows that don't define it. ``lowest`` and ``highest``
+    are the ends of its scale: bounds don't go past them.
     """
 
     statistic: Callable[[np.ndarray], float]
     size: int
+    lowest: float = -math.inf
+    highest: float = math.inf
 
 
 @dataclass(frozen=True)
 class Quantile:
-    """A stream, in the order it came, and which of its quantiles is meant.
+    """A stream of values in the order they came, and which of its quantiles is meant.
 
-    ``values`` may hold ``inf``: a request that never came back is slower than any limit. Where two were measured in
-    turn, ``rounds`` says how many of the values each round holds.
+    ``values`` may hold ``inf``: a request that never came back is slower than any limit. Where two models were
+    measured in turn, ``rounds`` says how many of the values each round holds.
     """
 
     probability: float
@@ -98,7 +99,7 @@ class Quantile:
 
 @dataclass(frozen=True)
 class Events:
-    """A stream, in the order it came, of what happened or did not; its value is the share that did."""
+    """A stream of what happened or didn't, in the order it came; its value is the share that happened."""
 
     happened: tuple[bool, ...]
 
@@ -127,7 +128,7 @@ class Quotient:
 
 @dataclass(frozen=True)
 class Repeats:
-    """The same quantity of independent repetitions: one value a training, say."""
+    """The same quantity in independent repetitions, such as one value per training."""
 
     values: tuple[float, ...]
 
@@ -136,8 +137,8 @@ class Repeats:
 class WorstOf:
     """The same quantity in every slice; the worst is the one that counts.
 
-    The worst is the lowest, or the highest where ``lowest`` is False. A slice of fewer than ``at_least``
-    observations can't be told to be good.
+    The worst is the lowest, or the highest where ``lowest`` is False. Of a slice of fewer than ``at_least``
+    observations nothing is concluded.
     """
 
     slices: Mapping[str, Sample]
@@ -166,20 +167,21 @@ Sample = (
 class Measurement:
     """A sample with how it was taken.
 
-    ``note`` is a remark for the report (which slice was worst, which curve was flat). ``invalid`` says why
-    nothing may be concluded from the sample, where that is so; ``doubt`` why a failure could be the measuring's
-    own fault, where a pass would stand all the same; ``disturbed`` what kept the measuring from seeing more.
+    ``note`` is a remark for the report, such as which slice was worst. The others are empty, or say in words:
+    ``invalid`` why nothing may be concluded from the sample; ``doubt`` why a failure could be the measurement's own
+    fault, which a pass couldn't be; ``disturbed`` what kept the measurement from seeing more.
     """
 
     sample: Sample
     note: str = ""
+    _: KW_ONLY
     invalid: str = ""
     doubt: str = ""
     disturbed: str = ""
 
 
 def quantile(values: tuple[float, ...], probability: float) -> float:
-    """Return the smallest value that at least ``probability`` of ``values`` do not exceed; nan when empty."""
+    """Return the smallest value that at least ``probability`` of ``values`` don't exceed; nan of no values."""
     if not values:
         return math.nan
     ranked = sorted(values)
@@ -187,11 +189,11 @@ def quantile(values: tuple[float, ...], probability: float) -> float:
 
 
 def value_of(sample: Sample) -> float:
-    """Return the point value, in the metric's base unit; nan where there is nothing to read it from."""
+    """Return the point value, in the metric's base unit; nan where the sample is empty or defines none."""
     match sample:
         case Exact(value):
             return value
-        case Proportion(successes, total, offset, scale):
+        case Proportion(successes, total, offset=offset, scale=scale):
             return offset + scale * successes / total if total else math.nan
         case Paired(lost, gained, total):
             return (lost - gained) / total if total else math.nan
@@ -200,7 +202,7 @@ def value_of(sample: Sample) -> float:
         case RelativeDrop(pairs):
             return 1 - value_of(Retained(pairs))
         case Resampled(statistic, size):
-            return _of_all(statistic, size)
+            return float(statistic(np.arange(size))) if size else math.nan
         case Quantile(probability, values):
             return quantile(values, probability)
         case Events(happened):
@@ -210,17 +212,11 @@ def value_of(sample: Sample) -> float:
         case Ratios(rounds):
             return math.exp(math.fsum(map(math.log, rounds)) / len(rounds)) if rounds else math.nan
         case Quotient(over, under):
-            return _over(value_of(over), value_of(under))
+            return _divide(value_of(over), value_of(under))
         case WorstOf(slices, lowest):
             worst = min if lowest else max
             found = (value_of(part) for part in slices.values())
             return worst((value for value in found if not math.isnan(value)), default=math.nan)
-
-
-def _of_all(statistic: Callable[[np.ndarray], float], size: int) -> float:
-    import numpy as np
-
-    return float(statistic(np.arange(size))) if size else math.nan
 
 
 def sample_size(sample: Sample) -> int:
@@ -246,24 +242,24 @@ def paired(before: np.ndarray, after: np.ndarray) -> Paired:
 
 
 def ratio_of(over: Sample, under: Sample) -> Sample:
-    """Return the ratio of two models' samples of the same metric: paired wherever they were taken in pairs.
+    """Return the ratio of two models' samples of the same metric: paired where they were taken in pairs.
 
-    It is nan where the second is negative or infinite, or both are 0; infinite where the second alone is 0.
+    Its value is nan where the second is negative or infinite, or both are 0; infinite where the second alone is 0.
     """
     match over, under:
         case Exact(a), Exact(b):
-            return Exact(1.0 if a == b else _over(a, b))
+            return Exact(1.0 if a == b else _divide(a, b))
         case Proportion(offset=0.0, scale=1.0, hits=a), Proportion(offset=0.0, scale=1.0, hits=b) if (
             a is not None and b is not None
         ):
             return Retained(paired(b, a))
-        case Resampled(f, n), Resampled(g, m) if n == m:
-            return Resampled(lambda rows: _over(f(rows), g(rows)), n)
+        case Resampled(f, n, lowest), Resampled(g, m) if n == m:
+            return Resampled(lambda rows: _divide(f(rows), g(rows)), n, lowest=0.0 if lowest >= 0 else -math.inf)
         case Blocks(a), Blocks(b) if len(a) == len(b) and min((*a, *b), default=1.0) > 0:
-            return Ratios(tuple(map(_over, a, b)))
+            return Ratios(tuple(map(_divide, a, b)))
         case Quantile(probability, rounds=a), Quantile(rounds=b) if a and len(a) == len(b):
-            together = _rounds_together(probability, min(sum(a), sum(b)) / len(a))
-            ratios = tuple(map(_over, _by_batches(over, together), _by_batches(under, together)))
+            together = _rounds_per_group(probability, min(sum(a), sum(b)) / len(a))
+            ratios = tuple(map(_divide, _quantiles(over, together), _quantiles(under, together)))
             return Ratios(ratios) if all(map(math.isfinite, ratios)) else Quotient(over, under)
         case WorstOf(a, lowest, least), WorstOf(b) if a.keys() == b.keys():
             return WorstOf({name: ratio_of(a[name], b[name]) for name in a}, lowest, least)
@@ -271,31 +267,32 @@ def ratio_of(over: Sample, under: Sample) -> Sample:
             return Quotient(over, under)
 
 
-def _rounds_together(probability: float, size: float) -> int:
+def _rounds_per_group(probability: float, size: float) -> int:
     """Return how many rounds of a size it takes for a quantile of them to have ``BEYOND`` values beyond it."""
     return max(1, math.ceil(BEYOND / min(probability, 1 - probability) / max(size, 1)))
 
 
-def _by_batches(sample: Quantile, together: int) -> Iterator[float]:
-    """Yield the quantile of each batch of as many rounds; what is left over belongs to the last.
+def _quantiles(sample: Quantile, together: int) -> Iterator[float]:
+    """Yield the quantile of each group of ``together`` rounds; the rounds left over belong to the last group.
 
-    It is the estimate that lies as often above as below the truth, whatever the distribution (the eighth of Hyndman
-    and Fan, American Statistician 50, 1996): an observation next to it would lie further off the longer the tail,
-    which doesn't cancel between two models whose tails differ.
+    The estimate is above the truth as often as below it, whatever the distribution (the eighth of Hyndman and Fan,
+    American Statistician 50, 1996). A single observation beside the quantile would be further from it the longer the
+    tail, which doesn't cancel between two models whose tails differ.
     """
-    import numpy as np
-
     ends = (0, *itertools.accumulate(sample.rounds))
-    batches = len(sample.rounds) // together
-    for batch in range(batches):
-        first, past = ends[batch * together], ends[-1 if batch == batches - 1 else (batch + 1) * together]
+    groups = len(sample.rounds) // together
+    for group in range(groups):
+        first, past = ends[group * together], ends[-1 if group == groups - 1 else (group + 1) * together]
         values = sample.values[first:past] or (math.nan,)  # a round in which nothing counted
-        with np.errstate(invalid="ignore"):  # of a request that never came back
+        with np.errstate(invalid="ignore"):  # a request that never came back is infinite
             yield float(np.quantile(values, sample.probability, method="median_unbiased"))
 
 
-def _over(one: float, other: float) -> float:
-    """Return a ratio; nan to what is negative, of which no share says which is better, or infinite, and of 0 to 0."""
+def _divide(one: float, other: float) -> float:
+    """Return a ratio; nan where it is relative to a negative or an infinite value, and of 0 to 0.
+
+    A share of a negative value doesn't say which of the two is better.
+    """
     if not 0 <= other < math.inf:
         return math.nan
     return one / other if other else math.inf if one > 0 else math.nan

@@ -51,7 +51,7 @@ def test_integers_have_no_missing_values_and_infinity_is_none() -> None:
         ([[[1, 2]], [[1, 2]], [[1, 2]]], 1),
     ],
     ids=["none", "test", "both", "within", "once", "order", "nan", "bytes", "everywhere"],
-)  # fmt: skip
+)
 def test_an_input_in_more_than_one_split_is_counted_once(rows: list[list[list[float]]], count: int) -> None:
     assert duplicates_across_splits.measure(dataset(*rows)) == Measurement(Exact(count))
 

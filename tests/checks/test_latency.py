@@ -162,8 +162,13 @@ def test_no_failures_on_either_side_are_no_ratio_and_no_error() -> None:
         error_rate.measure(load=LoadReport(latencies_s=(value,) * 600)).sample for value in (0.001, math.inf)
     )
     for own, other, outcome in (
-        (clean, clean, Outcome.UNDECIDED), (broken, clean, Outcome.FAIL), (clean, broken, Outcome.PASS),
-    ):  # fmt: skip
+        (clean, clean, Outcome.UNDECIDED),
+        (broken, clean, Outcome.FAIL),
+        (clean, broken, Outcome.PASS),
+    ):
         verdict = decide(Measurement(ratio_of(own, other)), threshold, 0.95)
         assert verdict.outcome is outcome
-    assert "there is no ratio to what came to 0" in decide(Measurement(ratio_of(clean, clean)), threshold, 0.95).reason
+    assert (
+        "the ratio is undefined: it is relative to 0"
+        in decide(Measurement(ratio_of(clean, clean)), threshold, 0.95).reason
+    )

@@ -9,11 +9,29 @@ import pytest
 
 from deploycheck.builtin import pytest_deploycheck_metrics
 from deploycheck.checks import SUBJECTS, MetricFunction, metric
+from deploycheck.errors import DeploycheckError
 from deploycheck.language import Dimension
 from deploycheck.runner.extensions import builtin_extensions
-from deploycheck.verdict import Exact, Measurement
+from deploycheck.verdict import (
+    Blocks,
+    Events,
+    Exact,
+    Measurement,
+    Paired,
+    Proportion,
+    Quantile,
+    Repeats,
+    Resampled,
+    Sample,
+    WorstOf,
+)
 
-DECLARED: dict[str, Any] = {"dimension": Dimension.COUNT, "direction": "lower", "stages": ["train"]}
+DECLARED: dict[str, Any] = {
+    "dimension": Dimension.COUNT,
+    "direction": "lower",
+    "stages": ["train"],
+    "sample": Exact,
+}
 
 
 def taking(parameters: str) -> Callable[..., Measurement]:
@@ -30,6 +48,7 @@ def test_a_decorated_function_is_a_metric_and_says_what_it_looks_at() -> None:
     assert isinstance(wrong, MetricFunction)
     assert wrong.subjects == {"labels", "outputs"}
     assert (wrong.word.name, wrong.word.dimension, wrong.word.direction) == ("wrong", Dimension.COUNT, "lower")
+    assert wrong.sample is Exact
     assert wrong.word.stages == {"train"}
     assert wrong.word.relations == {"over majority"}
     assert not wrong.word.percentiles
@@ -37,7 +56,36 @@ def test_a_decorated_function_is_a_metric_and_says_what_it_looks_at() -> None:
     assert measured == Measurement(Exact(1))
 
 
-def test_a_percentile_is_no_subject_it_is_given_besides() -> None:
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [(Measurement(Proportion(1, 2)), "Proportion"), (Exact(1), "Exact"), (0.5, "float"), (None, "NoneType")],
+    ids=["another sample", "no measurement", "a number", "nothing"],
+)
+def test_a_metric_that_returns_something_other_than_it_declares_is_named(returned: Any, found: str) -> None:
+    declared = metric("odd", **DECLARED)(lambda labels: returned)
+    with pytest.raises(DeploycheckError, match=f"metric 'odd' returned {found}, expected a Measurement of Exact"):
+        declared.measure(labels=np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said", "task"),
+    [
+        ("labels", {}, "classification"),
+        ("outputs", {}, "classification"),
+        ("reference_outputs", {}, "classification"),
+        ("labels, outputs", {"task": "regression"}, "regression"),
+        ("labels, outputs", {"task": ""}, ""),
+        ("artifact", {}, ""),
+        ("training", {"task": "classification"}, "classification"),
+    ],
+)
+def test_a_metric_of_answers_is_for_classification_unless_it_says_another_task(
+    parameters: str, said: dict[str, str], task: str
+) -> None:
+    assert metric("any", **DECLARED, **said)(taking(parameters)).word.task == task
+
+
+def test_a_percentile_is_not_a_subject() -> None:
     @metric("wait", **DECLARED, percentiles=True)
     def wait(load: Any, percentile: float) -> Measurement:
         return Measurement(Exact(percentile))
@@ -85,25 +133,76 @@ def test_a_declaration_that_cannot_work_is_refused(declared: dict[str, Any], par
         metric("odd", **{**DECLARED, **declared})(taking(parameters))
 
 
+HIGHER_IS_BETTER = {
+    "smallest_class",
+    "accuracy",
+    "accuracy.worst_class",
+    "accuracy.top3",
+    "accuracy.top5",
+    "accuracy.top10",
+    "accuracy.over_seeds",
+    "learned",
+    "agreement",
+    "precision.macro",
+    "recall.macro",
+    "f1.macro",
+    "f1.micro",
+    "auc",
+    "r2",
+    "throughput",
+    "speedup",
+}
+LOWER_IS_BETTER = {
+    "missing_values",
+    "duplicates_across_splits",
+    "accuracy_drop",
+    "log_loss",
+    "perplexity",
+    "bits_per_byte",
+    "calibration_error",
+    "rmse",
+    "mae",
+    "size",
+    "size_ratio",
+    "parameters",
+    "latency",
+    "error_rate",
+    "errors",
+    "parity",
+    "cold_start",
+    "memory",
+    "recompilations",
+}
+
+
 def test_the_built_in_metrics_are_those_of_the_six_families() -> None:
-    assert {each.word.name: each.word.direction for each in pytest_deploycheck_metrics()} == {
-        "missing_values": "lower", "duplicates_across_splits": "lower", "smallest_class": "higher",
-        "accuracy": "higher", "accuracy.worst_class": "higher", "learned": "higher", "accuracy_drop": "lower",
-        "accuracy.top3": "higher", "accuracy.top5": "higher", "accuracy.top10": "higher",
-        "accuracy.over_seeds": "higher", "agreement": "higher",
-        "precision.macro": "higher", "recall.macro": "higher", "f1.macro": "higher", "f1.micro": "higher",
-        "auc": "higher", "log_loss": "lower", "perplexity": "lower", "bits_per_byte": "lower",
-        "rmse": "lower", "mae": "lower", "r2": "higher",
-        "calibration_error": "lower", "error_rate": "lower", "speedup": "higher",
-        "size": "lower", "size_ratio": "lower", "parameters": "lower",
-        "latency": "lower", "throughput": "higher", "errors": "lower", "parity": "lower", "cold_start": "lower",
-        "memory": "lower", "recompilations": "lower",
-    }  # fmt: skip
+    directions = dict.fromkeys(HIGHER_IS_BETTER, "higher") | dict.fromkeys(LOWER_IS_BETTER, "lower")
+    assert {each.word.name: each.word.direction for each in pytest_deploycheck_metrics()} == directions
     assert len(builtin_extensions().metrics) == len(pytest_deploycheck_metrics())
+
+
+SAMPLES: dict[str, type[Sample]] = {
+    "missing_values": Exact,
+    "accuracy": Proportion,
+    "accuracy.worst_class": WorstOf,
+    "accuracy.over_seeds": Repeats,
+    "accuracy_drop": Paired,
+    "f1.macro": Resampled,
+    "rmse": Resampled,
+    "size": Exact,
+    "latency": Quantile,
+    "error_rate": Events,
+    "throughput": Blocks,
+}
+
+
+def test_a_built_in_metric_declares_the_sample_by_which_it_is_decided() -> None:
+    declared = {each.word.name: each.sample for each in pytest_deploycheck_metrics()}
+    assert {name: declared[name] for name in SAMPLES} == SAMPLES
 
 
 @pytest.mark.parametrize("each", pytest_deploycheck_metrics(), ids=lambda each: each.word.name)
 def test_a_metric_takes_a_percentile_where_its_word_is_a_family(each: MetricFunction) -> None:
-    parameters = set(signature(each.measure).parameters)
+    parameters = set(signature(each.function).parameters)
     assert parameters - each.subjects == ({"percentile"} if each.word.percentiles else set())
-    assert each.measure.__doc__
+    assert each.function.__doc__

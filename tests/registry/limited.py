@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 
 def run_on_a_small_disk(script: str, folder: Path, kibibytes: int) -> str:
     """Run Python code with ``folder`` a disk of its own, of this size; return what it prints."""
@@ -24,6 +26,6 @@ def _run_mounted(mount: str, script: str) -> str:
     if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"]).returncode:
         pytest.skip("this user can't mount a file system of its own")
     command = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -5,12 +5,15 @@ Apart from the tests, so that a process starts without importing what only they 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.registry import Registry, StalePromotion
 from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.store import Artifact, Building, Store, open_artifact, write_manifest
@@ -60,13 +63,13 @@ def build_together(root: Path, barrier: Any, said: Any) -> None:
     said.put(("reused", reused))
 
 
-def made(folder: Path, content: str) -> Artifact:
+def made(folder: Path, content: str, meta: Mapping[str, Any] | None = None) -> Artifact:
     """Make an artifact; the content decides its digest."""
     at = folder / "made" / content
     (at / "notes").mkdir(parents=True)
     (at / "weights.bin").write_bytes(content.encode() * 20)
     (at / "notes" / "signature.json").write_text("{}")
-    return write_manifest(at, "model", "ab" * 32, {})
+    return write_manifest(at, "model", "ab" * 32, meta or {})
 
 
 def move(registry: Registry, artifact: Artifact, alias: str = "staging", evidence: bytes = b"{}") -> str:
@@ -111,3 +114,56 @@ def promote_together(root: Path, number: int, barrier: Any, said: Any) -> None:
         said.put(version.digest)
     except StalePromotion:
         said.put("stale")
+
+
+def print_what_is_read(path: Path) -> None:
+    registry = SqliteRegistry(path)
+    try:
+        version = registry.current("digits", "staging")
+        print("current", version.digest if version else None)
+        print("history", len(registry.history()))
+        print("verify", registry.verify())
+    except DeploycheckError as error:
+        print(type(error).__name__, error)
+
+
+def read_and_promote_on_a_full_disk(path: Path, folder: Path) -> None:
+    registry = SqliteRegistry(path)
+    digest = move(registry, made(folder, "a"))
+    remove_shared_memory(registry)
+    fill_the_disk(path.parent)
+    print_what_is_read(path)
+    try:
+        registry.promote("digits", "production", digest, expected=None, actor="ada", time=NOW)
+    except DeploycheckError as error:
+        print(type(error).__name__, error)
+
+
+def read_what_a_killed_writer_left_on_a_full_disk(path: Path, folder: Path) -> None:
+    move(SqliteRegistry(path), made(folder, "a"))
+    process = multiprocessing.get_context("fork").Process(target=_change_until_killed, args=(path,))
+    process.start()
+    process.join()
+    remove_shared_memory(SqliteRegistry(path))
+    fill_the_disk(path.parent)
+    print_what_is_read(path)
+
+
+def _change_until_killed(path: Path) -> None:
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("DELETE FROM promotions")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def remove_shared_memory(registry: SqliteRegistry) -> None:
+    """Remove the file that readers share with writers, which a copy of the registry doesn't have."""
+    registry.path.with_name(f"{registry.path.name}-shm").unlink(missing_ok=True)
+
+
+def fill_the_disk(folder: Path) -> None:
+    with (folder / "rest").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return

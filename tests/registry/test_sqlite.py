@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploycheck.registry import Registry, RegistryError, StalePromotion
-from deploycheck.registry import sqlite as sqlite_registry
+from deploycheck.registry import database as registry_database
 from deploycheck.registry.sqlite import SqliteRegistry, open_sqlite
 from deploycheck.store import Artifact, CorruptArtifact, StoreError, open_artifact, write_manifest
 from tests.registry.fail_points import kill_everywhere
@@ -23,8 +23,12 @@ from tests.registry.processes import (
     first_promotion_until_killed,
     made,
     move,
+    print_what_is_read,
     promote_together,
     promote_until_killed,
+    read_and_promote_on_a_full_disk,
+    read_what_a_killed_writer_left_on_a_full_disk,
+    remove_shared_memory,
     roll_back_until_killed,
 )
 
@@ -86,7 +90,7 @@ def test_a_promotion_on_what_is_no_longer_there_is_stale_and_names_who_moved_it(
 ) -> None:
     first = move(registry, made(tmp_path, "a"))
     late = registry.propose("digits", made(tmp_path, "b"), b"{}", NOW).digest
-    with pytest.raises(StalePromotion, match=rf"stands at {first}, expected None, moved there by ada at"):
+    with pytest.raises(StalePromotion, match=rf"points at {first}, expected None, moved there by ada at"):
         registry.promote("digits", "staging", late, expected=None, actor="bob", time=NOW)
     assert standing(registry) == first
 
@@ -141,9 +145,9 @@ def test_models_and_aliases_move_apart(registry: SqliteRegistry, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["", "Digits", "../x", ".hidden", "a b", "a/b", "a" * 65, "a\n"])
 def test_a_name_that_is_none_is_refused(registry: SqliteRegistry, tmp_path: Path, name: str) -> None:
-    with pytest.raises(RegistryError, match="is no name"):
+    with pytest.raises(RegistryError, match="is not a name"):
         registry.propose(name, made(tmp_path, "a"), b"{}", NOW)
-    with pytest.raises(RegistryError, match="is no name"):
+    with pytest.raises(RegistryError, match="is not a name"):
         registry.current("digits", name)
 
 
@@ -157,7 +161,7 @@ def test_rolling_back_goes_further_each_time_and_ends_at_the_first(registry: Sql
     assert back.evidence_digest == f"sha256:{hashlib.sha256(b'b').hexdigest()}"
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
     assert standing(registry) == a
-    with pytest.raises(RegistryError, match="stands at its first version: there is nothing to go back to"):
+    with pytest.raises(RegistryError, match="points at its first version: there is nothing to go back to"):
         registry.roll_back("digits", "staging", actor="bob", time=NOW)
     assert standing(registry) == a
     assert registry.verify() == ()
@@ -169,6 +173,22 @@ def test_what_was_rolled_back_is_not_on_the_way_back_again(registry: SqliteRegis
     move(registry, made(tmp_path, "c"))
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
     assert standing(registry) == a
+
+
+@pytest.mark.parametrize(("day", "expired"), [("2026-11-23", False), ("2026-11-24", True)])
+def test_rolling_back_to_an_export_that_expired_is_refused_with_its_date(
+    registry: SqliteRegistry, tmp_path: Path, day: str, expired: bool
+) -> None:
+    first = move(registry, made(tmp_path, "a", {"loadable_until": "2026-11-23"}))
+    second = move(registry, made(tmp_path, "b"))
+    time = f"{day}T15:00:00+00:00"
+    if expired:
+        with pytest.raises(RegistryError, match="which could be loaded until 2026-11-23"):
+            registry.roll_back("digits", "staging", actor="bob", time=time)
+    else:
+        registry.roll_back("digits", "staging", actor="bob", time=time)
+    assert standing(registry) == (second if expired else first)
+    assert len(registry.history()) == (2 if expired else 3)
 
 
 def test_an_alias_never_promoted_has_no_way_back(registry: SqliteRegistry, tmp_path: Path) -> None:
@@ -296,7 +316,7 @@ def test_a_promotion_whose_hash_was_made_to_fit_is_found_by_the_next(registry: S
     for name in "abc":
         move(registry, made(tmp_path, name))
     forged = replace(registry.history()[1], actor="eve")
-    altered(registry, f"UPDATE promotions SET actor = 'eve', hash = '{forged.computed_hash()}' WHERE seq = 2")
+    altered(registry, f"UPDATE promotions SET actor = 'eve', hash = '{forged.compute_hash()}' WHERE seq = 2")
     assert registry.verify() == ("promotion 3 of digits doesn't follow the one before it",)
 
 
@@ -312,7 +332,7 @@ def test_a_history_that_undoes_more_than_was_done_is_no_way_back(registry: Sqlit
         move(registry, made(tmp_path, name))
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
     altered(registry, "DELETE FROM promotions WHERE reason = 'promote'")
-    with pytest.raises(RegistryError, match="the history doesn't add up"):
+    with pytest.raises(RegistryError, match="the history is inconsistent"):
         registry.roll_back("digits", "staging", actor="bob", time=NOW)
 
 
@@ -402,14 +422,14 @@ def test_of_four_processes_that_promote_at_once_one_wins(registry: SqliteRegistr
 
 @pytest.mark.parametrize("location", ["../registry.db", "/etc/registry.db", "a/../../registry.db", ".."])
 def test_a_location_outside_of_the_project_is_refused(tmp_path: Path, location: str) -> None:
-    with pytest.raises(RegistryError, match="lies outside of") as caught:
+    with pytest.raises(RegistryError, match="is outside of") as caught:
         open_sqlite(location, tmp_path / "project")
     assert caught.value.where == "promote.registry"
 
 
 @pytest.mark.parametrize("location", ["", ".", "/", "a\0b", "a\nb"])
 def test_a_location_that_is_no_path_is_refused(tmp_path: Path, location: str) -> None:
-    with pytest.raises(RegistryError, match="is no path of a file"):
+    with pytest.raises(RegistryError, match="is not the path of a file"):
         open_sqlite(location, tmp_path)
 
 
@@ -418,7 +438,7 @@ def test_a_link_that_leads_out_of_the_project_is_refused(tmp_path: Path, name: s
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / name).symlink_to(tmp_path / "outside")
     location = "in/registry.db" if name == "in" else "registry.db"
-    with pytest.raises(RegistryError, match="lies outside of"):
+    with pytest.raises(RegistryError, match="is outside of"):
         open_sqlite(location, tmp_path / "project")
 
 
@@ -435,7 +455,7 @@ def test_a_database_held_by_another_program_is_named(
     registry: SqliteRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = move(registry, made(tmp_path, "a"))
-    monkeypatch.setattr(sqlite_registry, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(registry_database, "BUSY_SECONDS", 0)
     other = sqlite3.connect(registry.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(RegistryError, match="database is locked") as caught:
@@ -443,6 +463,18 @@ def test_a_database_held_by_another_program_is_named(
     assert caught.value.where == str(registry.path)
     other.execute("ROLLBACK")
     registry.promote("digits", "production", digest, expected=None, actor="ada", time=NOW)
+    other.close()
+
+
+def test_a_registry_is_read_while_another_program_writes(registry: SqliteRegistry, tmp_path: Path) -> None:
+    digest = move(registry, made(tmp_path, "a"))
+    other = sqlite3.connect(registry.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("DELETE FROM promotions")
+    assert standing(registry) == digest
+    assert len(registry.history()) == 1
+    assert registry.verify() == ()
+    other.execute("ROLLBACK")
     other.close()
 
 
@@ -470,6 +502,43 @@ def test_a_registry_of_a_later_version_is_refused(registry: SqliteRegistry, tmp_
     database.close()
     with pytest.raises(RegistryError, match="it has schema 2, expected 1"):
         registry.history()
+
+
+def run_of(function: Callable[..., None], *paths: Path) -> str:
+    """Return Python code that calls a function of ``processes``."""
+    given = ", ".join(f"Path({str(path)!r})" for path in paths)
+    return f"from pathlib import Path; from {function.__module__} import {function.__name__} as run; run({given})"
+
+
+def test_a_registry_can_be_read_from_a_read_only_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    registry = SqliteRegistry(disk / "registry.db")
+    digest = move(registry, made(tmp_path, "a"))
+    remove_shared_memory(registry)
+    said = run_read_only(run_of(print_what_is_read, registry.path), disk)
+    assert said == f"current {digest}\nhistory 1\nverify ()\n"
+
+
+def test_a_registry_can_be_read_from_a_full_disk_and_a_refused_promotion_names_it(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = run_of(read_and_promote_on_a_full_disk, disk / "registry.db", tmp_path)
+    current, history, verified, *refused = run_on_a_small_disk(script, disk, kibibytes=512).splitlines()
+    assert current.startswith("current sha256:")
+    assert (history, verified) == ("history 1", "verify ()")
+    assert refused[0].startswith(f"RegistryError {disk / 'registry.db'}: sqlite says: ")
+    assert refused[1].startswith("  hint: the disk is full")
+
+
+def test_changes_that_a_killed_writer_left_are_not_passed_over_on_a_full_disk(tmp_path: Path) -> None:
+    """Without its log the database is an older state: reading that would name the wrong version."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = run_of(read_what_a_killed_writer_left_on_a_full_disk, disk / "registry.db", tmp_path)
+    said = run_on_a_small_disk(script, disk, kibibytes=512)
+    assert said.startswith("RegistryError")
+    assert "hint: the disk is full" in said
 
 
 SCRIPT = """
@@ -513,5 +582,5 @@ def test_a_read_only_disk_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_rights_is_named(registry: SqliteRegistry, tmp_path: Path) -> None:
     artifact = made(tmp_path, "a")
     tmp_path.chmod(0o555)
-    with pytest.raises(StoreError, match="there is no right to write there"):
+    with pytest.raises(StoreError, match="you may not write there"):
         registry.propose("digits", artifact, b"{}", NOW)

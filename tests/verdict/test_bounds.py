@@ -284,7 +284,33 @@ def test_a_statistic_and_its_opposite_have_opposite_bounds() -> None:
     error = calibration_error.measure(labels=labels, outputs=outputs).sample
     assert isinstance(error, Resampled)
     low, high = bounds(error, 0.95)
-    assert bounds(Resampled(lambda rows: -error.statistic(rows), 300), 0.95) == pytest.approx((-high, -low), rel=0.02)
+    opposite = Resampled(lambda rows: -error.statistic(rows), 300, lowest=-error.highest, highest=-error.lowest)
+    assert bounds(opposite, 0.95) == pytest.approx((-high, -low), rel=0.02)
+
+
+def rmse_with_an_outlier(lowest: float = -math.inf) -> Resampled:
+    """Return a root mean square of 100 errors, one of which is far from all others."""
+    squares = np.array([1.0] * 99 + [1e6])
+    return Resampled(lambda rows: math.sqrt(squares[rows].mean()), 100, lowest=lowest)
+
+
+def test_the_bounds_of_a_statistic_end_where_its_scale_does() -> None:
+    low, high = bounds(rmse_with_an_outlier(), 0.95)
+    assert low < 0
+    assert bounds(rmse_with_an_outlier(lowest=0.0), 0.95) == (0.0, high)
+    perfect = Resampled(lambda _: 1.0, 50, lowest=0.0, highest=1.0)
+    assert bounds(perfect, 0.95) == (0.0, 1.0)
+
+
+def test_a_ratio_of_two_statistics_is_not_negative_where_they_are_not() -> None:
+    one = rmse_with_an_outlier(lowest=0.0)
+    ratio = ratio_of(one, Resampled(lambda _: 1.0, 100, lowest=0.0))
+    assert isinstance(ratio, Resampled)
+    assert (ratio.lowest, ratio.highest) == (0.0, math.inf)
+    assert bounds(ratio, 0.95)[0] == 0.0
+    unknown = ratio_of(rmse_with_an_outlier(), one)
+    assert isinstance(unknown, Resampled)
+    assert unknown.lowest == -math.inf
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])

@@ -35,7 +35,7 @@ def judged(sample: Sample, threshold: Threshold, **measurement: Any) -> Any:
     ("right", "outcome"),
     [(719, Outcome.PASS), (708, Outcome.PASS), (698, Outcome.UNDECIDED), (660, Outcome.FAIL)],
 )
-def test_accuracy_is_held_against_its_interval_not_its_value(right: int, outcome: Outcome) -> None:
+def test_the_interval_is_compared_with_the_threshold_not_the_value(right: int, outcome: Outcome) -> None:
     assert judged(Proportion(right, 719), parse_threshold(">= 97 %", ACCURACY)).outcome is outcome
 
 
@@ -75,9 +75,23 @@ def test_equality_is_exact() -> None:
     assert judged(Exact(1), threshold).outcome is Outcome.FAIL
 
 
-def test_what_is_no_number_never_passes() -> None:
-    assert judged(Exact(math.nan), parse_threshold("<= 60 kB", SIZE)).outcome is Outcome.ERROR
-    assert judged(Proportion(0, 0), parse_threshold(">= 0 %", ACCURACY)).outcome is Outcome.ERROR
+def test_a_value_that_is_not_a_number_never_passes() -> None:
+    verdict = judged(Exact(math.nan), parse_threshold("<= 60 kB", SIZE))
+    assert (verdict.outcome, verdict.reason) == (Outcome.ERROR, "the measured value is not a number")
+
+
+@pytest.mark.parametrize(
+    ("sample", "threshold"),
+    [
+        (Proportion(0, 0), parse_threshold(">= 0 %", ACCURACY)),
+        (Quantile(0.95, ()), parse_threshold("<= 200 ms", LATENCY)),
+    ],
+)
+def test_a_sample_of_nothing_never_passes_and_says_that_nothing_was_measured(
+    sample: Sample, threshold: Threshold
+) -> None:
+    verdict = judged(sample, threshold)
+    assert (verdict.outcome, verdict.reason) == (Outcome.ERROR, "nothing was measured")
 
 
 def test_an_invalid_sample_decides_nothing() -> None:
@@ -103,21 +117,25 @@ def test_a_doubtful_sample_can_pass_but_not_fail() -> None:
     assert slow.reason == "the client fell behind"
 
 
+def verdict_of(outcome: Outcome) -> Verdict:
+    return Verdict(outcome=outcome, value=1.0, low=1.0, high=1.0, confidence=None, samples=1, reason="")
+
+
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNDECIDED])
 def test_a_warning_and_a_waiver_soften_what_blocks(outcome: Outcome) -> None:
-    verdict = Verdict(outcome, 1.0, 1.0, 1.0, None, 1, "")
+    verdict = verdict_of(outcome)
     assert settle(verdict, "error", None, TODAY).outcome is outcome
     assert settle(verdict, "warn", None, TODAY).outcome is Outcome.WARN
     assert settle(verdict, "error", TODAY, TODAY).outcome is Outcome.WAIVED
 
 
 def test_a_waiver_that_is_over_fails_even_a_passing_check() -> None:
-    verdict = Verdict(Outcome.PASS, 1.0, 1.0, 1.0, None, 1, "")
+    verdict = verdict_of(Outcome.PASS)
     over = settle(verdict, "error", TODAY - timedelta(days=1), TODAY)
     assert over.outcome is Outcome.FAIL
     assert "its waiver ended on" in over.reason
 
 
 def test_no_softening_hides_an_error() -> None:
-    verdict = Verdict(Outcome.ERROR, 1.0, 1.0, 1.0, None, 1, "")
+    verdict = verdict_of(Outcome.ERROR)
     assert settle(verdict, "warn", TODAY, TODAY).outcome is Outcome.ERROR

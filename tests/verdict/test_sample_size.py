@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ NOISY = tuple((100 + 8 * np.random.default_rng(0).standard_normal(30)).tolist())
         (Events((False,) * 500), threshold("<=", 0.001), r"about [\d,]+ more requests like these"),
         (Blocks(NOISY), threshold(">=", 99.0), r"about [\d,]+ more blocks like these"),
         (Ratios((1.2, 1.3, 1.1, 1.25) * 3), threshold(">=", 1.19), r"about [\d,]+ more rounds like these"),
-        (Repeats((0.97, 0.98)), threshold(">=", 0.97), "2 seeds are too few to tell: 3 at least"),
+        (Repeats((0.97, 0.98)), threshold(">=", 0.97), "2 seeds are too few: at least 3 are needed"),
         (Repeats((0.96, 0.98, 0.97)), threshold(">=", 0.97), "more seeds would narrow it"),
         (Proportion(98, 100), threshold(">=", 0.97), r"about [\d,]+ more examples like these"),
         (Paired(5, 0, 700, 690), threshold("<=", 0.01), r"about [\d,]+ more examples like these"),
@@ -108,6 +109,20 @@ def test_that_many_more_examples_do_decide_a_statistic() -> None:
     assert decided(200 + round(0.5 * more / 20) * 20).outcome is Outcome.UNDECIDED
 
 
+@pytest.mark.parametrize(
+    "statistic", [lambda values: values.mean(), lambda values: math.sqrt((values**2).mean())], ids=["mean", "rmse"]
+)
+def test_of_a_value_that_one_example_decides_no_number_of_examples_is_given(
+    statistic: Callable[[np.ndarray], float],
+) -> None:
+    errors = np.array([1.0] * 99 + [1000.0])
+    sample = Resampled(lambda rows: float(statistic(errors[rows])), 100, lowest=0.0)
+    verdict = decide(Measurement(sample), threshold("<=", 2.0), 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert verdict.low >= 0
+    assert verdict.reason == "the examples differ too much to say how many more would decide it"
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.01, 0.1, 0.5]))
 def test_what_is_decided_may_be_settled(happened: list[bool], limit: float) -> None:
     asked = threshold("<=", limit)
@@ -150,7 +165,7 @@ def test_two_that_were_measured_apart_say_how_much_more_of_each() -> None:
     [
         (Events((True,) * 3 + (False,) * 597), Events((False,) * 600), "within the interval of the ratio"),
         (Quantile(0.99, (0.1,) * 590 + (math.inf,) * 10), Quantile(0.99, (0.1,) * 600), "within the interval"),
-        (Events((False,) * 600), Events((False,) * 600), "there is no ratio to what came to 0"),
+        (Events((False,) * 600), Events((False,) * 600), "the ratio is undefined: it is relative to 0"),
     ],
 )
 def test_a_ratio_that_is_infinite_or_none_is_undecided_in_words(over: Sample, under: Sample, said: str) -> None:
