@@ -5,19 +5,22 @@ Pure: it reads the files a spec names, imports none of them, and knows no JAX.
 
 from deploycheck.language.errors import Place, SpecError, SpecErrors
 from deploycheck.language.expect import Expectation
+from deploycheck.language.fields import Section
 from deploycheck.language.load import Spec, is_spec, load, near_miss
-from deploycheck.language.spec import json_schema
 from deploycheck.language.threshold import Threshold, parse_threshold
-from deploycheck.language.vocabulary import Dimension, Metric, Vocabulary
+from deploycheck.language.tree import json_schema
+from deploycheck.language.vocabulary import Dimension, Metric, TaskWord, Vocabulary
 
 __all__ = [
     "Dimension",
     "Expectation",
     "Metric",
     "Place",
+    "Section",
     "Spec",
     "SpecError",
     "SpecErrors",
+    "TaskWord",
     "Threshold",
     "Vocabulary",
     "is_spec",

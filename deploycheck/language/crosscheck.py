@@ -1,57 +1,35 @@
-"""What can only be said of a spec as a whole: names that must exist, parts that need each other."""
+"""What can only be said of several sections together: parts that need each other, names that one takes from another.
+
+It works on plain data, so that these mistakes are found in a spec whose structure is wrong elsewhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any
 
-from deploycheck.language.errors import did_you_mean
-from deploycheck.language.expect import Expectation, Mistake, written
-from deploycheck.language.names import IMPORT_PATH, SEEDED, check_import, import_hint, optax_functions, wrong_arguments
-from deploycheck.language.source import Path_
-from deploycheck.language.spec import ANSWERS, LABEL, TARGETS, Split
-from deploycheck.language.vocabulary import Vocabulary
+from deploycheck.language.errors import Mistake, did_you_mean
+from deploycheck.language.expect import Expectation, find_expects
+from deploycheck.language.references import get, mapping
+from deploycheck.language.spec import LABEL, Load, Train
+from deploycheck.language.variants import BASELINE, RESERVED, TRAINED
+from deploycheck.language.vocabulary import TaskWord, Vocabulary
 
-TRAINED, BASELINE = "trained", "baseline"
-MEANINGS = {TRAINED: "the model before compression", BASELINE: "what is promoted now"}
-METHODS = ("quantize", "prune", "distill")
-POLICIES = ("smallest", "fastest", "most_accurate")
-OF_NUMBERS = ("rmse", "mae", "r2")
+MOST_ACCURATE = "most_accurate"
+POLICIES = ("smallest", "fastest", MOST_ACCURATE)
 
 
-def names(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:
-    """Check the names a spec takes from elsewhere: code, optimisers, loaders, steps, runtimes, registries.
-
-    It works on plain data, so that these are found in a spec whose structure is wrong elsewhere.
-    """
+def check_own_metrics(data: dict[str, Any], installed: Vocabulary) -> list[Mistake]:
+    """Check that the metrics that a spec defines have names of their own."""
     return [
-        *_code(data, ("model", "build"), root, SEEDED),
-        *_loader(data, root, vocabulary),
-        *_file(data, root),
-        *_steps(data, root, vocabulary),
-        *_optimizer(data),
-        *_methods(data, root, vocabulary),
-        *_known(data, ("serve", "runtime"), vocabulary.runtimes, "runtime"),
-        *_registry(data, vocabulary),
+        Mistake(("metrics", name), f"{name!r} is a metric already", "choose another name", key=True)
+        for name in mapping(data, "metrics")
+        if installed.find(name)
     ]
 
 
-def own_metrics(data: dict[str, Any], root: Path, builtin: Vocabulary) -> list[Mistake]:
-    """Check the metrics that a spec defines itself: their code, and that their names are free."""
-    mistakes = []
-    for name in _mapping(data, "metrics"):
-        mistakes += _code(data, ("metrics", name, "use"), root, ANSWERS)
-        if isinstance(name, str) and builtin.find(name):
-            mistakes.append(
-                Mistake(("metrics", name), f"{name!r} is a metric already", "name yours otherwise", key=True)
-            )
-    return mistakes
-
-
-def standard(data: dict[str, Any]) -> list[Mistake]:
-    """Check a standard (no model): it is completed by the specs that extend it; some parts only they can have."""
-    hint = "leave it to the specs that extend this"
+def check_standard(data: dict[str, Any]) -> list[Mistake]:
+    """Check that a standard (a spec without a model) has no part that only the specs that extend it can have."""
+    hint = "leave it to the specs that extend this standard"
     return [
         Mistake((name,), f"a standard can't have `{name}`", hint, key=True)
         for name in ("promote", "matrix", "waive")
@@ -59,351 +37,166 @@ def standard(data: dict[str, Any]) -> list[Mistake]:
     ]
 
 
-def _get(data: Any, path: Path_) -> Any:
-    for part in path:
-        if not isinstance(data, dict):
-            return None
-        data = data.get(part)
-    return data
+def check_parts(
+    data: dict[str, Any], expected: list[Expectation], own: dict[str, Any], vocabulary: Vocabulary
+) -> list[Mistake]:
+    """Check how the parts of a spec fit together; a standard is checked where a spec has completed it.
 
-
-def _code(data: dict[str, Any], path: Path_, root: Path, filled: frozenset[str] = frozenset()) -> list[Mistake]:
-    written, given = _get(data, path), _get(data, (*path[:-1], "with"))
-    if not isinstance(written, str) or not IMPORT_PATH.fullmatch(written):
+    ``own`` is what the spec's own file says: a standard may expect something of variants where a spec has none.
+    """
+    if "model" not in data:
         return []
-    arguments = given if isinstance(given, dict) else {}
-    mistakes = []
-    for wrong in check_import(written, root, arguments, filled):
-        argument = _argument(wrong, arguments)
-        at = (*path[:-1], "with", *argument) if argument else path
-        mistakes.append(Mistake(at, *_halves(wrong), key=bool(argument)))
-    return mistakes
-
-
-def _split(path: Path_, wrong: str) -> Mistake:
-    return Mistake(path, *_halves(wrong))
-
-
-def _loader(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:
-    load = _get(data, ("data", "load"))
-    if isinstance(load, str) and (":" in load or "." in load):
-        if not IMPORT_PATH.fullmatch(load):
-            return [Mistake(("data", "load"), f"{load!r} is no import path", import_hint(load))]
-        return _code(data, ("data", "load"), root)
-    return _known(data, ("data", "load"), vocabulary.loaders, "loader")
-
-
-def _file(data: dict[str, Any], root: Path) -> list[Mistake]:
-    """Check the file that a loader is given: it is there, and in the project."""
-    at = ("data", "with", "path")
-    written = _get(data, at)
-    if not isinstance(written, str):
-        return []
-    try:
-        path = (root / written).resolve()
-        inside, there = path.is_relative_to(root.resolve()), path.exists()
-    except (OSError, ValueError, RuntimeError):  # a name too long, a NUL in it, a circle of links
-        return [Mistake(at, f"no file can be reached by {written[:80]!r}")]
-    if not inside:
-        return [Mistake(at, f"{written} lies outside of {root.name}/", "move the file into the project")]
-    return [] if there else [Mistake(at, f"there is no file {written}", f"paths are from {root.name}/")]
-
-
-def _known(data: dict[str, Any], path: Path_, known: Collection[str], kind: str) -> list[Mistake]:
-    name = _get(data, path)
-    if not isinstance(name, str) or name in known:
-        return []
-    return [Mistake(path, f"unknown {kind} {name!r}", did_you_mean(name, known))]
-
-
-def _steps(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:
-    mistakes = []
-    steps = _get(data, ("data", "preprocess"))
-    for index, step in enumerate(steps if isinstance(steps, list) else ()):
-        name = next(iter(step)) if isinstance(step, dict) and len(step) == 1 else None
-        if name is None or name in vocabulary.steps:
-            continue
-        path: Path_ = ("data", "preprocess", index, name)
-        if ":" in name:
-            mistakes += [_split(path, wrong) for wrong in check_import(name, root, None)]
-        else:
-            mistakes.append(
-                Mistake(
-                    path,
-                    f"unknown preprocessing step {name!r}",
-                    did_you_mean(name, vocabulary.steps),
-                    key=True,
-                )
-            )
-    return mistakes
-
-
-def _optimizer(data: dict[str, Any]) -> list[Mistake]:
-    chosen = _get(data, ("train", "optimizer"))
-    if not isinstance(chosen, dict) or len(chosen) != 1:
-        return []
-    ((name, given),) = chosen.items()
-    known = optax_functions("_src.alias")
-    path: Path_ = ("train", "optimizer", name)
-    if not known:
-        return []  # optax is not installed: the training says so
-    if name not in known:
-        return [Mistake(path, f"optax has no optimiser {name!r}", did_you_mean(name, known), key=True)]
-    arguments = given if isinstance(given, dict) else {}
     return [
-        Mistake((*path, *_argument(wrong, arguments)), *_halves(wrong), key=True)
-        for wrong in wrong_arguments(name, known[name], arguments, frozenset())
+        *_check_needs(data),
+        *(_check_variants(data) if "compress" in own else ()),
+        *_check_served(data),
+        *_check_task(data, expected, vocabulary),
+        *_check_label_slices(data, expected, vocabulary),
+        *_check_relations(data, expected),
+        *_check_unmeasured(data, expected, vocabulary),
+        *_check_promotion(data),
+        *_check_waivers(data),
     ]
 
 
-def _argument(wrong: str, given: Iterable[str]) -> Path_:
-    """Return the argument that a message is about, to point at it."""
-    return next(((name,) for name in given if repr(name) in wrong.partition(";")[0]), ())
-
-
-def _halves(wrong: str) -> tuple[str, str]:
-    what, _, hint = wrong.partition("; ")
-    return what, hint
-
-
-def _methods(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:
-    mistakes = []
-    variants = _get(data, ("compress", "variants"))
-    for variant, section in variants.items() if isinstance(variants, dict) else ():
-        method = section.get("method") if isinstance(section, dict) else None
-        name = next(iter(method)) if isinstance(method, dict) and len(method) == 1 else None
-        if name is None or (name in vocabulary.compressors and name not in METHODS):
-            continue
-        path: Path_ = ("compress", "variants", variant, "method", name)
-        if name in METHODS:
-            mistakes.append(Mistake(path, f"`{name}` stands in `method`", f"write `{name}:` in its place", key=True))
-        elif ":" in name:
-            mistakes += [_split(path, wrong) for wrong in check_import(name, root, None)]
-        else:
-            hint = did_you_mean(name, vocabulary.compressors)
-            mistakes.append(Mistake(path, f"unknown compression method {name!r}", hint, key=True))
-    return mistakes
-
-
-def _registry(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
-    url = _get(data, ("promote", "registry"))
-    scheme = url.partition(":")[0] if isinstance(url, str) else None
-    if scheme is None or scheme in vocabulary.registries:
-        return []
-    hint = did_you_mean(scheme, vocabulary.registries)
-    return [Mistake(("promote", "registry"), f"unknown registry {scheme!r}", hint)]
-
-
-def structure(data: dict[str, Any], expected: list[Expectation], own: dict[str, Any]) -> list[Mistake]:
-    """Check how the parts of a spec fit together; a standard is checked where a spec has completed it.
-
-    ``own`` is what the spec's own file says: what its standard expects of variants needs none to be made.
-    """
-    mistakes = _variants(data)
-    if "model" in data:
-        mistakes += [
-            *_needs(data),
-            *(_no_variants(data) if "compress" in own else ()),
-            *_split_sums(data),
-            *_served(data),
-            *_targets(data, expected),
-            *_slices(data, expected),
-            *_multiples(data, expected),
-            *_baselines(data, expected),
-            *_scenario(data, expected),
-            *_promotion(data),
-            *_waivers(data),
-        ]
-    return mistakes
-
-
-def _needs(data: dict[str, Any]) -> list[Mistake]:
-    """A stage needs those before it."""
-    before = {"model": ("data", "train"), "compress": ("train",), "serve": ("train",), "optimize": ("train",)}
+def _check_needs(data: dict[str, Any]) -> list[Mistake]:
+    """A stage needs the stages before it."""
+    needs = {"model": ("data", "train"), "compress": ("train",), "serve": ("train",)}
     return [
         Mistake((name,), f"`{name}` needs a section `{needed}`", f"add `{needed}:`", key=True)
-        for name, every in before.items()
-        for needed in every
+        for name, before in needs.items()
+        for needed in before
         if name in data and needed not in data
     ]
 
 
-def _split_sums(data: dict[str, Any]) -> list[Mistake]:
-    split = _get(data, ("data", "split"))
-    if not isinstance(split, dict):
-        return []
-    shares = [split.get(name, Split.model_fields[name].default) for name in ("train", "validation", "test")]
-    if any(isinstance(share, bool) or not isinstance(share, int | float) for share in shares):
-        return []  # the structure is wrong, which is reported as such
-    if abs(sum(shares) - 1) < 1e-9:
-        return []
-    return [Mistake(("data", "split"), f"train, validation and test sum to {sum(shares):g}, expected 1")]
-
-
-def _mapping(data: dict[str, Any], *path: str) -> dict[str, Any]:
-    found = _get(data, path)
-    return found if isinstance(found, dict) else {}
-
-
-def _no_variants(data: dict[str, Any]) -> list[Mistake]:
+def _check_variants(data: dict[str, Any]) -> list[Mistake]:
     if not isinstance(data["compress"], dict) or data["compress"].get("variants", {}) != {}:
         return []
     return [Mistake(("compress",), "`compress` has no 'variants'", "add a variant", key=True)]
 
 
-def _made(data: dict[str, Any]) -> list[str]:
-    """Return every variant there is, the trained model first."""
-    return [TRAINED, *(name for name in _mapping(data, "compress", "variants") if name not in MEANINGS)]
+def _variants(data: dict[str, Any]) -> list[str]:
+    """Return the names of all variants, the trained model first."""
+    return [TRAINED, *(name for name in mapping(data, "compress", "variants") if name not in RESERVED)]
 
 
-def _variants(data: dict[str, Any]) -> list[Mistake]:
-    variants = {name: it for name, it in _mapping(data, "compress", "variants").items() if isinstance(it, dict)}
-    sources = {name: it["from"] for name, it in variants.items() if isinstance(it.get("from"), str)}
-    mistakes = []
-    for name, variant in variants.items():
-        path: Path_ = ("compress", "variants", name)
-        if name in MEANINGS:
-            what = f"{name!r} is {MEANINGS[name]}; name the variant otherwise"
-            mistakes.append(Mistake(path, what, key=True))
-        methods = [*(key for key in METHODS if key in variant), *_mapping(variant, "method")]
-        misspelt = variant.keys() - {*METHODS, "from", "expect", "method"}
-        if len(methods) > 1 or not (methods or misspelt):
-            found = ", ".join(methods) or "none"
-            hint = "build one variant `from` another to chain methods"
-            mistakes.append(Mistake(path, f"a variant has one method, found {found}", hint, key=True))
-        source = sources.get(name, TRAINED)
-        if source not in _made(data):
-            mistakes.append(Mistake((*path, "from"), *_no_variant(source, data)))
-        elif _circular(name, sources):
-            mistakes.append(Mistake((*path, "from"), f"{name} is made from itself, directly or not"))
-    return mistakes
-
-
-def _no_variant(name: str, data: dict[str, Any]) -> tuple[str, str]:
-    return f"there is no variant {name!r}", did_you_mean(name, _made(data))
-
-
-def _circular(name: str, sources: dict[str, str]) -> bool:
-    seen, at = {name}, sources.get(name)
-    while at in sources:
-        if at in seen:
-            return at == name
-        seen.add(at)
-        at = sources[at]
-    return False
-
-
-def _served(data: dict[str, Any]) -> list[Mistake]:
-    served = _get(data, ("serve", "variants"))
-    names = [name for name in served if isinstance(name, str)] if isinstance(served, list) else []
-    mistakes = [
-        Mistake(("serve", "variants", index), *_no_variant(name, data))
-        for index, name in enumerate(served if isinstance(served, list) else ())
-        if isinstance(name, str) and name not in _made(data)
-    ]
-    if len(set(names)) < len(names):
-        mistakes.append(Mistake(("serve", "variants"), "a variant stands here twice"))
-    return mistakes
-
-
-def _targets(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
-    """What is said of classes needs a model that gives classes; what is said of numbers, one that gives numbers."""
-    loss = _get(data, ("train", "loss")) or "cross_entropy"
-    target = TARGETS.get(loss) if isinstance(loss, str) else None
-    if target is None:
-        return []  # the structure is wrong, which is reported as such
-    other, hint = ("classes", f"measure {', '.join(OF_NUMBERS)}") if target == "number" else ("numbers", "")
-    hint = hint or "train with `loss: squared_error`"
-    what = f"of {other}, and with `loss: {loss}` the model gives {'numbers' if target == 'number' else 'classes'}"
-    mistakes = [
-        Mistake(item.path, f"{item.name} is {what}", hint, key=True)
-        for item in expected
-        if item.metric.target not in ("", target)
-    ]
-    if target == "number" and _get(data, ("train", "stop_early", "watch")) == "validation.accuracy":
-        mistakes.append(Mistake(("train", "stop_early", "watch"), f"accuracy is {what}", "watch validation.loss"))
-    if target == "number" and _get(data, ("promote", "choose")) == "most_accurate":
-        mistakes.append(Mistake(("promote", "choose"), f"accuracy is {what}", "choose smallest, or fastest"))
-    return mistakes
-
-
-def _slices(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
-    """Within one label there is nothing to set classes side by side; labels that are numbers cut nothing."""
-    by_label = [item for item in expected if item.slices and item.slices.by == LABEL]
-    where = ("slices", "by")
-    if TARGETS.get(str(_get(data, ("train", "loss")))) == "number":
-        hint = "slice by a column that the loader gives"
-        return [Mistake((*item.path, *where), "labels that are numbers cut no slices", hint) for item in by_label]
-    hint = "slice accuracy by label, or this by a column that the loader gives"
+def _check_served(data: dict[str, Any]) -> list[Mistake]:
+    served = get(data, ("serve", "variants"))
+    made = _variants(data)
     return [
-        Mistake((*item.path, *where), f"{item.name} sets classes side by side: within one label it says nothing", hint)
+        Mistake(("serve", "variants", index), f"there is no variant {name!r}", did_you_mean(name, made))
+        for index, name in enumerate(served if isinstance(served, list) else ())
+        if isinstance(name, str) and name not in made
+    ]
+
+
+def _loss(data: dict[str, Any]) -> Any:
+    return mapping(data, "train").get("loss", Train.model_fields["loss"].default)
+
+
+def _check_task(data: dict[str, Any], expected: list[Expectation], vocabulary: Vocabulary) -> list[Mistake]:
+    """A metric of one task can't measure a model of another."""
+    loss = _loss(data)
+    task = vocabulary.task_of(loss)
+    if task is None:
+        return []  # an unknown loss, which its section reports
+    mistakes = [
+        Mistake(
+            item.path,
+            f"{item.name} measures {_labels(item, vocabulary)}, and with `loss: {loss}` the model gives {task.labels}",
+            _other_metrics(item, task, vocabulary),
+            key=True,
+        )
+        for item in expected
+        if item.metric.task not in ("", task.name)
+    ]
+    if not task.most_accurate and get(data, ("promote", "choose")) == MOST_ACCURATE:
+        what = f"{MOST_ACCURATE} can't compare models trained with `loss: {loss}`"
+        others = ", or ".join(policy for policy in POLICIES if policy != MOST_ACCURATE)
+        mistakes.append(Mistake(("promote", "choose"), what, f"choose {others}"))
+    return mistakes
+
+
+def _labels(item: Expectation, vocabulary: Vocabulary) -> str:
+    task = vocabulary.tasks.get(item.metric.task)
+    return task.labels if task else item.metric.task
+
+
+def _other_metrics(item: Expectation, task: TaskWord, vocabulary: Vocabulary) -> str:
+    """Return a hint with the metrics that measure the model's task, or with the losses that the metric needs."""
+    metrics = vocabulary.metrics.items()
+    names = sorted(name for name, it in metrics if it.task == task.name and item.section in it.stages)
+    asked = vocabulary.tasks.get(item.metric.task)
+    losses = " or ".join(f"`loss: {loss}`" for loss in asked.losses) if asked else ""
+    measure, train = f"measure {', '.join(names)}" if names else "", f"train with {losses}" if losses else ""
+    return ", or ".join(part for part in (measure, train) if part)
+
+
+def _check_label_slices(data: dict[str, Any], expected: list[Expectation], vocabulary: Vocabulary) -> list[Mistake]:
+    """Slices by label need labels that group examples, and a metric that has a value within one label."""
+    task = vocabulary.task_of(_loss(data))
+    by_label = [item for item in expected if item.slices and item.slices.by == LABEL]
+    if task and not task.label_slices:
+        what, hint = f"labels that are {task.labels} define no slices", "slice by a column that the loader gives"
+        return [Mistake((*item.path, "slices", "by"), what, hint) for item in by_label]
+    hint = "slice it by a column that the loader gives, or slice another metric by label"
+    return [
+        Mistake((*item.path, "slices", "by"), f"{item.name} compares classes, so it can't be sliced by `label`", hint)
         for item in by_label
         if item.metric.over_classes
     ]
 
 
-def _multiples(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
-    """``x NAME`` compares with another variant, or with the baseline."""
-    return [
-        Mistake(item.path, *_no_variant(item.threshold.relation.name, data))
-        for item in expected
-        if item.threshold.relation is not None
-        and item.threshold.relation.kind == "x"
-        and item.threshold.relation.name not in {*_made(data), "baseline"}
-    ]
-
-
-def _baselines(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
-    """The baseline is what the registry holds: where it is, `promote` says."""
-    if "promote" in data:
-        return []
-    hint = "add `promote: {model: NAME, to: ALIAS}`"
-    return [
-        Mistake(item.path, "there is no baseline without a `promote`", hint)
-        for item in expected
-        if item.threshold.relation is not None and item.threshold.relation.name == BASELINE
-    ]
-
-
-def _scenario(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
-    """Only the server scenario has arrivals; offline, nothing waits for a single answer."""
-    load = _mapping(data, "serve", "load")
-    scenario = load.get("scenario", "server")
-    mistakes = [
-        Mistake(("serve", "load", name), f"the scenario {scenario} has no `{name}`", "leave it out", key=True)
-        for name in ("arrivals", "rate")
-        if name in load and scenario in ("single_stream", "multi_stream", "offline")
-    ]
-    if scenario == "offline":
-        mistakes += [
-            Mistake(item.path, f"{item.name} is not measured offline", "hold the throughput instead", key=True)
-            for item in expected
-            if item.section == "serve" and item.metric.name in ("latency", "error_rate")
-        ]
+def _check_relations(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
+    """``x NAME`` names a variant or the baseline; the baseline is in the registry that ``promote`` names."""
+    made = _variants(data)
+    mistakes = []
+    for item in expected:
+        relation = item.threshold.relation
+        if relation and relation.kind == "x" and relation.name not in (*made, BASELINE):
+            what = f"there is no variant {relation.name!r}"
+            mistakes.append(Mistake(item.path, what, did_you_mean(relation.name, made)))
+        if relation and relation.name == BASELINE and "promote" not in data:
+            hint = "add `promote: {model: NAME, to: ALIAS}`"
+            mistakes.append(Mistake(item.path, "there is no baseline without a section `promote`", hint))
     return mistakes
 
 
-def _promotion(data: dict[str, Any]) -> list[Mistake]:
+def _check_unmeasured(data: dict[str, Any], expected: list[Expectation], vocabulary: Vocabulary) -> list[Mistake]:
+    """Some metrics can't be measured in every load scenario."""
+    scenario = mapping(data, "serve", "load").get("scenario", Load.model_fields["scenario"].default)
+    unmeasured = vocabulary.unmeasured.get(scenario, frozenset()) if isinstance(scenario, str) else frozenset()
+    hint = "expect another metric, or choose another scenario"
+    return [
+        Mistake(item.path, f"{item.name} can't be measured in the scenario {scenario}", hint, key=True)
+        for item in expected
+        if item.section == "serve" and item.metric.name in unmeasured
+    ]
+
+
+def _check_promotion(data: dict[str, Any]) -> list[Mistake]:
+    """Something must be expected of what is promoted, and what is chosen must exist."""
     if "promote" not in data:
         return []
     mistakes = []
-    if not any(entries for *_, entries in written(data)):
-        what = "nothing is expected of this model: no check would stand before promotion"
-        mistakes.append(Mistake(("promote",), what, "add `expect` to a stage", key=True))
-    served = _get(data, ("serve", "variants"))
-    variants = served if isinstance(served, list) else [TRAINED] if "serve" in data else _made(data)
+    if not any(entries for *_, entries in find_expects(data)):
+        what = "nothing is expected of this model, so it would be promoted without a check"
+        mistakes.append(Mistake(("promote",), what, "add `expect` to a section", key=True))
+    served = get(data, ("serve", "variants"))
+    variants = served if isinstance(served, list) else [TRAINED] if "serve" in data else _variants(data)
     choices = [*POLICIES, *(name for name in variants if isinstance(name, str))]
-    choose = _get(data, ("promote", "choose"))
+    choose = get(data, ("promote", "choose"))
     if isinstance(choose, str) and choose not in choices:
         what = f"{choose!r} is neither a policy nor a variant that is {'served' if 'serve' in data else 'made'}"
         mistakes.append(Mistake(("promote", "choose"), what, did_you_mean(choose, choices)))
     return mistakes
 
 
-def _waivers(data: dict[str, Any]) -> list[Mistake]:
-    checks = {f"{section}.{name}" for section, _, _, entries in written(data) for name in entries}
+def _check_waivers(data: dict[str, Any]) -> list[Mistake]:
+    checks = {f"{section}.{name}" for section, _, _, entries in find_expects(data) for name in entries}
     return [
         Mistake(("waive", name), f"there is no check {name!r} to waive", did_you_mean(name, checks), key=True)
-        for name in _mapping(data, "waive")
+        for name in mapping(data, "waive")
         if name not in checks
     ]

@@ -1,4 +1,4 @@
-"""Errors in a spec: each says where, what and what to do, and all of them come at once."""
+"""Errors in a spec: each says where, what and what to do, and all of them are reported at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deploycheck.errors import DeploycheckError
+
+SpecPath = tuple[str | int, ...]
+"""The keys and indices that lead from the top of a spec to one of its parts."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake at a path of a spec, not yet placed in a file.
+
+    With ``key`` it concerns the key itself, not its value. ``column`` counts from 0 within the value's text, where
+    that is known.
+    """
+
+    path: SpecPath
+    what: str
+    hint: str = ""
+    key: bool = False
+    column: int | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -20,7 +38,7 @@ class Place:
 
 
 class SpecError(DeploycheckError):
-    """One mistake in a spec."""
+    """One mistake in a spec, with its place."""
 
     def __init__(self, what: str, place: Place, hint: str = "") -> None:
         super().__init__(what, where=f"{place.file}:{place.line}:{place.column}", hint=hint)
@@ -36,7 +54,7 @@ class SpecError(DeploycheckError):
 
 
 class SpecErrors(DeploycheckError):
-    """Every mistake found in a spec and the standards it extends, in the order they stand."""
+    """Every mistake found in a spec and in the standards it extends, ordered by place."""
 
     def __init__(self, errors: Iterable[SpecError]) -> None:
         unique = {(error.place, error.what): error for error in errors}
@@ -49,10 +67,10 @@ class SpecErrors(DeploycheckError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint naming what ``name`` was probably meant to be, or else what there is."""
+    """Return a hint with the known name that was probably meant, or with all known names; empty if there are none."""
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
-        # Two letters swapped are the usual typo: of what is close, what has the same letters is meant.
+        # Two swapped letters are the usual typo: of the close names, one with the same letters is preferred.
         return f"did you mean {min(close, key=lambda other: sorted(other) != sorted(name))!r}?"
     return f"there are: {', '.join(names)}" if names else ""

@@ -1,4 +1,4 @@
-"""``expect``: every entry is a check, its threshold held to its metric."""
+"""``expect``: every entry is a check, whose threshold must fit its metric."""
 
 from __future__ import annotations
 
@@ -9,29 +9,22 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from deploycheck.language.errors import did_you_mean
-from deploycheck.language.source import Document, Path_
+from deploycheck.language.errors import Mistake, SpecPath, did_you_mean
+from deploycheck.language.source import Document
 from deploycheck.language.spec import Slices
 from deploycheck.language.threshold import Threshold, ThresholdError, parse_quantity, parse_threshold
 from deploycheck.language.vocabulary import COMPARISONS, Dimension, Metric, Vocabulary
 
-SECTIONS = ("data", "train", "optimize", "compress", "serve")
+SECTIONS = ("data", "train", "compress", "serve")
+"""The sections that may have an ``expect``."""
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """Something wrong at a path of a spec; ``column`` counts into the value's text, where that is known."""
-
-    path: Path_
-    what: str
-    hint: str = ""
-    key: bool = False
-    column: int | None = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """One entry under an ``expect``. ``variant`` is set where it stands under one variant's own."""
+    """One entry under an ``expect``; ``variant`` is set for one under a variant's own.
+
+    For a family such as ``latency``, ``percentile`` (0..1) says which of its metrics is meant.
+    """
 
     section: str
     variant: str | None
@@ -41,46 +34,59 @@ class Expectation:
     threshold: Threshold
     severity: str
     slices: Slices | None
-    samples: int | None
     baseline: Literal["required", "optional"] | None
-    path: Path_
+    path: SpecPath
 
 
-def expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Expectation], list[Mistake]]:
-    """Return every entry that can be understood, and what is wrong with the others.
+def read_expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Expectation], list[Mistake]]:
+    """Return every entry that is valid, and the mistakes in the others.
 
-    It works on plain data, so that a spec whose structure is wrong elsewhere still gets these found.
+    It works on plain data, so that these mistakes are found in a spec whose structure is wrong elsewhere.
     """
     found: list[Expectation] = []
     mistakes: list[Mistake] = []
-    for section, variant, path, entries in written(data):
+    for section, variant, path, entries in find_expects(data):
         if not entries:
-            mistakes.append(
-                Mistake(path, "`expect` is empty: it would pass without a check", "add one, or leave it out")
-            )
+            what = "`expect` is empty: it would pass without a check"
+            mistakes.append(Mistake(path, what, "add a check, or leave `expect` out"))
         for name, entry in entries.items():
-            at = (*path, name)
-            metric = vocabulary.find(name)
-            if metric is None or section not in metric[0].stages:
-                mistakes.append(_unknown(section, name, at, vocabulary))
-                continue
-            form = entry if isinstance(entry, dict) else {"threshold": entry}
-            text = form.get("threshold")
-            if not isinstance(text, str | int | float) or isinstance(text, bool):
-                continue  # the structure is wrong, which is reported as such
-            where = (*at, "threshold") if isinstance(entry, dict) else at
-            try:
-                threshold = _with_confidence(_parse(str(text), metric[0]), form)
-            except ThresholdError as error:
-                mistakes.append(Mistake(where, error.what, error.hint, column=error.column))
-                continue
-            found.append(
-                Expectation(
-                    section, variant, name, *metric, threshold, form.get("severity", "error"),
-                    _slices(form), form.get("samples"), form.get("baseline"), at,
-                )
-            )  # fmt: skip
+            read = _read_entry(section, variant, (*path, name), entry, vocabulary)
+            if isinstance(read, Expectation):
+                found.append(read)
+            elif read is not None:
+                mistakes.append(read)
     return found, mistakes
+
+
+def _read_entry(
+    section: str, variant: str | None, path: SpecPath, entry: Any, vocabulary: Vocabulary
+) -> Expectation | Mistake | None:
+    """Return one entry, or the mistake in it; None where its structure is wrong, which is reported elsewhere."""
+    name = str(path[-1])
+    metric, percentile = vocabulary.find(name) or (None, None)
+    if metric is None or section not in metric.stages:
+        return _unknown(section, name, path, vocabulary)
+    form = entry if isinstance(entry, dict) else {"threshold": entry}
+    text = form.get("threshold")
+    if not isinstance(text, str | int | float) or isinstance(text, bool):
+        return None
+    try:
+        threshold = _with_confidence(_parse(str(text), metric), form)
+    except ThresholdError as error:
+        at = (*path, "threshold") if isinstance(entry, dict) else path
+        return Mistake(at, error.what, error.hint, column=error.column)
+    return Expectation(
+        section=section,
+        variant=variant,
+        name=name,
+        metric=metric,
+        percentile=percentile,
+        threshold=threshold,
+        severity=form.get("severity", "error"),
+        slices=_slices(form),
+        baseline=form.get("baseline"),
+        path=path,
+    )
 
 
 def _slices(form: dict[str, Any]) -> Slices | None:
@@ -88,17 +94,17 @@ def _slices(form: dict[str, Any]) -> Slices | None:
     try:
         return None if given is None else Slices.model_validate(given)
     except ValidationError:
-        return None  # the structure is wrong, which is reported as such
+        return None  # the structure is wrong, which is reported elsewhere
 
 
 @functools.lru_cache(maxsize=64)
-def understood(standard: Document, vocabulary: Vocabulary) -> tuple[list[Expectation], list[Mistake]]:
-    """Return the ``expectations`` of a standard; worked out once for all specs that extend it."""
-    return expectations(standard.data, vocabulary)
+def read_standards_expectations(standard: Document, vocabulary: Vocabulary) -> tuple[list[Expectation], list[Mistake]]:
+    """Return ``read_expectations`` of a standard, computed once for all specs that extend it."""
+    return read_expectations(standard.data, vocabulary)
 
 
-def written(data: dict[str, Any]) -> Iterator[tuple[str, str | None, Path_, dict[str, Any]]]:
-    """Yield every ``expect`` of a spec: its section, its variant if it is one's own, its path and its entries."""
+def find_expects(data: dict[str, Any]) -> Iterator[tuple[str, str | None, SpecPath, dict[str, Any]]]:
+    """Yield every ``expect`` of a spec: its section, the variant it belongs to, if any, its path and its entries."""
     for section in SECTIONS:
         part = data.get(section)
         if not isinstance(part, dict):
@@ -111,11 +117,11 @@ def written(data: dict[str, Any]) -> Iterator[tuple[str, str | None, Path_, dict
                 yield section, name, (section, "variants", name, "expect"), variant["expect"]
 
 
-def _unknown(section: str, name: str, path: Path_, vocabulary: Vocabulary) -> Mistake:
+def _unknown(section: str, name: str, path: SpecPath, vocabulary: Vocabulary) -> Mistake:
     elsewhere = vocabulary.find(name)
     if elsewhere:
-        stages = " or ".join(sorted(elsewhere[0].stages))
-        return Mistake(path, f"{name} is not measured in {section}", f"it stands under {stages}.expect", key=True)
+        stages = " or ".join(f"{stage}.expect" for stage in sorted(elsewhere[0].stages))
+        return Mistake(path, f"{name} is not measured in {section}", f"move it to {stages}", key=True)
     known = [word for word in vocabulary.metric_names() if section in _stages(word, vocabulary)]
     return Mistake(path, f"unknown metric {name!r} in {section}", did_you_mean(name, known), key=True)
 
@@ -127,16 +133,16 @@ def _stages(word: str, vocabulary: Vocabulary) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _parse(text: str, metric: Metric) -> Threshold:
-    """Parse a threshold, check that it asks for the better side, and what it is relative to.
+    """Parse a threshold; check that it asks for better values, and what it is relative to.
 
-    ``x NAME`` may name a variant.
+    Whether the NAME of ``x NAME`` is a variant is not checked here.
     """
     threshold = parse_threshold(text, metric)
     better = ">" if metric.direction == "higher" else "<"
     if threshold.comparator[0] not in (better, "="):
         meant = text.replace(threshold.comparator[0], better, 1).strip()
         raise ThresholdError(
-            f"{metric.name} is the better the {metric.direction} it is: {threshold.comparator} would pass what is bad",
+            f"{metric.direction} {metric.name} is better, so {threshold.comparator} would accept bad models",
             text.find(threshold.comparator),
             f"did you mean {meant!r}?",
         )
@@ -145,16 +151,16 @@ def _parse(text: str, metric: Metric) -> Threshold:
     if relation and relation.kind != "x" and str(relation) not in known:
         column = text.find(relation.kind)
         raise ThresholdError(
-            f"{metric.name} can't be held to {str(relation)!r}", column, did_you_mean(str(relation), known)
+            f"{metric.name} can't be compared with {str(relation)!r}", column, did_you_mean(str(relation), known)
         )
     if metric.dimension is Dimension.MULTIPLE and relation is None:
         raise ThresholdError(
-            f"{metric.name} is a multiple of another variant's", len(text), f"did you mean '{text} trained'?"
+            f"{metric.name} is a multiple of another variant's value", len(text), f"did you mean '{text} trained'?"
         )
     missing = [needed for needed in metric.relations if relation is None and needed.startswith("over ")]
     if missing:
         raise ThresholdError(
-            f"{metric.name} is a gain {missing[0]}: write so",
+            f"{metric.name} is a gain {missing[0]}, which its threshold must say",
             len(text),
             f"did you mean '{text} {missing[0]}'?",
         )
@@ -162,7 +168,7 @@ def _parse(text: str, metric: Metric) -> Threshold:
 
 
 def _with_confidence(threshold: Threshold, form: dict[str, Any]) -> Threshold:
-    """Put the long form's ``confidence`` into the threshold; two of them are one too many."""
+    """Return the threshold with the long form's ``confidence``; refuse one that is given both ways."""
     given = form.get("confidence")
     if given is None:
         return threshold
@@ -171,4 +177,4 @@ def _with_confidence(threshold: Threshold, form: dict[str, Any]) -> Threshold:
     try:
         return replace(threshold, confidence=parse_quantity(str(given), Dimension.PROPORTION))
     except ThresholdError:
-        return threshold  # the structure is wrong, which is reported as such
+        return threshold  # the structure is wrong, which is reported elsewhere

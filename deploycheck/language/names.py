@@ -1,62 +1,122 @@
 """Import paths, looked up in source without importing anything.
 
-A spec names code as ``package.module:name``. Whether that exists, and takes the arguments a spec gives it, is
-read from the module's text, so that a mistake is found before any of the user's code runs.
+A spec names code as ``package.module:name``. Whether it exists, and takes the arguments that a spec gives it, is read
+from the module's text, so that a mistake is found before any of the user's code runs.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
-import importlib.machinery
+import importlib.util
 import re
+import symtable
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from deploycheck.language.errors import did_you_mean
 
+if TYPE_CHECKING:
+    import griffe
+else:
+    import lazy_loader
+
+    griffe = lazy_loader.load("griffe")  # only a spec that names code needs it
+
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
-SEEDED = frozenset({"seed", "key", "rngs"})
-"""Arguments of ``model.build`` that training fills in."""
+FILLED_BY_TRAINING = frozenset({"seed", "key", "rngs"})
+"""Arguments of ``model.build`` that training gives."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with an import path; ``argument`` names the given argument that it concerns, if any."""
+
+    what: str
+    hint: str = ""
+    argument: str | None = None
 
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments a function can be given by name; ``open`` where it takes any (``**kwargs``)."""
+    """The arguments that a function can be given by name; it is ``open`` if it takes any (``**kwargs``)."""
 
     arguments: frozenset[str]
     required: frozenset[str]
     open: bool
 
 
-def source_file(module: str, root: Path) -> Path | None:
-    """Find a module's source file; None for what has none (built-in, namespace package, missing).
+@dataclass(frozen=True)
+class _Module:
+    """The names that a module binds at its top, with the signature of each plain function; ``open`` if it may have
+    more, from ``import *`` or a ``__getattr__``."""
 
-    Nothing is imported, the module's parents neither.
+    names: Mapping[str, Signature | None]
+    open: bool
+
+
+def source_file(module: str, root: Path) -> Path | None:
+    """Return a module's source file; None for one that has none (built-in, compiled, namespace package, missing).
+
+    ``root``, the project, comes first on the import path. Neither the module nor its parents are imported.
     """
+    spec = _find_module(module, root)
+    return None if spec is None else _source(spec)
+
+
+def _find_module(module: str, root: Path) -> ModuleSpec | None:
+    """Find a module as Python would, with ``root`` first on the import path."""
     try:
-        return _find(module, (str(root), *sys.path))
+        return _find_once(module, (str(root), *sys.path), tuple(map(id, sys.meta_path)))
     except LookupError:
         return None
 
 
 @functools.lru_cache(maxsize=1024)
-def _find(module: str, path: tuple[str, ...]) -> Path:
-    """Find a module's source file, once; one that isn't there is looked for again (``LookupError`` isn't kept)."""
-    search = list(path)
+def _find_once(module: str, path: tuple[str, ...], finders: tuple[int, ...]) -> ModuleSpec:
+    """Find a module, once; a missing one is looked for each time (``LookupError`` isn't kept)."""
+    del finders  # with other finders, it is looked for again
+    search: list[str] | None = None
     spec = None
-    for part in module.split("."):
-        spec = importlib.machinery.PathFinder.find_spec(part, search)
+    parts = module.split(".")
+    for depth in range(len(parts)):
+        spec = _ask_finders(".".join(parts[: depth + 1]), search, list(path))
         if spec is None:
             raise LookupError(module)
         search = list(spec.submodule_search_locations or [])
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    if spec is None:
         raise LookupError(module)
-    return Path(spec.origin)
+    return spec
+
+
+def _ask_finders(name: str, search: list[str] | None, path: list[str]) -> ModuleSpec | None:
+    """Ask each of Python's finders for a module, in order; ``search`` is its package's path, None at the top."""
+    for finder in sys.meta_path:
+        if finder is PathFinder:
+            # Its last part alone: with the whole name, a namespace package's parent would have to be imported.
+            found = PathFinder.find_spec(name.rpartition(".")[2], path if search is None else search)
+        else:
+            found = _ask_foreign(finder, name, search)
+        if found is not None:
+            return found
+    return None
+
+
+def _ask_foreign(finder: Any, name: str, search: list[str] | None) -> ModuleSpec | None:
+    try:
+        found: ModuleSpec | None = finder.find_spec(name, search)
+    except Exception:  # it may expect that the parent package is imported, which it isn't here
+        return None
+    return found
+
+
+def _source(spec: ModuleSpec) -> Path | None:
+    return Path(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else None
 
 
 def import_hint(written: str) -> str:
@@ -66,102 +126,89 @@ def import_hint(written: str) -> str:
     return f"did you mean {meant!r}?" if IMPORT_PATH.fullmatch(meant) else "write it as package.module:name"
 
 
-def check_import(path: str, root: Path, given: Iterable[str] | None, filled: frozenset[str] = frozenset()) -> list[str]:
-    """Return what is wrong with an import path and the arguments ``given`` to it, in words; nothing if all is well.
+def check_import(
+    path: str, root: Path, given: Iterable[str] | None, filled: frozenset[str] = frozenset()
+) -> list[Problem]:
+    """Return the problems of an import path and of the arguments ``given`` to it.
 
-    With ``given`` None the arguments aren't checked. ``filled`` are arguments that someone else gives.
+    With ``given`` None the arguments aren't checked. ``filled`` are the arguments that deploycheck gives. Of code
+    without source (built-in, compiled) it is only checked that the module exists.
     """
     if not IMPORT_PATH.fullmatch(path):
-        return [f"{path!r} is no import path; {import_hint(path)}"]
+        return [Problem(f"{path!r} is not an import path", import_hint(path))]
     module, _, name = path.partition(":")
-    file = source_file(module, root)
-    if file is None or not file.is_file():
-        return [f"there is no module {module}"]
-    names = _top_level(file, file.stat().st_mtime_ns)
-    if names is None:
-        return [f"the module {module} can't be parsed"]
-    if name.partition(".")[0] not in names:
-        if names.keys() & {"*", "__getattr__"}:
-            return []
-        return [f"{module} has no {name}; {did_you_mean(name, names)}"]
-    signature = names.get(name)
-    if signature is None or given is None:
-        return []
-    return wrong_arguments(name, signature, given, filled)
+    spec = _find_module(module, root)
+    file = _source(spec) if spec else None
+    if spec is None or (file is not None and not file.exists()):
+        return [Problem(f"there is no module {module}")]
+    if file is None:
+        is_namespace = spec.loader is None or spec.origin is None
+        return [Problem(f"{module} is a folder without an __init__.py: it has no {name}")] if is_namespace else []
+    found = _read_module(file, file.stat().st_mtime_ns)
+    if found is None:
+        return [Problem(f"the module {module} can't be parsed")]
+    if name.partition(".")[0] not in found.names:
+        return [] if found.open else [Problem(f"{module} has no {name}", did_you_mean(name, found.names))]
+    signature = found.names.get(name)
+    return [] if signature is None or given is None else check_arguments(name, signature, given, filled)
 
 
-def wrong_arguments(name: str, signature: Signature, given: Iterable[str], filled: frozenset[str]) -> list[str]:
-    """Return what is wrong with calling ``name`` with the arguments ``given`` and ``filled``, in words."""
+def check_arguments(
+    name: str, signature: Signature, given: Iterable[str], filled: frozenset[str] = frozenset()
+) -> list[Problem]:
+    """Return the problems of calling ``name`` with the arguments ``given`` and ``filled``."""
     keys = set(given)
-    wrong = []
-    if not signature.open:
-        unknown = sorted(keys - signature.arguments)
-        wrong += [f"{name} takes no {key!r}; {did_you_mean(key, signature.arguments - filled)}" for key in unknown]
-    meant = {near for key in keys - signature.arguments for near in difflib.get_close_matches(key, signature.arguments)}
+    unknown = sorted(keys - signature.arguments)
+    problems = [
+        Problem(f"{name} takes no {key!r}", did_you_mean(key, signature.arguments - filled), key)
+        for key in unknown
+        if not signature.open
+    ]
+    meant = {near for key in unknown for near in difflib.get_close_matches(key, signature.arguments)}
     missing = sorted(signature.required - keys - filled - meant)
-    if missing:
-        wrong.append(f"{name} needs {', '.join(missing)}")
-    return wrong
+    return [*problems, Problem(f"{name} needs {', '.join(missing)}")] if missing else problems
 
 
 @functools.cache
-def _top_level(file: Path, changed: int) -> Mapping[str, Signature | None] | None:
-    """Return the names a module defines at its top, with the signature of each plain function.
-
-    None where it can't be parsed; a name ``*`` where it takes all that another module has.
-    """
-    del changed  # only there so that an edited file is read again
+def _read_module(file: Path, changed: int) -> _Module | None:
+    """Read what a module binds at its top; None where it can't be parsed."""
+    del changed  # an edited file is read again
     try:
-        tree = ast.parse(file.read_bytes())
+        text = importlib.util.decode_source(file.read_bytes())
+        symbols = symtable.symtable(text, str(file), "exec").get_symbols()
+        members = griffe.visit(file.stem, filepath=file, code=text).members
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    names: dict[str, Signature | None] = {}
-    for node in _statements(tree.body):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                names[node.name] = None if node.decorator_list else _signature(node.args)
-            case ast.ClassDef():
-                names[node.name] = None
-            case ast.Import() | ast.ImportFrom():
-                names |= {(alias.asname or alias.name).partition(".")[0]: None for alias in node.names}
-            case _:
-                names |= {
-                    part.id: None
-                    for part in ast.walk(node)
-                    if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-                }
-    return names
+    bound = [symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()]
+    is_open = "__getattr__" in bound or any(name.endswith("/*") for name in members)
+    return _Module({name: _signature(members.get(name)) for name in bound}, is_open)
 
 
-def _statements(body: list[ast.stmt]) -> Iterable[ast.stmt]:
-    """Yield statements, those under a top-level ``if``, ``try`` or ``with`` too."""
-    for node in body:
-        yield node
-        for part in ("body", "orelse", "finalbody", "handlers"):
-            if isinstance(node, ast.If | ast.Try | ast.With):
-                for inner in getattr(node, part, []):
-                    yield from _statements(inner.body if isinstance(inner, ast.ExceptHandler) else [inner])
-
-
-def _signature(arguments: ast.arguments) -> Signature:
-    """Return what a function can be given by name; what it takes by position alone, it can't be given."""
-    nameless = [argument.arg for argument in arguments.posonlyargs]
-    positional = nameless + [argument.arg for argument in arguments.args]
-    keywords = [argument.arg for argument in arguments.kwonlyargs]
-    optional = positional[len(positional) - len(arguments.defaults) :] if arguments.defaults else []
-    optional += [name for name, default in zip(keywords, arguments.kw_defaults, strict=True) if default is not None]
-    every = frozenset((*positional, *keywords))
-    return Signature(every - set(nameless), every - set(optional), arguments.kwarg is not None)
+def _signature(member: griffe.Object | griffe.Alias | None) -> Signature | None:
+    """Return the signature of a plain function; None for anything else, a decorated function too."""
+    if not isinstance(member, griffe.Function) or member.decorators:
+        return None
+    by_name = [
+        parameter
+        for parameter in member.parameters
+        if parameter.kind in (griffe.ParameterKind.positional_or_keyword, griffe.ParameterKind.keyword_only)
+    ]
+    variadic = (griffe.ParameterKind.var_positional, griffe.ParameterKind.var_keyword)
+    return Signature(
+        frozenset(parameter.name for parameter in by_name),
+        frozenset(parameter.name for parameter in member.parameters if parameter.required)
+        - {parameter.name for parameter in member.parameters if parameter.kind in variadic},
+        any(parameter.kind is griffe.ParameterKind.var_keyword for parameter in member.parameters),
+    )
 
 
 @functools.cache
 def optax_functions(module: str) -> Mapping[str, Signature]:
     """Return the public functions of a module of optax with their signatures, read from its source.
 
-    ``module`` is ``_src.alias`` (the optimisers), say. Empty where optax isn't installed.
+    ``module`` is ``_src.alias`` for the optimisers. Empty where optax isn't installed.
     """
     file = source_file(f"optax.{module}", Path())
-    if file is None:
-        return {}
-    names = _top_level(file, file.stat().st_mtime_ns) or {}
+    found = _read_module(file, file.stat().st_mtime_ns) if file else None
+    names = found.names if found else {}
     return {name: signature for name, signature in names.items() if signature is not None and not name.startswith("_")}

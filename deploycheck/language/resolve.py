@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploycheck.language.errors import Place, SpecError, SpecErrors, did_you_mean
-from deploycheck.language.source import Document, Path_, read, read_standard
+from deploycheck.language.errors import Place, SpecError, SpecErrors, SpecPath, did_you_mean
+from deploycheck.language.shape import is_whole, replaced_methods
+from deploycheck.language.source import Document, read, read_standard
+
+MOST_CELLS = 1_000
+"""The largest matrix; each of its cells is a spec in memory."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,14 @@ class Cell:
     data: dict[str, Any]
     label: str
     chain: tuple[Document, ...]
-    replaced: Mapping[Path_, Path_] = field(default_factory=dict)
+    replaced: Mapping[SpecPath, SpecPath] = field(default_factory=dict)
 
     @property
     def standards(self) -> tuple[Document, ...]:
         """The files that are standards: those the spec extends, and itself where it has no model."""
         return self.chain if "model" not in self.data else self.chain[1:]
 
-    def place(self, path: Path_, *, key: bool = False) -> Place:
+    def place(self, path: SpecPath, *, key: bool = False) -> Place:
         """Return where the part at ``path`` is written: in the spec, its matrix, or a standard it extends."""
         for target, origin in self.replaced.items():
             if path[: len(target)] == target:
@@ -105,17 +110,19 @@ _OWN = ("extends", "description", "owner", "name")
 
 def _merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     inherited = {key: value for key, value in parent.items() if key not in _OWN}
-    return _deep(inherited, child)
+    return _merge_parts(inherited, child, ())
 
 
-def _deep(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(parent)
+def _merge_parts(parent: Mapping[str, Any], child: Mapping[str, Any], path: SpecPath) -> dict[str, Any]:
+    """Lay a spec's part over its standard's: mappings are merged, all else is replaced.
+
+    What names one of several things is replaced as a whole: ``{adam: ...}`` over ``{sgd: ...}`` is adam.
+    """
+    merged = {key: value for key, value in parent.items() if key not in replaced_methods(parent, child, path)}
     for key, value in child.items():
-        under = merged.get(key)
-        # One key of a choice replaces the other: {adam: ...} over {sgd: ...} is adam.
-        replaces = key in ("optimizer", "schedule", "arguments", "with")
-        if isinstance(value, dict) and isinstance(under, dict) and not replaces:
-            merged[key] = _deep(under, value)
+        under, at = merged.get(key), (*path, key)
+        if isinstance(value, dict) and isinstance(under, dict) and not is_whole(at):
+            merged[key] = _merge_parts(under, value, at)
         else:
             merged[key] = value
     return merged
@@ -127,7 +134,7 @@ def _expand(merged: dict[str, Any], chain: tuple[Document, ...]) -> tuple[tuple[
         return (Cell(merged, "", chain),), []
     spec = {key: value for key, value in merged.items() if key != "matrix"}
     errors: list[SpecError] = []
-    axes: list[list[tuple[Path_, Path_, Any]]] = []
+    axes: list[list[tuple[SpecPath, SpecPath, Any]]] = []
     for key, values in matrix.items():
         target = _target(spec, key)
         if not isinstance(values, list) or not values:
@@ -142,6 +149,11 @@ def _expand(merged: dict[str, Any], chain: tuple[Document, ...]) -> tuple[tuple[
         hint = "give it a path with its values, or leave it out"
         errors.append(SpecError("`matrix` is empty", chain[0].place(("matrix",)), hint))
     errors += _nested(axes, chain[0])
+    count = math.prod(map(len, axes))
+    if count > MOST_CELLS:
+        what = f"the matrix has {count:,} cells, more than {MOST_CELLS:,}"
+        place = chain[0].place(("matrix",), key=True)
+        errors.append(SpecError(what, place, "vary fewer values, or split the spec"))
     labels = _names([axis[0][0] for axis in axes])
     cells = []
     for choice in itertools.product(*axes) if not errors else ():
@@ -159,7 +171,7 @@ _FIXED = ("deploycheck", "extends")
 """Keys that say how the file itself is read."""
 
 
-def _target(data: Any, key: str) -> Path_ | None:
+def _target(data: Any, key: str) -> SpecPath | None:
     """Return the path that a matrix key names; the parts of a spec may have dots in their own names."""
     if not isinstance(data, dict):
         return None
@@ -172,7 +184,7 @@ def _target(data: Any, key: str) -> Path_ | None:
     return None
 
 
-def _nested(axes: list[list[tuple[Path_, Path_, Any]]], document: Document) -> list[SpecError]:
+def _nested(axes: list[list[tuple[SpecPath, SpecPath, Any]]], document: Document) -> list[SpecError]:
     """Refuse one axis inside of another: which of the two values held would depend on their order."""
     return [
         SpecError(f"{inner[1][1]} lies inside of {outer[1][1]}", document.place(inner[1][:2], key=True))
@@ -181,7 +193,7 @@ def _nested(axes: list[list[tuple[Path_, Path_, Any]]], document: Document) -> l
     ]
 
 
-def _names(targets: list[Path_]) -> dict[Path_, str]:
+def _names(targets: list[SpecPath]) -> dict[SpecPath, str]:
     """Return what labels call each target: its last part, or the whole path where two end the same."""
     lasts = [target[-1] for target in targets]
     return {
@@ -189,7 +201,7 @@ def _names(targets: list[Path_]) -> dict[Path_, str]:
     }
 
 
-def _set(data: dict[str, Any], path: Path_, value: Any) -> None:
+def _set(data: dict[str, Any], path: SpecPath, value: Any) -> None:
     for part in path[:-1]:
         data = data[str(part)]
     data[str(path[-1])] = copy.deepcopy(value)

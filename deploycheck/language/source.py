@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from deploycheck.language.errors import Place, SpecError, SpecErrors
+from deploycheck.language.errors import Place, SpecError, SpecErrors, SpecPath
 
 MOST_BYTES = 1_000_000
 DEEPEST = 50
@@ -44,8 +44,6 @@ _NESTED = re.compile(r"(?:[-?]\s+){8}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 
-Path_ = tuple[str | int, ...]
-
 
 @dataclass(frozen=True, eq=False)
 class Document:
@@ -63,15 +61,15 @@ class Document:
         root: yaml.MappingNode = _Loader(self.text).get_single_node()
         return root
 
-    def place(self, path: Path_, *, key: bool = False) -> Place:
+    def place(self, path: SpecPath, *, key: bool = False) -> Place:
         """Return where the value at ``path`` stands, or its key; the nearest enclosing part if it's not here."""
         return self._place(self._find(path, key=key)[0])
 
-    def depth(self, path: Path_) -> int:
+    def depth(self, path: SpecPath) -> int:
         """Return how many parts of ``path`` lead to something in this file."""
         return self._find(path, key=False)[1]
 
-    def _find(self, path: Path_, *, key: bool) -> tuple[yaml.Node, int]:
+    def _find(self, path: SpecPath, *, key: bool) -> tuple[yaml.Node, int]:
         node: yaml.Node = self.root
         for depth, part in enumerate(path):
             at = _child(node, part)
@@ -166,6 +164,20 @@ def parse(text: str, path: Path, file: str) -> Document:
     return Document(path, file, lines, data, text)
 
 
+def top_level_keys(text: str) -> Iterator[str]:
+    """Yield the keys of a text's top-level mapping, as far as it is YAML; then raise ``yaml.YAMLError``."""
+    depth, completed = 0, 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth == 0 and isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.MappingStartEvent):
+            return
+        if depth == 1 and isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionEndEvent):
+            if completed % 2 == 0 and isinstance(event, yaml.ScalarEvent):
+                yield event.value
+            completed += 1
+        depth += isinstance(event, yaml.CollectionStartEvent)
+
+
 def _yaml_hint(place: Place) -> str:
     """Return what is usually meant by a line that isn't YAML."""
     indentation = place.text[: len(place.text) - len(place.text.lstrip())]
@@ -220,7 +232,7 @@ def _plain(node: yaml.Node, depth: int, errors: list[SpecError], file: str, line
             place = _at(key_node.start_mark, file, lines)
             errors.append(SpecError("a key must be a string", place, "put it in quotes if it is meant as one"))
         elif key in mapping:
-            errors.append(SpecError(f"the key {key!r} stands here twice", _at(key_node.start_mark, file, lines)))
+            errors.append(SpecError(f"duplicate key {key!r}", _at(key_node.start_mark, file, lines)))
         else:
             mapping[key] = _plain(value_node, depth + 1, errors, file, lines)
     return mapping

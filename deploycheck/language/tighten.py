@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deploycheck.language.errors import Place, SpecError
-from deploycheck.language.expect import Expectation, understood
+from deploycheck.language.errors import Place, SpecError, SpecPath
+from deploycheck.language.expect import Expectation, read_standards_expectations
 from deploycheck.language.resolve import Cell
-from deploycheck.language.source import Document, Path_
-from deploycheck.language.spec import Tree
+from deploycheck.language.source import Document
 from deploycheck.language.threshold import ThresholdError, parse_quantity, tighter_or_equal
+from deploycheck.language.tree import Tree
 from deploycheck.language.vocabulary import Dimension, Vocabulary
 
 _DEFAULT: float = Tree.model_fields["confidence"].default
@@ -26,7 +26,7 @@ class _Asked:
     at: Cell | Document
 
 
-def loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) -> list[SpecError]:
+def find_loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) -> list[SpecError]:
     """Return an error for every check that asks less than one above it, or that is gone, unless it is waived.
 
     Above a spec's check stand the same check in the standards it extends and, above a variant's own, the one
@@ -38,7 +38,7 @@ def loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) ->
         _Asked(check, _effective([above.data for above in cell.chain[depth:]], confidence), document)
         for depth, document in enumerate(cell.chain)
         if depth > 0
-        for check in understood(document, vocabulary)[0]
+        for check in read_standards_expectations(document, vocabulary)[0]
     ]
     own = [_Asked(check, confidence, cell) for check in expected if check.variant is None]
     waive = cell.data.get("waive")
@@ -64,7 +64,7 @@ def _key(check: Expectation) -> str:
     return f"{check.section}.{check.name}"
 
 
-def _stands(data: Any, path: Path_) -> bool:
+def _stands(data: Any, path: SpecPath) -> bool:
     for part in path:
         if not isinstance(data, dict) or part not in data:
             return False
@@ -82,8 +82,6 @@ def _looser(check: Expectation, confidence: float, asked: _Asked) -> str | None:
     same = check.threshold is upper.threshold
     if not same and not tighter_or_equal(check.threshold, confidence, upper.threshold, held_to):
         return f"'{check.threshold.text}' is looser than '{upper.threshold.text}', which"
-    if isinstance(upper.samples, int) and not (isinstance(check.samples, int) and check.samples >= upper.samples):
-        return f"this has fewer than the {upper.samples} samples that"
     if upper.slices is not None and check.slices != upper.slices:
         return "this hasn't the slices that"
     if upper.baseline == "required" and check.baseline != "required":
@@ -125,7 +123,7 @@ def _redefined(cell: Cell) -> list[SpecError]:
             if own.get(name) != metric:
                 place = document.place(("metrics", name))
                 what = f"the metric {name!r} is defined at {place.file}:{place.line} already"
-                errors.append(SpecError(what, cell.place(("metrics", name)), "name yours otherwise"))
+                errors.append(SpecError(what, cell.place(("metrics", name)), "choose another name"))
     return errors
 
 

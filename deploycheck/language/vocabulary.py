@@ -1,4 +1,4 @@
-"""What a spec may name. The language knows none of it: the rooms below register what they have."""
+"""What a spec may name. The language itself knows none of these names: what is installed is registered here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deploycheck.language.fields import Section
 
 
 class Dimension(StrEnum):
@@ -22,7 +26,7 @@ class Dimension(StrEnum):
 
     @property
     def article(self) -> str:
-        """The dimension as a sentence says it."""
+        """Return the dimension with its article, for messages."""
         return {"NUMBER": "a plain number", "COUNT": "a count"}.get(self.name, f"a {self.value}")
 
 
@@ -36,18 +40,18 @@ UNITS: Mapping[Dimension, Mapping[str, float]] = {
     Dimension.COUNT: {"": 1.0},
     Dimension.NUMBER: {"": 1.0},
 }
-"""Unit to its size in the dimension's base unit: s, B, /s, a fraction, or 1."""
+"""Each unit's size in the base unit of its dimension: s, B, /s, a fraction, or 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """A metric's word in the language, equal to itself alone.
+    """What the language knows of a metric; equal to itself alone.
 
-    ``direction`` is which is better, ``higher`` or ``lower``; ``stages`` the sections under whose ``expect`` it
-    may stand. With ``percentiles`` the name is a family: ``latency.p99``. ``relations`` are those its
-    thresholds may (``x trained``) or, where it is a gain (``over majority``), must carry. ``target`` is what the
-    labels must be for it, ``class`` or ``number``; empty where that doesn't matter. One ``over_classes`` sets classes
-    side by side, and says nothing within one of them.
+    ``direction`` says which values are better, ``higher`` or ``lower``; ``stages`` are the sections whose ``expect``
+    may name it. With ``percentiles`` the name is a family, such as ``latency`` for ``latency.p99``. ``relations``
+    are the relations that its thresholds may have (``x trained``) or, for a gain (``over majority``), must have.
+    ``task`` names the task whose models it measures; empty for a metric of any task. A metric with ``over_classes``
+    compares classes, so it can't be measured within one class.
     """
 
     name: str
@@ -60,45 +64,86 @@ class Metric:
     over_classes: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskWord:
+    """What the language knows of a task, such as ``classification``.
+
+    ``losses`` are the names that ``train.loss`` may have for it; no two tasks share one, so the loss selects the task.
+    ``scores`` are what an epoch reports on the validation examples besides the loss. ``labels`` is what messages
+    call its labels: ``classes`` or ``numbers``. ``label_slices`` says whether examples can be sliced by ``label``,
+    ``most_accurate`` whether ``promote.choose: most_accurate`` can compare its variants.
+    """
+
+    name: str
+    losses: tuple[str, ...]
+    scores: tuple[str, ...]
+    labels: str
+    label_slices: bool
+    most_accurate: bool
+
+
 COMPARISONS = frozenset({"of reference", "of baseline", "x baseline", "x trained"})
-"""Relations that any metric may be held to: a share or a multiple of another model's value."""
+"""The relations that thresholds on any metric may have: a share or a multiple of another model's value."""
 
 PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Vocabulary:
-    """The names a spec may use, each with whatever the language needs to know of it; equal to itself alone."""
+    """The names that a spec may use, with what the language needs to know of each; equal to itself alone.
+
+    ``methods`` maps a compression method to the class of its options, ``scenarios`` a load scenario to those of the
+    fields ``arrivals`` and ``rate`` that its load takes, and ``unmeasured`` a load scenario to the metrics that
+    can't be measured in it.
+    """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     loaders: frozenset[str] = frozenset()
-    steps: frozenset[str] = frozenset()
-    compressors: frozenset[str] = frozenset()
+    preprocessing: frozenset[str] = frozenset()
+    methods: Mapping[str, type[Section]] = field(default_factory=dict)
     runtimes: frozenset[str] = frozenset()
     registries: frozenset[str] = frozenset()
+    tasks: Mapping[str, TaskWord] = field(default_factory=dict)
+    scenarios: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unmeasured: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def extended(self, own: Mapping[str, Metric]) -> Vocabulary:
-        """Return the vocabulary with a spec's own metrics; those that are here already stay what they are."""
+        """Return the vocabulary with a spec's own metrics added; metrics that it has already stay as they are."""
         return replace(self, metrics={**own, **self.metrics}) if own else self
 
     def find(self, name: str) -> tuple[Metric, float | None] | None:
         """Return the metric that a name in ``expect`` means, with its percentile (0..1) for a family."""
-        metric = self._named(name)
+        metric = self.metrics.get(name)
         if metric is not None and not metric.percentiles:
             return metric, None
         family, _, percentile = name.partition(".")
-        metric = self._named(family)
+        metric = self.metrics.get(family)
         match = PERCENTILE.fullmatch(percentile)
         if metric is None or not metric.percentiles or match is None or float(match[1]) == 0:
             return None
         return metric, float(match[1]) / 100
 
-    def _named(self, name: str) -> Metric | None:
-        return self.metrics.get(name)
-
     def metric_names(self) -> list[str]:
-        """Return every metric's name, families by their usual percentiles."""
+        """Return every metric's name, families with their usual percentiles."""
         names: list[str] = []
         for name, metric in self.metrics.items():
             names += [f"{name}.{p}" for p in ("p50", "p90", "p95", "p99")] if metric.percentiles else [name]
         return names
+
+    def task_of(self, loss: object) -> TaskWord | None:
+        """Return the task that a loss selects; None for an unknown loss."""
+        return next((task for task in self.tasks.values() if loss in task.losses), None)
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names that are installed of a ``kind``, as ``fields.Installed`` calls it."""
+        match kind:
+            case "loss":
+                return [loss for task in self.tasks.values() for loss in task.losses]
+            case "score":
+                scores = (score for task in self.tasks.values() for score in task.scores)
+                return list(dict.fromkeys(f"validation.{score}" for score in ("loss", *scores)))
+            case "runtime":
+                return sorted(self.runtimes)
+            case "scenario":
+                return list(self.scenarios)
+        raise KeyError(kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.language.conftest import MINIMAL, Project, line_of
+from tests.language.writing import MINIMAL, Project, line_of
 
 WAIVER = '{because: "moving", until: 2027-01-31, by: ada}'
 
@@ -33,7 +33,6 @@ def test_a_model_needs_data_and_training(project: Project, section: str) -> None
     [
         ("compress", "compress: {variants: {int8: {quantize: {weights: int8}}}}"),
         ("serve", "serve: {}"),
-        ("optimize", "optimize: {search: {sampler: tpe, trials: 2}, space: {a: {choice: [1]}}}"),
     ],
 )
 def test_what_comes_after_training_needs_it(project: Project, name: str, section: str) -> None:
@@ -64,9 +63,9 @@ def test_a_split_sums_to_one_up_to_rounding(project: Project) -> None:
             "a variant has one method, found quantize, prune",
         ),
         ("a: {from: b, quantize: {weights: int8}}", "there is no variant 'b'"),
-        ("a: {from: a, quantize: {weights: int8}}", "a is made from itself, directly or not"),
+        ("a: {from: a, quantize: {weights: int8}}", "a is made from itself, directly or through others"),
         ("a: {method: {prun: {}}}", "unknown compression method 'prun'"),
-        ("a: {method: {quantize: {}}}", "`quantize` stands in `method`"),
+        ("a: {method: {quantize: {}}}", "has no 'weights'"),
         ("a: {method: {'specs.models:no': {}}}", "specs.models has no no"),
     ],
 )
@@ -81,8 +80,9 @@ def test_a_circle_of_variants_is_refused_at_each_of_them(project: Project) -> No
     how = "quantize: {weights: int8}"
     refused = project.refused(compress(f"a: {{from: b, {how}}}, b: {{from: a, {how}}}, c: {{from: a, {how}}}"))
     assert [text.partition(": ")[2] for text in refused] == [
-        "a is made from itself, directly or not", "b is made from itself, directly or not"
-    ]  # fmt: skip
+        "a is made from itself, directly or through others",
+        "b is made from itself, directly or through others",
+    ]
 
 
 def test_a_variant_from_another_in_any_order_is_fine(project: Project) -> None:
@@ -100,7 +100,10 @@ def test_a_variant_that_is_not_there_is_not_served(project: Project) -> None:
 
 
 def test_a_variant_is_served_once(project: Project) -> None:
-    assert "a variant stands here twice" in project.refused(MINIMAL + "serve: {variants: [trained, trained]}\n")[0]
+    assert (
+        "the variant 'trained' is listed twice"
+        in project.refused(MINIMAL + "serve: {variants: [trained, trained]}\n")[0]
+    )
 
 
 def test_the_runtime_and_the_registry_are_known_ones(project: Project) -> None:
@@ -131,10 +134,8 @@ def test_only_a_served_variant_is_chosen_where_some_are_served(project: Project)
 
 def test_a_model_of_which_nothing_is_expected_is_not_promoted(project: Project) -> None:
     text = MINIMAL.partition("  expect:")[0] + "promote: {model: d, to: staging}\n"
-    assert project.refused(text) == [
-        f"{line_of(text, 'promote:')}: nothing is expected of this model: "
-        "no check would stand before promotion [add `expect` to a stage]"
-    ]
+    what = "nothing is expected of this model, so it would be promoted without a check"
+    assert project.refused(text) == [f"{line_of(text, 'promote:')}: {what} [add `expect` to a section]"]
 
 
 def test_a_waiver_names_a_check_that_is_there(project: Project) -> None:
@@ -153,27 +154,27 @@ def test_a_standard_has_neither_waivers_nor_a_promotion(project: Project, sectio
     ("entry", "what", "hint"),
     [
         ("acuracy: '>= 1 %'", "unknown metric 'acuracy' in train", "did you mean 'accuracy'?"),
-        ("size: '<= 1 kB'", "size is not measured in train", "it stands under compress.expect"),
+        ("size: '<= 1 kB'", "size is not measured in train", "move it to compress.expect"),
         ("latency: '<= 1 ms'", "unknown metric 'latency' in train", None),
-        ("accuracy: '>= 1 % over majority'", "accuracy can't be held to 'over majority'", None),
+        ("accuracy: '>= 1 % over majority'", "accuracy can't be compared with 'over majority'", None),
         (
             "accuracy: '<= 97 %'",
-            "accuracy is the better the higher it is: <= would pass what is bad",
+            "higher accuracy is better, so <= would accept bad models",
             "did you mean '>= 97 %'?",
         ),
         (
             "accuracy: '< 97 % @ 99 %'",
-            "accuracy is the better the higher it is: < would pass what is bad",
+            "higher accuracy is better, so < would accept bad models",
             "did you mean '> 97 % @ 99 %'?",
         ),
         (
             "learned: '>= 1 %'",
-            "learned is a gain over majority: write so",
+            "learned is a gain over majority, which its threshold must say",
             "did you mean '>= 1 % over majority'?",
         ),
         (
             "accuracy: '>= 1 % of refrence'",
-            "accuracy can't be held to 'of refrence'",
+            "accuracy can't be compared with 'of refrence'",
             "did you mean 'of reference'?",
         ),
         ("accuracy: '>= 20 ms'", "accuracy is a proportion, in %; found 'ms'", None),
@@ -203,21 +204,22 @@ NUMBERS = MINIMAL.replace("train:\n", "train:\n  loss: squared_error\n", 1)
 
 
 def test_numbers_and_classes_are_measured_each_by_their_own(project: Project) -> None:
-    assert project.one(NUMBERS.replace('accuracy: ">= 97 %"', "rmse: '<= 60'")).train.target == "number"
+    assert project.one(NUMBERS.replace('accuracy: ">= 97 %"', "rmse: '<= 60'")).task == "regression"
     (error,) = project.errors(NUMBERS).errors
-    assert error.what == "accuracy is of classes, and with `loss: squared_error` the model gives numbers"
-    assert error.hint == "measure rmse, mae, r2"
+    assert error.what == "accuracy measures classes, and with `loss: squared_error` the model gives numbers"
+    assert error.hint == "measure r2, rmse, or train with `loss: cross_entropy`"
     (error,) = project.errors(MINIMAL.replace('accuracy: ">= 97 %"', "r2: '>= 0.4'")).errors
-    assert error.what == "r2 is of numbers, and with `loss: cross_entropy` the model gives classes"
-    assert error.hint == "train with `loss: squared_error`"
+    assert error.what == "r2 measures numbers, and with `loss: cross_entropy` the model gives classes"
+    assert error.hint == "measure accuracy, or train with `loss: squared_error`"
 
 
 def test_a_model_of_numbers_is_not_chosen_or_stopped_by_its_accuracy(project: Project) -> None:
     text = NUMBERS.replace('accuracy: ">= 97 %"', "rmse: '<= 60'")
     text = text.replace("  loss: squared", "  stop_early: {watch: validation.accuracy, patience: 3}\n  loss: squared")
     watched, chosen = project.errors(text + "promote: {model: d, to: staging, choose: most_accurate}\n").errors
-    assert "accuracy is of classes" in watched.what
-    assert watched.hint == "watch validation.loss"
+    assert watched.what == "with `loss: squared_error` training reports no accuracy"
+    assert watched.hint == "watch validation.loss or validation.rmse"
+    assert chosen.what == "most_accurate can't compare models trained with `loss: squared_error`"
     assert chosen.hint == "choose smallest, or fastest"
 
 
@@ -295,33 +297,35 @@ def test_a_metric_of_ones_own_is_expected_by_its_name(project: Project) -> None:
     ]
     assert missed.threshold.value == pytest.approx(0.03)
     (error,) = project.errors(MINIMAL.replace("expect:", "expect:\n    missed: '>= 3 %'") + own).errors
-    assert "missed is the better the lower it is" in error.what
+    assert "lower missed is better" in error.what
 
 
-def test_what_sets_classes_side_by_side_is_not_cut_by_class(project: Project) -> None:
+def test_a_metric_that_compares_classes_is_not_sliced_by_class(project: Project) -> None:
     def sliced(by: str) -> str:
         long_form = f'accuracy.worst_class: {{threshold: ">= 50 %", slices: {{by: {by}}}}}'
         return MINIMAL.replace('accuracy: ">= 97 %"', long_form)
 
     (found,) = project.refused(sliced("label"))
-    assert found.startswith("14: accuracy.worst_class sets classes side by side: within one label it says nothing")
+    assert found.startswith("14: accuracy.worst_class compares classes, so it can't be sliced by `label`")
     assert project.one(sliced("ward"))
 
 
-def test_labels_that_are_numbers_cut_no_slices(project: Project) -> None:
+def test_labels_that_are_numbers_define_no_slices(project: Project) -> None:
     text = NUMBERS.replace('accuracy: ">= 97 %"', 'rmse: {threshold: "<= 5", slices: {by: label}}')
     (found,) = project.refused(text)
-    assert "labels that are numbers cut no slices" in found
+    assert "labels that are numbers define no slices" in found
 
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [("build: specs.models:conv_classifier", "build: specs.models.conv_classifier"),
-     ("load: specs.data:digits", "load: specs.data.digits")],
-)  # fmt: skip
-def test_a_forgotten_colon_is_told(project: Project, right: str, wrong: str) -> None:
+    [
+        ("build: specs.models:conv_classifier", "build: specs.models.conv_classifier"),
+        ("load: specs.data:digits", "load: specs.data.digits"),
+    ],
+)
+def test_a_forgotten_colon_is_reported(project: Project, right: str, wrong: str) -> None:
     (found,) = project.refused(MINIMAL.replace(right, wrong))
-    assert f"is no import path [did you mean {right.partition(': ')[2]!r}?]" in found
+    assert f"is not an import path [did you mean {right.partition(': ')[2]!r}?]" in found
 
 
 def test_what_is_wrong_with_a_metric_of_ones_own_is_not_said_of_its_expectation_too(project: Project) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.language.conftest import MINIMAL, Project, line_of
+from tests.language.writing import MINIMAL, Project, line_of
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -220,7 +220,7 @@ def test_loading_a_spec_imports_neither_jax_nor_optax_nor_the_projects_code(proj
     project.write(MINIMAL)
     code = (
         "import sys; from pathlib import Path; from deploycheck.language import load\n"
-        "from tests.language.conftest import VOCABULARY\n"
+        "from tests.language.writing import VOCABULARY\n"
         "(spec,) = load(Path('specs/spec.yaml').resolve(), Path.cwd(), VOCABULARY)\n"
         "names = 'jax', 'jaxlib', 'flax', 'optax', 'specs', 'starlette', 'uvicorn'\n"
         "print(spec.name, [name for name in names if name in sys.modules])"

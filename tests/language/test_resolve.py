@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploycheck.language import load
-from tests.language.conftest import MINIMAL, VOCABULARY, Project, line_of
+from tests.language.writing import MINIMAL, VOCABULARY, Project, line_of
 
 STANDARD = """\
 deploycheck: 1
@@ -320,5 +320,6 @@ def test_a_matrix_reaches_a_name_with_dots_of_its_own(project: Project) -> None:
 def test_a_wrong_matrix_hides_no_other_mistake(project: Project) -> None:
     text = MINIMAL.replace("epochs: 10", "epochs: ten") + "matrix: {train.seed: [1]}\n"
     assert [error.place.line for error in project.errors(text).errors] == [
-        line_of(text, "ten"), line_of(text, "matrix:")
-    ]  # fmt: skip
+        line_of(text, "ten"),
+        line_of(text, "matrix:"),
+    ]

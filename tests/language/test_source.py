@@ -110,9 +110,9 @@ def test_a_merge_key_is_an_ordinary_key() -> None:
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
-        ("a: 1\nb: 2\na: 3\n", "3:1", "the key 'a' stands here twice"),
-        ("s:\n  a: 1\n  'a': 2\n", "3:3", "the key 'a' stands here twice"),
-        ("s: {a: 1, a: 2}\n", "1:11", "the key 'a' stands here twice"),
+        ("a: 1\nb: 2\na: 3\n", "3:1", "duplicate key 'a'"),
+        ("s:\n  a: 1\n  'a': 2\n", "3:3", "duplicate key 'a'"),
+        ("s: {a: 1, a: 2}\n", "1:11", "duplicate key 'a'"),
         ("a: !!str 5\n", "1:4", "the tag tag:yaml.org,2002:str"),
         ("a: !!python/object/apply:os.system [ls]\n", "1:4", "tag"),
         ("a:\n  b: !mine 5\n", "2:6", "the tag !mine"),

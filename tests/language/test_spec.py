@@ -9,11 +9,10 @@ import jsonschema
 import pydantic
 import pytest
 
-from deploycheck.language import json_schema
+from deploycheck.language import Section, json_schema
 from deploycheck.language.source import parse
-from deploycheck.language.spec import Section, Tree
-from tests.language.conftest import MINIMAL, Project
-from tests.language.test_load import EXAMPLE
+from deploycheck.language.tree import Tree
+from tests.language.writing import EXAMPLE, MINIMAL, VOCABULARY, Project
 
 SPECS = Path(__file__).parents[2] / "specs"
 
@@ -24,7 +23,7 @@ def data(text: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def validator() -> jsonschema.Draft202012Validator:
-    schema = json_schema()
+    schema = json_schema(VOCABULARY)
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
@@ -63,7 +62,7 @@ def test_the_schema_refuses_what_the_language_refuses(
 
 
 def test_the_schema_names_its_draft_and_the_keys_as_they_are_written() -> None:
-    schema = json_schema()
+    schema = json_schema(VOCABULARY)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert "with" in schema["$defs"]["Model"]["properties"]
     assert "from" in schema["$defs"]["Variant"]["properties"]
@@ -85,7 +84,7 @@ def sections(value: object) -> list[Section]:
 
 
 def test_every_section_is_frozen() -> None:
-    found = sections(Tree.model_validate(data(EXAMPLE)))
+    found = sections(Tree.model_validate(data(EXAMPLE), context=VOCABULARY))
     assert len({type(section) for section in found}) > 15
     for section in found:
         name = next(iter(type(section).model_fields))
@@ -137,6 +136,6 @@ def test_numbers_are_not_coerced(project: Project, old: str, new: str) -> None:
     assert project.errors(MINIMAL.replace(old, new))
 
 
-def test_a_seed_stands_once(project: Project) -> None:
+def test_a_seed_is_listed_once(project: Project) -> None:
     (refused,) = project.refused(MINIMAL.replace("  epochs: 10", "  seeds: [0, 1, 1]\n  epochs: 10"))
-    assert refused == "11: `train.seeds`: the seed 1 stands here twice"
+    assert refused == "11: the seed 1 is listed twice"

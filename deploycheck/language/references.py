@@ -1,0 +1,119 @@
+"""Names in a spec that refer to code and files: they must exist, and take the arguments that the spec gives them.
+
+It works on plain data, so that these mistakes are found in a spec whose structure is wrong elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from deploycheck.language.errors import Mistake, SpecPath, did_you_mean
+from deploycheck.language.names import (
+    FILLED_BY_TRAINING,
+    IMPORT_PATH,
+    Problem,
+    check_arguments,
+    check_import,
+    optax_functions,
+)
+from deploycheck.language.spec import ANSWERS
+
+
+def check_references(data: dict[str, Any], root: Path) -> list[Mistake]:
+    """Return the mistakes in what a spec names: its code, optimiser and data file. ``root`` is the project."""
+    mistakes = [
+        *_check_call(data, ("model", "build"), root, FILLED_BY_TRAINING),
+        *_check_call(data, ("data", "load"), root),
+        *_check_file(data, root),
+        *_check_optimizer(data),
+    ]
+    for name in mapping(data, "metrics"):
+        mistakes += _check_call(data, ("metrics", name, "use"), root, ANSWERS)
+    for path in (*_steps(data), *_methods(data)):
+        if ":" in str(path[-1]):
+            mistakes += [_placed(problem, path) for problem in check_import(str(path[-1]), root, None)]
+    return mistakes
+
+
+def get(data: Any, path: SpecPath) -> Any:
+    """Return the part of plain data at ``path``; None if there is none."""
+    for part in path:
+        if not isinstance(data, dict):
+            return None
+        data = data.get(part)
+    return data
+
+
+def mapping(data: dict[str, Any], *path: str) -> dict[str, Any]:
+    """Return the mapping at ``path``; an empty one if there is none."""
+    found = get(data, path)
+    return found if isinstance(found, dict) else {}
+
+
+def _check_call(
+    data: dict[str, Any], path: SpecPath, root: Path, filled: frozenset[str] = frozenset()
+) -> list[Mistake]:
+    """Check an import path with its arguments under ``with``; ``filled`` are arguments that deploycheck gives."""
+    name, given = get(data, path), get(data, (*path[:-1], "with"))
+    if not isinstance(name, str) or not IMPORT_PATH.fullmatch(name):
+        return []  # a loader's name, or a mistake that its section reports
+    arguments = given if isinstance(given, dict) else {}
+    return [_placed(problem, path, (*path[:-1], "with")) for problem in check_import(name, root, arguments, filled)]
+
+
+def _placed(problem: Problem, path: SpecPath, arguments: SpecPath | None = None) -> Mistake:
+    """Return a problem as a mistake: at the argument that it concerns, or at ``path``."""
+    if problem.argument is None or arguments is None:
+        return Mistake(path, problem.what, problem.hint)
+    return Mistake((*arguments, problem.argument), problem.what, problem.hint, key=True)
+
+
+def _check_file(data: dict[str, Any], root: Path) -> list[Mistake]:
+    """Check the file that a loader is given: it exists, and is in the project."""
+    at = ("data", "with", "path")
+    written = get(data, at)
+    if not isinstance(written, str):
+        return []
+    try:
+        path = (root / written).resolve()
+        inside, there = path.is_relative_to(root.resolve()), path.exists()
+    except (OSError, ValueError, RuntimeError):  # a name too long, a NUL in it, a circle of links
+        return [Mistake(at, f"no file can be reached by {written[:80]!r}")]
+    if not inside:
+        return [Mistake(at, f"{written} is outside of {root.name}/", "move the file into the project")]
+    return [] if there else [Mistake(at, f"there is no file {written}", f"paths are from {root.name}/")]
+
+
+def _check_optimizer(data: dict[str, Any]) -> list[Mistake]:
+    chosen = get(data, ("train", "optimizer"))
+    known = optax_functions("_src.alias") if isinstance(chosen, dict) and len(chosen) == 1 else {}
+    if not known:
+        return []  # a mistake that the section reports; or optax is not installed, which the training reports
+    ((name, given),) = chosen.items()
+    path: SpecPath = ("train", "optimizer", name)
+    if name not in known:
+        return [Mistake(path, f"optax has no optimiser {name!r}", did_you_mean(name, known), key=True)]
+    arguments: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    problems = check_arguments(name, known[name], arguments)
+    return [
+        Mistake((*path, *([problem.argument] if problem.argument else [])), problem.what, problem.hint, key=True)
+        for problem in problems
+    ]
+
+
+def _steps(data: dict[str, Any]) -> Iterator[SpecPath]:
+    """Yield the path of each preprocessing step's name."""
+    steps = get(data, ("data", "preprocess"))
+    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+        if isinstance(step, dict) and len(step) == 1:
+            yield ("data", "preprocess", index, *step)
+
+
+def _methods(data: dict[str, Any]) -> Iterator[SpecPath]:
+    """Yield the path of each name under a variant's ``method``."""
+    for variant in mapping(data, "compress", "variants"):
+        method = mapping(data, "compress", "variants", variant, "method")
+        if len(method) == 1:
+            yield ("compress", "variants", variant, "method", *method)
