@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploycheck.extensions import Extensions, Source
-from deploycheck.language.spec import Section
+from deploycheck.language.fields import Section
 from deploycheck.runner.code import PACKAGE, code_of, own_code_of
 from deploycheck.runner.digests import Digests
 from deploycheck.steps import STEP_KINDS

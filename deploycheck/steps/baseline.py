@@ -9,7 +9,7 @@ from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions, Source, unknown
 from deploycheck.language import Spec
-from deploycheck.language.spec import Section
+from deploycheck.language.fields import Section
 from deploycheck.ref import Ref
 from deploycheck.registry import Registry
 from deploycheck.steps.kind import BASELINE, Making, Metadata, NoBaseline, Subject

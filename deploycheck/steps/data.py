@@ -10,7 +10,8 @@ from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language import Spec
-from deploycheck.language.spec import Arguments, Input, Section, Split
+from deploycheck.language.fields import Arguments, Section
+from deploycheck.language.spec import Input, Split
 from deploycheck.ref import Ref
 from deploycheck.steps.kind import Making, Metadata, Subject
 from deploycheck.store import Artifact

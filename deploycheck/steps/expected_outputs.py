@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from deploycheck.check import Check
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language import Spec
-from deploycheck.language.spec import Section
+from deploycheck.language.fields import Section
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA
 from deploycheck.steps.kind import BASELINE, Making, Metadata, Subject

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from deploycheck.check import Check
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language import Spec
-from deploycheck.language.spec import Section
+from deploycheck.language.fields import Section
 from deploycheck.ref import Ref
 from deploycheck.store import Artifact
 

@@ -11,7 +11,8 @@ from deploycheck.checks.relative import relative
 from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language import Spec, Threshold
-from deploycheck.language.spec import Section, Serve
+from deploycheck.language.fields import Section
+from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref
 from deploycheck.serving import load_report
 from deploycheck.steps.data import DATA, TEST

@@ -9,7 +9,8 @@ from deploycheck.check import Check
 from deploycheck.errors import located
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language import Spec
-from deploycheck.language.spec import Section, Serve
+from deploycheck.language.fields import Section
+from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, Subject, made_variants
 from deploycheck.steps.training import source_of

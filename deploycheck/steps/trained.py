@@ -18,7 +18,8 @@ import numpy as np
 
 from deploycheck.errors import DeploycheckError, located
 from deploycheck.extensions import Extensions
-from deploycheck.language.spec import Arguments, ImportPath, Input, Section
+from deploycheck.language.fields import Arguments, ImportPath, Section
+from deploycheck.language.spec import Input
 from deploycheck.stages.data import Dataset
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods import Builder

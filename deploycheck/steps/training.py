@@ -8,7 +8,8 @@ from typing import Any
 from deploycheck.check import Check
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language import Spec
-from deploycheck.language.spec import Arguments, ImportPath, Input, Section, Train
+from deploycheck.language.fields import Arguments, ImportPath, Section
+from deploycheck.language.spec import Input, Train
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.kind import TRAINED, Making, Metadata, Subject

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from deploycheck.language.spec import Section
+from deploycheck.language.fields import Section
 
 if TYPE_CHECKING:
     from deploycheck.stages.model import Model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from deploycheck.language.spec import Section
+from deploycheck.language.fields import Section
 
 if TYPE_CHECKING:
     from deploycheck.stages.methods import Builder, Trainer
