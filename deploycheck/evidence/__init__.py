@@ -1,4 +1,4 @@
-"""The evidence of a run: the record, and its faces."""
+"""The evidence of a run: the record, what is said of it, and its forms (``evidence/forms/``)."""
 
 from deploycheck.evidence.record import (
     CandidateRecord,
@@ -13,6 +13,7 @@ from deploycheck.evidence.record import (
     TargetRecord,
     json_schema,
 )
+from deploycheck.evidence.report import Report
 
 __all__ = [
     "CandidateRecord",
@@ -22,6 +23,7 @@ __all__ = [
     "LoadRecord",
     "MachineRecord",
     "PromotionRecord",
+    "Report",
     "SpecRecord",
     "StepRecord",
     "TargetRecord",

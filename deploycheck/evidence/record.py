@@ -1,4 +1,4 @@
-"""The evidence: one document a run, with everything a verdict rests on.
+"""The evidence: one document per run, with everything that its verdicts are based on.
 
 The JSON Schema that is published in ``docs/reference/evidence.schema.json`` is generated from these models.
 """
@@ -15,7 +15,7 @@ from deploycheck.verdict import Outcome
 
 
 def _finite_or_none(value: Any) -> Any:
-    """JSON has no infinity and no NaN: what is unbounded or unknown is null."""
+    """Return null for infinity and NaN, which JSON does not have: an unbounded or unknown number."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -23,7 +23,7 @@ Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
 
 
 class Record(BaseModel):
-    """A part of the evidence: frozen, and closed to unknown keys."""
+    """A part of the evidence: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -31,67 +31,74 @@ class Record(BaseModel):
 class CheckRecord(Record):
     """One check as it was decided in this run."""
 
-    id: str = Field(description="The check's id, which is its pytest item's: specs/digits.yaml::train::accuracy")
+    id: str = Field(description="The id of the check and of its pytest item: specs/digits.yaml::train::accuracy")
     stage: str
     variant: str | None = None
     metric: str
     verdict: Outcome
-    reached: bool = Field(default=True, description="False where a stage it needs failed: that stage's check says why")
-    reason: str = Field(default="", description="One sentence: what was seen, or what would decide it")
+    reached: bool = Field(
+        default=True, description="False where a step that it needs failed; that step's check says why"
+    )
+    reason: str = Field(default="", description="One sentence: what was seen, or how much more data would decide it")
     value: Number = Field(default=None, description="In the metric's base unit: seconds, bytes, a fraction")
     unit: str = Field(default="", description="The base unit of value and interval")
     interval: tuple[Number, Number] | None = Field(
-        default=None, description="One-sided bounds, each at the confidence; null is unbounded"
+        default=None, description="One-sided bounds, each with the given confidence; null is unbounded"
     )
-    confidence: float | None = Field(default=None, description="Null where the bare value was compared")
+    confidence: float | None = Field(default=None, description="Null where only the value was compared")
     samples: int = 0
-    threshold: str | None = Field(default=None, description="As the spec writes it, and in which slices")
+    threshold: str | None = Field(default=None, description="As in the spec, and in which slices")
     severity: Literal["error", "warn"] = "error"
-    waiver: str | None = Field(default=None, description="Why, by whom and until when, where the spec waives it")
-    seconds: float = Field(default=0.0, description="What the item took, the work it had to wait for included")
-    artifact: str = Field(default="", description="Digest of the exported artifact that the check speaks of")
+    waiver: str | None = Field(default=None, description="Why, by whom and until when, where the spec waives the check")
+    seconds: float = Field(default=0.0, description="Duration of the pytest item, with the work that it waited for")
+    artifact: str = Field(default="", description="Digest of the exported artifact that was checked")
     shown: str = Field(default="", description="Value and interval as the summary prints them")
 
 
 class MachineRecord(Record):
-    """What the machine was like while a load lasted."""
+    """The state of the machine during a load test."""
 
     others: float = Field(description="Share of the machine that other processes took, 0..1")
-    stolen: float = Field(description="Share of the machine that the host withheld, 0..1")
-    load_average: tuple[float, float] = Field(description="Over a minute, before and after")
-    frequency_hz: tuple[float, float] = Field(description="The mean of the cores', before and after; 0 if untold")
+    stolen: float = Field(description="Share of the machine that the host gave to others, 0..1")
+    load_average: tuple[float, float] = Field(description="Over one minute, before and after")
+    frequency_hz: tuple[float, float] = Field(description="Mean over the cores, before and after; 0 if unknown")
 
 
 class LoadRecord(Record):
-    """A variant served under load, and how that was taken."""
+    """The load test of a served variant, and how it was measured."""
 
     variant: str
-    requests: int = Field(description="Those whose latency counts")
-    schedule: str = Field(description="When requests left, and how many of them warmed the server up")
+    requests: int = Field(description="Number of requests whose latency counts")
+    schedule: str = Field(description="When requests were sent, and how many of them warmed the server up")
     saturation: str = Field(description="How the server was kept busy")
-    requests_per_s: tuple[Number, ...] = Field(description="Over consecutive blocks of a server kept busy")
+    requests_per_s: tuple[Number, ...] = Field(description="Over consecutive blocks, while the server was kept busy")
     failed: int
     failures: str = Field(description="Why requests failed, and how often")
-    doubt: str = Field(description="Why high latencies could be the client's fault, where they could")
-    disturbed: tuple[str, ...] = Field(description="A line for each stretch that was taken again, and why")
+    doubt: str = Field(description="Why the client may have caused high latencies; empty where it did not")
+    disturbed: tuple[str, ...] = Field(description="One line for each part that was measured again, and why")
     histogram: str = Field(description="Latencies in µs as an HDR histogram (V2, compressed, base64), which merges")
-    machine: MachineRecord | None = Field(description="Null where the system doesn't tell")
+    machine: MachineRecord | None = Field(description="Null where the system does not report it")
 
 
 class StepRecord(Record):
-    """One step of work that the run did or found done."""
+    """One step of work, which the run did or found in the store."""
 
     step: str
-    key: str = Field(description="The address: a digest of everything the step was decided by")
-    digest: str = Field(description="The digest of what it made")
+    key: str = Field(description="The address in the store: a digest of everything that the result depends on")
+    digest: str = Field(description="The digest of its result")
     path: str
-    reused: bool
+    reused: bool = Field(description="True where the result was found in the store")
+    because: str = Field(
+        default="",
+        description="Why the step was done again although an earlier run had done it; empty where it was found done "
+        "or is new",
+    )
     seconds: float
-    loads: tuple[LoadRecord, ...] = Field(default=(), description="What it measured, where it served a variant")
+    loads: tuple[LoadRecord, ...] = Field(default=(), description="Its load tests, where it served variants")
 
 
 class CandidateRecord(Record):
-    """A variant that stood for promotion."""
+    """The variant that was chosen for promotion."""
 
     variant: str
     artifact: str
@@ -100,15 +107,15 @@ class CandidateRecord(Record):
 
 
 class TargetRecord(Record):
-    """Where a spec wants its model promoted."""
+    """Where a spec says that its model is promoted to."""
 
-    registry: str | None = Field(description="Its URL; null is the one in the cache folder")
+    registry: str | None = Field(description="URL of the registry; null is the one in the cache folder")
     model: str
     alias: str
 
 
 class PromotionRecord(Record):
-    """Where a promotion left the model."""
+    """A promotion that was done: where the model is now."""
 
     registry: str
     model: str
@@ -120,13 +127,17 @@ class PromotionRecord(Record):
 
 
 class SpecRecord(Record):
-    """One spec (one cell of its matrix) and what the run came to."""
+    """One spec (one cell of its matrix), and what the run decided about it."""
 
     id: str
     name: str
     digest: str
     decision: Decision
     reasons: tuple[str, ...] = Field(default=(), description="Why it was withheld, one sentence each")
+    other_reasons: tuple[str, ...] = Field(
+        default=(),
+        description="Those of the reasons that are not about one check, such as a registry that refused",
+    )
     not_run: tuple[str, ...] = Field(default=(), description="Ids of the checks with no result")
     target: TargetRecord | None = None
     chosen: CandidateRecord | None = None
@@ -136,7 +147,7 @@ class SpecRecord(Record):
 
 
 class Environment(Record):
-    """Where the run took place."""
+    """The software and hardware of the run."""
 
     python: str
     platform: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -94,10 +95,10 @@ def _floor(
 
 
 def remember(noise: Noise, plan: Plan, cache: Path) -> Path:
-    """Write what was measured beside that of other specs, for ``lint`` to read; return the file."""
+    """Write what was measured on this machine to the file of all specs, for ``lint`` to read; return the file."""
     file = cache / FILE
     known = _read(file)
-    known[plan.id] = {
+    known.setdefault(this_machine(), {})[plan.id] = {
         "variant": noise.variant,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "smallest": {floor.metric: floor.smallest for floor in noise.floors if math.isfinite(floor.smallest)},
@@ -110,12 +111,21 @@ def remember(noise: Noise, plan: Plan, cache: Path) -> Path:
 
 
 def floors_of(plan: Plan, cache: Path) -> Mapping[str, float]:
-    """Return the smallest visible regression of each metric, as far as it was measured for this spec."""
-    entry = _read(cache / FILE).get(plan.id)
+    """Return the smallest visible regression of each metric, as far as it was measured for this spec on this machine.
+
+    What another machine saw says nothing about this one.
+    """
+    entry = _read(cache / FILE).get(this_machine(), {}).get(plan.id)
     return entry["smallest"] if entry else {}
 
 
+def this_machine() -> str:
+    """Return what noise floors are remembered by: the machine's name, its architecture and its number of cores."""
+    return f"{platform.node()} ({platform.machine()}, {os.cpu_count()} cores)"
+
+
 def _read(file: Path) -> dict[str, dict[str, Any]]:
+    """Return what was remembered: by machine and by the id of the spec."""
     try:
         known: dict[str, dict[str, Any]] = json.loads(file.read_text())
     except FileNotFoundError:

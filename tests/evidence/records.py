@@ -6,25 +6,57 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from deploycheck.evidence import CheckRecord, Environment, Evidence, SpecRecord, StepRecord
+from deploycheck.evidence import (
+    CandidateRecord,
+    CheckRecord,
+    Environment,
+    Evidence,
+    PromotionRecord,
+    SpecRecord,
+    StepRecord,
+)
 from deploycheck.promotion import Decision
 from deploycheck.verdict import Outcome
 
 DIGEST = "sha256:" + "ab" * 32
+CHOSEN = CandidateRecord(variant="int8", artifact=DIGEST, path="/cache/model/ab", size=34_200)
+MOVED = PromotionRecord(
+    registry="sqlite:registry.db",
+    model="digits",
+    alias="staging",
+    variant="int8",
+    artifact=DIGEST,
+    previous=None,
+    path="/registry.artifacts/ab",
+)
 
 
 def check(**fields: Any) -> CheckRecord:
     shown = {
-        "id": "specs/digits.yaml::train::accuracy", "stage": "train", "variant": "trained", "metric": "accuracy",
-        "verdict": "pass", "value": 0.979, "interval": (0.968, 0.987), "confidence": 0.95, "samples": 719,
-        "threshold": ">= 97 %", "artifact": DIGEST, "shown": "97.9 % (96.8 to 98.7)",
-    }  # fmt: skip
+        "id": "specs/digits.yaml::train::accuracy",
+        "stage": "train",
+        "variant": "trained",
+        "metric": "accuracy",
+        "verdict": "pass",
+        "value": 0.979,
+        "interval": (0.968, 0.987),
+        "confidence": 0.95,
+        "samples": 719,
+        "threshold": ">= 97 %",
+        "artifact": DIGEST,
+        "shown": "97.9 % (96.8 to 98.7)",
+    }
     return CheckRecord(**{**shown, **fields})
 
 
 def spec(*checks: CheckRecord, **fields: Any) -> SpecRecord:
     named = {"id": "specs/digits.yaml", "name": "digits", "digest": "cd" * 32, "decision": Decision.PROMOTABLE}
     return SpecRecord(checks=checks, **{**named, **fields})
+
+
+def step(**fields: Any) -> StepRecord:
+    made = {"step": "data", "key": "ef" * 32, "digest": DIGEST, "path": "/cache/data/ef", "reused": False}
+    return StepRecord(**{**made, "seconds": 0.5, **fields})
 
 
 def evidence(*specs: SpecRecord) -> Evidence:
@@ -54,8 +86,14 @@ CHECKS = st.builds(
 )
 STEPS = st.builds(
     StepRecord,
-    step=st.text(), key=st.text(), digest=st.text(), path=st.text(), reused=st.booleans(), seconds=st.floats(0, 1e9),
-)  # fmt: skip
+    step=st.text(),
+    key=st.text(),
+    digest=st.text(),
+    path=st.text(),
+    reused=st.booleans(),
+    because=st.text(),
+    seconds=st.floats(0, 1e9),
+)
 SPECS = st.builds(
     SpecRecord,
     id=st.text(),
@@ -63,6 +101,7 @@ SPECS = st.builds(
     digest=st.text(),
     decision=st.sampled_from(Decision),
     reasons=st.lists(st.text(), max_size=2).map(tuple),
+    other_reasons=st.lists(st.text(), max_size=2).map(tuple),
     checks=st.lists(CHECKS, max_size=2).map(tuple),
     steps=st.lists(STEPS, max_size=2).map(tuple),
 )

@@ -9,24 +9,21 @@ import pytest
 from hypothesis import given
 from pydantic import ValidationError
 
-from deploycheck.evidence import CandidateRecord, CheckRecord, Evidence, PromotionRecord, TargetRecord, json_schema
-from deploycheck.evidence.faces import as_json
+from deploycheck.evidence import CheckRecord, Evidence, TargetRecord, json_schema
+from deploycheck.evidence.forms.json import as_json
 from deploycheck.promotion import Decision
-from tests.evidence.records import DIGEST, EVIDENCE, check, evidence, spec
+from tests.evidence.records import CHOSEN, EVIDENCE, MOVED, check, evidence, spec, step
 
 WHOLE = evidence(
-    spec(check(), decision=Decision.WITHHELD, reasons=("a: did not run",)),
+    spec(check(), decision=Decision.WITHHELD, reasons=("a: did not run",), steps=(step(because="net.py changed"),)),
     spec(
         check(value=None, interval=None, confidence=None, threshold=None, verdict="error"),
         decision=Decision.PROMOTED,
         target=TargetRecord(registry=None, model="digits", alias="staging"),
-        chosen=CandidateRecord(variant="int8", artifact=DIGEST, path="/cache/model", size=34_200),
-        promotion=PromotionRecord(
-            registry="sqlite:registry.db", model="digits", alias="staging", variant="int8", artifact=DIGEST,
-            previous=None, path="/registry.artifacts/ab",
-        ),
+        chosen=CHOSEN,
+        promotion=MOVED,
     ),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +37,7 @@ def strict(text: str) -> Any:
     """Parse JSON as the standard has it: Python's own parser would let NaN and Infinity through."""
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 
@@ -88,6 +85,8 @@ def test_whatever_the_models_take_is_json_that_the_schema_takes(
         ("specs/0/checks/0/severity", "mild"),
         ("specs/0/checks/0/interval", [0.9]),
         ("specs/0/checks/0/interval", [0.8, 0.9, 1.0]),
+        ("specs/0/other_reasons", "a: did not run"),
+        ("specs/0/steps/0/because", None),
         ("specs/1/target/branch", "main"),
         ("specs/1/chosen/size", "big"),
         ("specs/1/promotion/previous", 3),
@@ -126,3 +125,14 @@ def test_every_check_names_what_it_was_and_how_it_ended() -> None:
     with pytest.raises(ValidationError) as caught:
         CheckRecord()  # type: ignore[call-arg]
     assert {error["loc"][0] for error in caught.value.errors()} == {"id", "stage", "metric", "verdict"}
+
+
+def test_evidence_written_before_steps_had_reasons_is_still_read() -> None:
+    document = json.loads(as_json(WHOLE))
+    for written in document["specs"]:
+        del written["other_reasons"]
+        for made in written["steps"]:
+            del made["because"]
+    read = Evidence.model_validate(document)
+    assert read.specs[0].steps[0].because == ""
+    assert read.specs[0].reasons == ("a: did not run",)

@@ -99,10 +99,13 @@ def test_the_unit_of_the_evidence_is_the_languages_own_base(dimension: Dimension
 @pytest.mark.parametrize(
     ("value", "dimension"),
     [
-        (999.9, Dimension.SIZE), (999_999, Dimension.SIZE), (0.000_999_9, Dimension.TIME),
-        (999.6, Dimension.RATE), (9.996, Dimension.PROPORTION),
+        (999.9, Dimension.SIZE),
+        (999_999, Dimension.SIZE),
+        (0.000_999_9, Dimension.TIME),
+        (999.6, Dimension.RATE),
+        (9.996, Dimension.PROPORTION),
     ],
-)  # fmt: skip
+)
 def test_a_quantity_a_little_under_a_thousand_has_no_exponent(value: float, dimension: Dimension) -> None:
     assert "e" not in quantity(value, dimension)
 

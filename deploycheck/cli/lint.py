@@ -1,0 +1,80 @@
+"""``deploycheck lint``: say which thresholds can't be decided, before anything is run."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploycheck.cli.options import add_cache
+from deploycheck.errors import DeploycheckError
+
+if TYPE_CHECKING:
+    from deploycheck.cli.options import Commands
+    from deploycheck.cli.project import Project
+
+
+def add(commands: Commands) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("lint", help="say which thresholds can't be decided, before anything is run")
+    parser.add_argument("specs", type=Path, nargs="+", metavar="SPEC", help="spec files, or folders of them")
+    add_cache(parser)
+    parser.set_defaults(run=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print what is wrong with the thresholds; return 1 where any is an error."""
+    from deploycheck.cli.project import with_project
+
+    files = _spec_files(parsed.specs)
+    # Pytest is started for the files, not the folders: it loads the conftest.py beside each of them.
+    return with_project(files, lambda project: _lint(files, parsed.specs, project), cache=parsed.cache)
+
+
+def _spec_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files given, and the files in the folders given that say that they are specs."""
+    from deploycheck.language import is_spec
+
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        files = sorted(file for suffix in ("yaml", "yml") for file in path.rglob(f"*.{suffix}"))
+        found += [file for file in files if is_spec(file.read_text(encoding="utf-8", errors="replace"))]
+    if not found:
+        raise DeploycheckError("there is no spec", where=", ".join(map(str, paths)))
+    return found
+
+
+def _lint(files: Sequence[Path], paths: Sequence[Path], project: Project) -> int:
+    from deploycheck.cli.output import say
+    from deploycheck.language import SpecErrors
+    from deploycheck.runner.lint import lint
+    from deploycheck.runner.noise import floors_of
+    from deploycheck.stages import data
+
+    runner = project.runner()
+    counts = Counter[str]()
+    not_loaded = []
+    for file in files:
+        try:
+            plans = project.plans(file)
+        except SpecErrors as error:
+            say(str(error))
+            counts["error"] += len(error.errors)
+            continue
+        for plan in plans:
+            found = runner.found(plan, "data")
+            test = data.read(found.path).splits["test"] if found else None
+            not_loaded += [] if found else [plan.id]
+            for finding in lint(runner, plan, test, floors_of(plan, runner.cache)):
+                say(f"{finding.severity}: {finding.error}")
+                counts[finding.severity] += 1
+    if not_loaded:
+        command = f"pytest --deploycheck -m data {' '.join(map(str, paths))}"
+        say(f"not loaded yet, so that the size of its test set isn't known: {', '.join(not_loaded)}\n  {command}")
+    say(", ".join(f"{counts[kind]} {kind}{'' if counts[kind] == 1 else 's'}" for kind in ("error", "warning")))
+    return 1 if counts["error"] else 0

@@ -1,0 +1,53 @@
+"""``deploycheck noise``: measure a model against itself, to know the smallest regression that can be seen here."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploycheck.cli.options import add_cache
+from deploycheck.errors import DeploycheckError
+
+if TYPE_CHECKING:
+    from deploycheck.cli.options import Commands
+    from deploycheck.cli.project import Project
+
+
+def add(commands: Commands) -> None:
+    """Add the subcommand."""
+    text = "measure a model against itself: the smallest regression that can be seen on this machine"
+    parser = commands.add_parser("noise", help=text)
+    parser.add_argument("spec", type=Path, metavar="SPEC")
+    parser.add_argument("--variant", help="default: the first that the spec serves")
+    add_cache(parser)
+    parser.set_defaults(run=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Measure, print and remember."""
+    from deploycheck.cli.project import with_project
+
+    return with_project([parsed.spec], lambda project: _noise(parsed.spec, parsed.variant, project), cache=parsed.cache)
+
+
+def _noise(file: Path, variant: str | None, project: Project) -> int:
+    from deploycheck.cli.output import say
+    from deploycheck.evidence.show import with_interval
+    from deploycheck.language import Dimension
+    from deploycheck.runner.noise import measure_noise, remember
+
+    plans = project.plans(file)
+    if len(plans) != 1:
+        raise DeploycheckError(f"it holds {len(plans)} specs, expected one", where=str(file))
+    noise = measure_noise(project.runner(), plans[0], variant)
+    disturbed = f", {noise.disturbed} disturbed parts measured again" if noise.disturbed else ""
+    say(f"{plans[0].id}: {noise.variant} against itself, {noise.schedule}{disturbed}")
+    for floor in noise.floors:
+        ratio = with_interval(floor.ratio, floor.low, floor.high, Dimension.MULTIPLE)
+        seen = f"{floor.smallest:.1%}" if floor.smallest < math.inf else "none"
+        say(f"  {floor.metric:14}{ratio:30}smallest regression that a gate here can see: {seen}")
+    written = remember(noise, plans[0], project.cache)
+    say(f"written to {written}: deploycheck lint warns of thresholds that allow less than that")
+    return 0

@@ -1,0 +1,87 @@
+"""The project as pytest sees it, for subcommands: they find the same extensions and the same modules as the gate."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploycheck.cli.output import say_progress
+from deploycheck.errors import DeploycheckError
+from deploycheck.language import load
+from deploycheck.plan import Plan, plans_of
+from deploycheck.runner.extensions import Extensions, merged, merged_metrics
+from deploycheck.runner.run import Runner
+
+PYTEST_FAILED = 2
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project: its root folder, the folder of its cache, and what its plugins and ``conftest.py`` files add."""
+
+    root: Path
+    cache: Path
+    extensions: Extensions
+
+    def runner(self) -> Runner:
+        """Return a runner for this project, which prints its progress."""
+        return Runner(self.root, self.cache, uuid.uuid4().hex, self.extensions, say_progress)
+
+    def plans(self, file: Path) -> list[Plan]:
+        """Return the plans of a spec file; raise ``SpecErrors`` for its mistakes."""
+        path, root = file.resolve(), self.root.resolve()
+        if not path.is_relative_to(root):
+            hint = f"run the command in the project of the spec, such as {path.parent}"
+            raise DeploycheckError(f"is outside of the project {root}", where=str(file), hint=hint)
+        specs = load(path, self.root, self.extensions.vocabulary)
+        file_id = path.relative_to(root).as_posix()
+        return plans_of(specs, file_id, self.extensions.subjects, frozenset(self.extensions.compressors))
+
+
+def with_project(paths: Sequence[Path], use: Callable[[Project], int], *, cache: Path | None = None) -> int:
+    """Return the exit code of ``use``, called with the project when pytest has started as it would for ``paths``.
+
+    Pytest reads its configuration (``pythonpath``, ``addopts``), loads the installed plugins and the ``conftest.py``
+    files of the paths (none given: of the default ones), and runs no tests. Raises what ``use`` raises. Returns 2
+    where pytest can't start, which pytest itself explains on standard error.
+    """
+    command = _Command(use)
+    # Assertions are not rewritten: no test runs, and pytest would warn that this package is imported already.
+    options = ["--deploycheck", "--assert=plain", "--capture=no"]
+    if cache is not None:
+        options.append(f"--deploycheck-cache={cache.absolute()}")
+    pytest.main([*options, *map(str, paths)], plugins=[command])
+    return PYTEST_FAILED if command.code is None else command.code
+
+
+class _Command:
+    """A plugin that uses the project in place of running tests; ``code`` is None until it has."""
+
+    def __init__(self, use: Callable[[Project], int]) -> None:
+        self.use = use
+        self.code: int | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> int:
+        config._do_configure()  # as each of pytest's own implementations of this hook does
+        cache = config.getoption("deploycheck_cache") or config.rootpath / ".deploycheck"
+        self.code = self.use(Project(config.rootpath, cache.absolute(), extensions_of(config)))
+        return self.code
+
+
+def extensions_of(config: pytest.Config) -> Extensions:
+    """Return what the built-in words, the installed plugins and the ``conftest.py`` files give together."""
+    hook = config.hook
+    return Extensions(
+        metrics=merged_metrics(hook.pytest_deploycheck_metrics()),
+        loaders=merged("loader", hook.pytest_deploycheck_loaders()),
+        steps=merged("preprocessing step", hook.pytest_deploycheck_steps()),
+        compressors=merged("compression method", hook.pytest_deploycheck_compressors()),
+        runtimes=merged("runtime", hook.pytest_deploycheck_runtimes()),
+        registries=merged("registry", hook.pytest_deploycheck_registries()),
+        reports=merged("report", hook.pytest_deploycheck_reports()),
+    )

@@ -1,0 +1,26 @@
+"""``deploycheck schema``: print a JSON Schema."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deploycheck.cli.options import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("schema", help="print the JSON Schema of specs or of evidence")
+    parser.add_argument("of", choices=["spec", "evidence"])
+    parser.set_defaults(run=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print the schema."""
+    from deploycheck import evidence, language
+
+    schema = language.json_schema() if parsed.of == "spec" else evidence.json_schema()
+    print(json.dumps(schema, indent=1, sort_keys=True))
+    return 0

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+import math
+import platform
+from pathlib import Path
+
+import pytest
+
+from deploycheck.runner.noise import FILE, Floor, Noise, floors_of, remember
+from tests.test_plan import HEAD, plan
+
+SEEN = Noise("int8", "in turn", 0, (Floor("throughput", 1.0, 0.98, 1.02, 0.02), Floor("errors", 1, 0, 2, math.inf)))
+
+
+def test_what_was_measured_is_remembered_for_this_machine(tmp_path: Path) -> None:
+    made = plan(HEAD, tmp_path)
+    remember(SEEN, made, tmp_path)
+    assert floors_of(made, tmp_path) == {"throughput": 0.02}
+
+
+def test_what_another_machine_saw_is_kept_and_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(HEAD, tmp_path)
+    remember(SEEN, made, tmp_path)
+    monkeypatch.setattr(platform, "node", lambda: "quieter")
+    assert floors_of(made, tmp_path) == {}
+    remember(Noise("int8", "in turn", 0, (Floor("throughput", 1.0, 0.99, 1.01, 0.01),)), made, tmp_path)
+    assert floors_of(made, tmp_path) == {"throughput": 0.01}
+    monkeypatch.undo()
+    assert floors_of(made, tmp_path) == {"throughput": 0.02}
+
+
+def test_what_was_written_when_machines_were_not_told_apart_is_not_used(tmp_path: Path) -> None:
+    made = plan(HEAD, tmp_path)
+    (tmp_path / FILE).write_text(json.dumps({made.id: {"variant": "int8", "smallest": {"throughput": 0.02}}}))
+    assert floors_of(made, tmp_path) == {}
