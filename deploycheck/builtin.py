@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploycheck.checks import MetricFunction, data, latency, quality, regression, size, statistics
-from deploycheck.evidence.json_report import JSON_REPORT
-from deploycheck.evidence.markdown import MARKDOWN_REPORT
+from deploycheck.evidence.forms.json import JSON_REPORT
+from deploycheck.evidence.forms.markdown import MARKDOWN_REPORT
 from deploycheck.extensions import Extension
 from deploycheck.registry.sqlite import SQLITE
 from deploycheck.serving.runtimes.xla import XLA

@@ -46,11 +46,22 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why promotion is withheld: ``what`` was found, for one check (its id) or for the spec as a whole (None)."""
+
+    what: str
+    check: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.what}" if self.check else self.what
+
+
+@dataclass(frozen=True)
 class Ruling:
     """The decision, why it was withheld (one sentence each), and which variant would be promoted."""
 
     decision: Decision
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason, ...]
     chosen: Candidate | None = None
 
 
@@ -68,26 +79,26 @@ def rule(
     """
     reasons = [*_unfinished(expected, results), *_mixed_artifacts(results)]
     if not expected:
-        reasons.append("the spec has no checks: nothing was shown")
+        reasons.append(Reason("the spec has no checks: nothing was shown"))
     if reasons:
         return Ruling(Decision.WITHHELD, tuple(reasons))
     chosen = _choose(candidates, choose)
     if isinstance(chosen, str):
-        return Ruling(Decision.WITHHELD, (chosen,))
+        return Ruling(Decision.WITHHELD, (Reason(chosen),))
     return Ruling(Decision.PROMOTABLE, (), chosen)
 
 
-def _unfinished(expected: Sequence[str], results: Mapping[str, Sequence[Result]]) -> list[str]:
+def _unfinished(expected: Sequence[str], results: Mapping[str, Sequence[Result]]) -> list[Reason]:
     missing = [check for check in expected if not results.get(check)]
-    reasons = [f"{check}: did not run" for check in missing]
+    reasons = [Reason("did not run", check) for check in missing]
     for check in expected:
         blocking = [result.outcome for result in results.get(check, ()) if result.outcome.blocks]
         if blocking:
-            reasons.append(f"{check}: {blocking[0]}")
+            reasons.append(Reason(blocking[0].value, check))
     return reasons
 
 
-def _mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[str]:
+def _mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[Reason]:
     """Name variants whose checks did not all speak of the same bytes."""
     seen: dict[str, set[str]] = {}
     for attempts in results.values():
@@ -95,7 +106,7 @@ def _mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[str]:
             if result.variant and result.artifact:
                 seen.setdefault(result.variant, set()).add(result.artifact)
     return [
-        f"{variant}: its checks were run on {len(digests)} different artifacts"
+        Reason(f"{variant}: its checks were run on {len(digests)} different artifacts")
         for variant, digests in seen.items()
         if len(digests) > 1
     ]

@@ -10,7 +10,7 @@ from deploycheck.language.vocabulary import Dimension
 from deploycheck.verdict import Blocks, Events, Exact, Measurement, Quantile
 
 if TYPE_CHECKING:
-    from deploycheck.serving.report import LoadReport
+    from deploycheck.serving.load_report import LoadReport
 
 STAGES = ("serve",)
 

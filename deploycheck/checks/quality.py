@@ -108,5 +108,5 @@ def agreement(outputs: np.ndarray, reference_outputs: np.ndarray) -> Measurement
 )
 def over_seeds(training: TrainingReport) -> Measurement:
     """Mean validation accuracy over the trainings, one per seed: what to expect of training again."""
-    found = tuple(run.validation.validation_accuracy or 0.0 for run in training.seeds)
+    found = tuple(run.kept_epoch.scores.get("accuracy", 0.0) for run in training.seeds)
     return Measurement(Repeats(found), note=f"{len(found)} seeds, {min(found):.1%} to {max(found):.1%}")

@@ -55,24 +55,25 @@ def _lint(files: Sequence[Path], paths: Sequence[Path], project: Project) -> int
     from deploycheck.runner.lint import lint
     from deploycheck.runner.noise import floors_of
     from deploycheck.stages import data
+    from deploycheck.steps.data import DATA
 
-    runner = project.runner()
     counts = Counter[str]()
     not_loaded = []
-    for file in files:
-        try:
-            plans = project.plans(file)
-        except SpecErrors as error:
-            say(str(error))
-            counts["error"] += len(error.errors)
-            continue
-        for plan in plans:
-            found = runner.found(plan, "data")
-            test = data.read(found.path).splits["test"] if found else None
-            not_loaded += [] if found else [plan.id]
-            for finding in lint(runner, plan, test, floors_of(plan, runner.cache)):
-                say(f"{finding.severity}: {finding.error}")
-                counts[finding.severity] += 1
+    with project.runner() as runner:
+        for file in files:
+            try:
+                plans = project.plans(file)
+            except SpecErrors as error:
+                say(str(error))
+                counts["error"] += len(error.errors)
+                continue
+            for plan in plans:
+                found = runner.find(plan, DATA)
+                test = data.read(found.path).splits["test"] if found else None
+                not_loaded += [] if found else [plan.id]
+                for finding in lint(plan, project.extensions, test, floors_of(plan, project.cache)):
+                    say(f"{finding.severity}: {finding.error}")
+                    counts[finding.severity] += 1
     if not_loaded:
         command = f"pytest --deploycheck -m data {' '.join(map(str, paths))}"
         say(f"not loaded yet, so that the size of its test set isn't known: {', '.join(not_loaded)}\n  {command}")

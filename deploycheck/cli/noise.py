@@ -41,7 +41,8 @@ def _noise(file: Path, variant: str | None, project: Project) -> int:
     plans = project.plans(file)
     if len(plans) != 1:
         raise DeploycheckError(f"it holds {len(plans)} specs, expected one", where=str(file))
-    noise = measure_noise(project.runner(), plans[0], variant)
+    with project.runner() as runner:
+        noise = measure_noise(runner, plans[0], variant)
     disturbed = f", {noise.disturbed} disturbed parts measured again" if noise.disturbed else ""
     say(f"{plans[0].id}: {noise.variant} against itself, {noise.schedule}{disturbed}")
     for floor in noise.floors:

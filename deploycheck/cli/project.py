@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,25 +12,35 @@ import pytest
 
 from deploycheck.cli.output import say_progress
 from deploycheck.errors import DeploycheckError
+from deploycheck.extensions import Extensions
 from deploycheck.language import load
-from deploycheck.plan import Plan, plans_of
-from deploycheck.runner.extensions import Extensions, merged, merged_metrics
-from deploycheck.runner.run import Runner
+from deploycheck.plan import Plan, make_plans
+from deploycheck.runner.execute import Runner
+from deploycheck.runner.installed import extensions_of
 
 PYTEST_FAILED = 2
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project: its root folder, the folder of its cache, and what its plugins and ``conftest.py`` files add."""
+    """A project: the folder of its cache, and its root folder with what plugins and ``conftest.py`` files add."""
 
-    root: Path
     cache: Path
     extensions: Extensions
 
-    def runner(self) -> Runner:
-        """Return a runner for this project, which prints its progress."""
-        return Runner(self.root, self.cache, uuid.uuid4().hex, self.extensions, say_progress)
+    @contextmanager
+    def runner(self) -> Iterator[Runner]:
+        """Have a runner for this project, which prints its progress."""
+        runner = Runner(self.cache, uuid.uuid4().hex, self.extensions, say_progress)
+        try:
+            yield runner
+        finally:
+            runner.close()
+
+    @property
+    def root(self) -> Path:
+        """The project's folder."""
+        return self.extensions.root
 
     def plans(self, file: Path) -> list[Plan]:
         """Return the plans of a spec file; raise ``SpecErrors`` for its mistakes."""
@@ -39,7 +50,7 @@ class Project:
             raise DeploycheckError(f"is outside of the project {root}", where=str(file), hint=hint)
         specs = load(path, self.root, self.extensions.vocabulary)
         file_id = path.relative_to(root).as_posix()
-        return plans_of(specs, file_id, self.extensions.subjects, frozenset(self.extensions.compressors))
+        return make_plans(specs, file_id, self.extensions)
 
 
 def with_project(paths: Sequence[Path], use: Callable[[Project], int], *, cache: Path | None = None) -> int:
@@ -69,19 +80,5 @@ class _Command:
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
         config._do_configure()  # as each of pytest's own implementations of this hook does
         cache = config.getoption("deploycheck_cache") or config.rootpath / ".deploycheck"
-        self.code = self.use(Project(config.rootpath, cache.absolute(), extensions_of(config)))
+        self.code = self.use(Project(cache.absolute(), extensions_of(config)))
         return self.code
-
-
-def extensions_of(config: pytest.Config) -> Extensions:
-    """Return what the built-in words, the installed plugins and the ``conftest.py`` files give together."""
-    hook = config.hook
-    return Extensions(
-        metrics=merged_metrics(hook.pytest_deploycheck_metrics()),
-        loaders=merged("loader", hook.pytest_deploycheck_loaders()),
-        steps=merged("preprocessing step", hook.pytest_deploycheck_steps()),
-        compressors=merged("compression method", hook.pytest_deploycheck_compressors()),
-        runtimes=merged("runtime", hook.pytest_deploycheck_runtimes()),
-        registries=merged("registry", hook.pytest_deploycheck_registries()),
-        reports=merged("report", hook.pytest_deploycheck_reports()),
-    )

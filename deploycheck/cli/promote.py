@@ -40,7 +40,7 @@ def _promote(evidence: Evidence, project: Project) -> int:
     from deploycheck.promotion import Decision
     from deploycheck.runner.conclude import promote
 
-    moved, problems = promote(evidence, project.root, project.cache, project.extensions)
+    moved, problems = promote(evidence, project.cache, project.extensions)
     for spec in moved.specs:
         say("\n".join([spec.id, *(f"  {line}" for line in conclusion(spec))]))
     for problem in problems:

@@ -38,10 +38,10 @@ def add(commands: Commands) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Do the action on the registry."""
     from deploycheck.cli.project import with_project
-    from deploycheck.runner.registries import open_registry
+    from deploycheck.steps.baseline import open_registry
 
     def use(project: Project) -> int:
-        registry = open_registry(parsed.registry, project.root, project.cache, project.extensions)
+        registry = open_registry(parsed.registry, project.extensions, project.cache)
         return ACTIONS[parsed.action](parsed, registry)
 
     return with_project([], use, cache=parsed.cache)

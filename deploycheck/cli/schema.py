@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deploycheck.cli.options import Commands
@@ -19,8 +19,16 @@ def add(commands: Commands) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Print the schema."""
-    from deploycheck import evidence, language
+    from deploycheck import evidence
 
-    schema = language.json_schema() if parsed.of == "spec" else evidence.json_schema()
+    if parsed.of == "evidence":
+        return _print(evidence.json_schema())
+    from deploycheck import language
+    from deploycheck.cli.project import with_project
+
+    return with_project([], lambda project: _print(language.json_schema(project.extensions.vocabulary)))
+
+
+def _print(schema: dict[str, Any]) -> int:
     print(json.dumps(schema, indent=1, sort_keys=True))
     return 0

@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("deploycheck"):
         from deploycheck import builtin
         from deploycheck.plugin.gate import Gate
-        from deploycheck.plugin.installed import load_entry_points
+        from deploycheck.runner.installed import load_entry_points
 
         load_entry_points(config)
         config.pluginmanager.register(builtin, "deploycheck-builtin")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.extensions import Extensions
 from deploycheck.language import is_spec, load, near_miss
 from deploycheck.language.expect import SECTIONS
-from deploycheck.extensions import Extensions
 from deploycheck.plan import Plan, make_plans
-from deploycheck.plugin.installed import extensions_of
 from deploycheck.plugin.items import CheckItem, SpecFile
+from deploycheck.runner.installed import extensions_of
 
 if TYPE_CHECKING:  # what collecting needs is imported above, what running needs where it is needed
     from deploycheck.evidence import Evidence
@@ -282,7 +282,7 @@ class Gate:
             return
         terminalreporter.section("deploycheck")
         if self.evidence:
-            from deploycheck.evidence.faces import as_table
+            from deploycheck.evidence.forms.terminal import as_table
 
             writer = terminalreporter._tw  # the only way to pytest's own choice of colours
             terminalreporter.write(as_table(self.evidence.specs, max(100, writer.fullwidth), color=writer.hasmarkup))

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploycheck.errors import DeploycheckError
 from deploycheck.check import Check
+from deploycheck.errors import DeploycheckError
 from deploycheck.plan import Plan
 from deploycheck.verdict import Outcome
 
 if TYPE_CHECKING:
     from deploycheck.evidence import CheckRecord, StepRecord
     from deploycheck.plugin.gate import Gate
-
 
 
 class CheckFailed(DeploycheckError):

@@ -37,6 +37,7 @@ from deploycheck.registry.ledger import (
     find_expiry,
     promotions_in_force,
 )
+from deploycheck.registry.scheme import RegistryScheme
 from deploycheck.store import (
     MANIFEST,
     Artifact,
@@ -312,3 +313,6 @@ def _check_names(*names: str) -> None:
         if not NAME.fullmatch(name):
             hint = "small letters, digits, '.', '_' and '-', at most 64"
             raise RegistryError(f"{name!r} is not a name for a model or an alias", hint=hint)
+
+
+SQLITE = RegistryScheme("sqlite", open_sqlite)

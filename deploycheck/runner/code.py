@@ -104,9 +104,9 @@ def is_installed(file: Path) -> bool:
 
 @functools.cache
 def _installed_folders() -> tuple[Path, ...]:
-    named = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    bases = [os.path.join(base, "lib") for base in (sys.base_prefix, sys.prefix)]  # noqa: PTH118 - compared as text
-    return tuple(Path(os.path.realpath(path)) for path in (*named, *bases, PACKAGE))
+    named = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    bases = [Path(base) / "lib" for base in (sys.base_prefix, sys.prefix)]
+    return tuple(path.resolve() for path in (*named, *bases, PACKAGE))
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -23,10 +23,10 @@ from deploycheck.evidence import (
     StepRecord,
     TargetRecord,
 )
-from deploycheck.evidence.faces import as_json
+from deploycheck.evidence.forms.json import as_json
+from deploycheck.extensions import Extensions
 from deploycheck.plan import Plan
 from deploycheck.promotion import Candidate, Decision, Result, rule
-from deploycheck.extensions import Extensions
 from deploycheck.runner.code import versions
 from deploycheck.runner.platform import find_platform
 from deploycheck.steps.baseline import DEFAULT_LOCATION, open_registry
@@ -112,7 +112,8 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
         name=plan.spec.name,
         digest=plan.spec.digest,
         decision=ruling.decision,
-        reasons=ruling.reasons,
+        reasons=tuple(map(str, ruling.reasons)),
+        other_reasons=tuple(reason.what for reason in ruling.reasons if reason.check is None),
         not_run=tuple(id for id in expected if id not in attempts),
         target=target,
         chosen=chosen,
@@ -163,7 +164,12 @@ def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Ev
                 specs.append(spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved}))
             except (DeploycheckError, OSError) as error:
                 problems.append(f"{spec.id}: {error}")
-                withheld = {"decision": Decision.WITHHELD, "reasons": (*spec.reasons, str(error))}
+                withheld = {
+                    "decision": Decision.WITHHELD,
+                    "reasons": (*spec.reasons, str(error)),
+                    "other_reasons": (*spec.other_reasons, str(error)),
+                    "promotion": None,
+                }
                 specs.append(spec.model_copy(update=withheld))
         else:
             specs.append(spec)

@@ -63,7 +63,7 @@ class Digests:
     def listing(self, folder: Path) -> str:
         """Return a digest of the names in a folder, or ``ABSENT``."""
         try:
-            names = sorted(os.listdir(folder))
+            names = sorted(path.name for path in folder.iterdir())
         except OSError:
             return ABSENT
         return hashlib.sha256("\0".join(names).encode()).hexdigest()

@@ -24,8 +24,7 @@ from deploycheck.runner.process import CodeFailed, Worker, WorkerSpent
 from deploycheck.runner.recording import find_changed
 from deploycheck.runner.tasks import AlreadyFailed, Task, lasts
 from deploycheck.steps import STEP_KINDS
-from deploycheck.steps.baseline import BaselineStep
-from deploycheck.steps.kind import Making, NoBaseline
+from deploycheck.steps.kind import FoundElsewhere, Making, NoBaseline
 from deploycheck.store import Artifact, Building, Store, fingerprint
 
 RUNS_KEPT = 5
@@ -117,6 +116,8 @@ class Runner:
 
     def find(self, plan: Plan, ref: Ref) -> Artifact | None:
         """Return the artifact of a step that needs no other, if it is in the store and still valid."""
+        if not (self.store.root / ref.kind).exists():
+            return None
         content = self._key_content(plan, ref, {})
         found = self.store.find(ref.kind, fingerprint(content))
         return found if found and not self._why_not(found) else None
@@ -129,7 +130,7 @@ class Runner:
     def _do(self, plan: Plan, ref: Ref) -> Done:
         kind = STEP_KINDS[ref.kind]
         began = time.monotonic()
-        if isinstance(kind, BaselineStep):
+        if isinstance(kind, FoundElsewhere):
             settings = kind.settings(plan.spec, ref, ())
             return Done(artifact=kind.find(settings, self.extensions, self.cache), reused=True, seconds=0.0)
         inputs = {role: self.step(plan, need).artifact for role, need in plan.steps[ref].items()}

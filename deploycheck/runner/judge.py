@@ -62,7 +62,7 @@ def _digest_of_artifact(runner: Runner, plan: Plan, check: Check) -> str:
 
 
 def _without_baseline(plan: Plan, check: Check, why: str) -> CheckRecord:
-    """Return the record of a check with nothing to compare with; a first promotion is let through if the spec says so."""
+    """Return the record of a check with nothing to compare with: a failure, unless the spec allows that."""
     if check.baseline == "optional":
         return unjudged(plan, check, Outcome.WARN, f"{why}, which the spec allows (baseline: optional)")
     hint = "for the first promotion say `baseline: optional` under `promote`"

@@ -28,7 +28,7 @@ Given = Mapping[str, Any]
 
 
 class Subjects:
-    """What metrics look at, read once for all checks that ask; of one spec at a time, which is all that memory holds."""
+    """What metrics look at, read once for all checks that ask; only one spec's at a time are kept."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -98,7 +98,7 @@ def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, giv
     worst = (min if lowest else max)(defined or found, key=lambda name: defined.get(name, 0.0))
     invalid = next((part.invalid for part in found.values() if part.invalid), "")
     note = f"worst in {check.slices.by} {worst}, of {sample_size(samples[worst]):,} examples"
-    return Measurement(WorstOf(samples, lowest, check.slices.at_least), note, invalid)
+    return Measurement(WorstOf(samples, lowest, check.slices.at_least), note, invalid=invalid)
 
 
 def _in_unit(measurement: Measurement, check: Check) -> Measurement:
@@ -116,4 +116,3 @@ def _relative_drop(sample: Sample, check: Check) -> RelativeDrop:
     if not isinstance(sample, Paired):
         raise DeploycheckError(f"{check.metric} can't be given in {RELATIVE}", hint="use pp")
     return RelativeDrop(sample)
-

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from deploycheck.language.names import source_file
@@ -184,13 +184,11 @@ def _file_of(module: ModuleType) -> Path | None:
 
 def _is_importing() -> bool:
     """Whether the call that is being audited looks for a module."""
-    frame = sys._getframe(3)
+    frame: FrameType | None = sys._getframe(3)
     for _ in range(FRAMES):
         if frame is None:
-            return False
+            break
         if any(part in frame.f_code.co_filename for part in IMPORTING):
             return True
-        if frame.f_back is None:
-            return False
         frame = frame.f_back
     return False

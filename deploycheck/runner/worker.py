@@ -54,7 +54,7 @@ class ProcessState:
     def restore(self) -> bool:
         """Put the state back; return whether that was possible. Random numbers start from the same seeds each time."""
         random.seed(0)
-        np.random.seed(0)  # noqa: NPY002 - the user's code may draw from it
+        np.random.seed(0)
         sys.path[:] = self.path
         os.chdir(self.folder)
         for name in os.environ.keys() - self.environment.keys():

@@ -44,7 +44,8 @@ def evaluate(
     closed, answer = jax.make_jaxpr(function, return_shape=True)(dict(shapes), dict(inputs))
     arguments = [weights[name] for name in sorted(weights)] + [inputs[name] for name in sorted(inputs)]
     results = _evaluate(closed.jaxpr, closed.consts, arguments, rules)
-    return jax.tree.unflatten(jax.tree.structure(answer), [rules.plain(result) for result in results])
+    outputs: Outputs = jax.tree.unflatten(jax.tree.structure(answer), [rules.plain(result) for result in results])
+    return outputs
 
 
 def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], rules: Rules) -> list[Any]:

@@ -84,9 +84,7 @@ def train(
         model = first if index == 0 else build(seed)
         title = f"train: seed {seed} ({index + 1} of {len(seeds)})"
         with checkpoints(scratch / f"seed-{seed}") as manager:
-            runs.append(
-                _run(model, program, job, seed, manager, lambda line, title=title: progress(f"{title}: {line}"))
-            )
+            runs.append(_run(model, program, job, seed, manager, _titled(title, progress)))
     return tuple(runs)
 
 

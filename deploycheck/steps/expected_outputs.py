@@ -19,7 +19,6 @@ BATCH = 64
 """How many examples the model answers at a time."""
 
 
-
 class ExpectedOutputsSettings(Section):
     """The code that puts the model together."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from deploycheck.check import Check
 from deploycheck.extensions import Extensions, Source
@@ -66,8 +66,12 @@ class StepKind(Protocol):
     timed: bool
     runs_user_code: bool
     pairs: bool
-    settings_type: type[Section]
     subjects: Mapping[str, Subject]
+
+    @property
+    def settings_type(self) -> type[Section]:
+        """The type of its settings."""
+        ...
 
     def ref_for(self, variant: str | None) -> Ref | None:
         """Return the step of this kind that is about a variant, or None where the kind has none for it."""
@@ -91,6 +95,19 @@ class StepKind(Protocol):
 
     def make(self, making: Making) -> Metadata:
         """Do the work: write the artifact's files into ``making.out`` and return how they were made."""
+        ...
+
+
+@runtime_checkable
+class FoundElsewhere(Protocol):
+    """A kind of step whose artifact nothing here makes: it is found in each run, in a registry."""
+
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> Section:
+        """Return where it is to be found."""
+        ...
+
+    def find(self, settings: Any, extensions: Extensions, cache: Path) -> Artifact:
+        """Return what is there now; raise ``NoBaseline`` where nothing is."""
         ...
 
 

@@ -18,7 +18,6 @@ from deploycheck.steps.variant import code_of
 from deploycheck.store import Artifact
 
 
-
 class ModelSettings(Section):
     """The name that the server answers to, the runtime, and the code that puts the model together."""
 

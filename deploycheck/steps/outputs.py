@@ -12,7 +12,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language import Spec
 from deploycheck.ref import Ref
-from deploycheck.serving.protocol import read_signature
+from deploycheck.serving.signature import read_signature
 from deploycheck.steps.data import DATA, TEST
 from deploycheck.steps.kind import BASELINE, Making, Metadata, Nothing, Subject, made_variants
 from deploycheck.steps.model import stage_of
@@ -34,9 +34,6 @@ def main_output(artifact: Artifact, variant: str | None) -> Any:
     """Return the first of the outputs that the step's metadata lists: the one that metrics are given."""
     del variant
     return read_outputs(artifact)[artifact.meta["outputs"][0]]
-
-
-
 
 
 class OutputsStep:
@@ -79,9 +76,7 @@ class OutputsStep:
         command = [sys.executable, "-m", "deploycheck.serving.predict", artifact.path, examples, making.out / OUTPUTS]
         for file in making.extensions.files:
             command += ["--extensions", file]
-        child = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
+        child = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         if child.returncode:
             last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
             raise DeploycheckError(f"the exported artifact can't answer the test split: {last}")

@@ -41,7 +41,7 @@ class Config(Section):
     """What a model is, without its weights. ``input`` is what it is served with, before preprocessing."""
 
     build: ImportPath
-    arguments: Arguments = {}
+    arguments: Arguments
     input: dict[str, Input]
     task: str
     seed: int
@@ -75,7 +75,9 @@ def read(artifact: Artifact, extensions: Extensions) -> Trained:
     model = form_of(config, fitted, extensions)
     missing = sorted(model.weights.keys() ^ weights.keys())
     if missing:
-        what = f"the model that {config.build} builds now has other weights than the stored one: {', '.join(missing[:5])}"
+        what = (
+            f"the model that {config.build} builds now has other weights than the stored one: {', '.join(missing[:5])}"
+        )
         raise DeploycheckError(what, where=str(artifact.path), hint="its code must give the same model each time")
     return Trained(config, model.with_weights(weights), fitted)
 

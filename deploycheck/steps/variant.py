@@ -22,7 +22,7 @@ class VariantSettings(Section):
     variant: str
     method: str
     options: Arguments
-    train: Train | None
+    train: Train
     uses: tuple[tuple[str, str], ...]
 
 

@@ -25,8 +25,12 @@ class Method(Protocol):
     """A compression method. ``trains`` says whether ``compress`` is given a ``Trainer``."""
 
     name: str
-    options: type[Section]
     trains: bool
+
+    @property
+    def options(self) -> type[Section]:
+        """The class of its options."""
+        ...
 
     def compress(self, source: Model, options: Any, trainer: Trainer | None) -> Model:
         """Return the compressed model; ``source`` isn't changed."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from deploycheck.language.fields import Section
 
 if TYPE_CHECKING:
-    from deploycheck.stages.methods import Builder, Trainer
+    from deploycheck.stages.methods import Builder
     from deploycheck.stages.model import Model
+    from deploycheck.stages.trainer import Trainer
 
 
 class QuantizeOptions(Section):

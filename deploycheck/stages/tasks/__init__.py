@@ -26,8 +26,12 @@ class Task(Protocol):
     """
 
     word: TaskWord
-    outputs: tuple[str, ...]
     losses: Mapping[str, Loss]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what a model gives."""
+        ...
 
     def labels(self, raw: np.ndarray) -> np.ndarray:
         """Return a loader's labels as this task has them, ``[n, ...]``; raise ``DeploycheckError`` for others."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from deploycheck import builtin
 from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions, collect
+
+if TYPE_CHECKING:
+    import pytest
 
 ENTRY_POINTS = "deploycheck"
 """The group of entry points that are loaded for their extensions alone, where the gate is on."""
@@ -30,8 +31,12 @@ def extensions_of(config: pytest.Config) -> Extensions:
 def _declared(config: pytest.Config) -> Iterator[tuple[Path | None, Sequence[Any]]]:
     for implementation in config.hook.pytest_deploycheck_extensions.get_hookimpls():
         plugin = implementation.plugin
-        objects: Sequence[Any] = implementation.function()
-        yield (None if plugin is builtin else _file_of(plugin)), objects
+        yield (None if plugin is builtin else _file_of(plugin)), _call(implementation.function)
+
+
+def _call(function: Callable[..., Any]) -> Sequence[Any]:
+    objects: Sequence[Any] = function()
+    return objects
 
 
 def _file_of(plugin: object) -> Path:
