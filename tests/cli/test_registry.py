@@ -144,7 +144,7 @@ def test_a_registry_that_is_not_there_is_an_error_and_is_not_made(
         ("sqlite:notes.txt", "sqlite says: file is not a database"),
     ],
 )
-def test_what_is_no_registry_is_an_error(folder: Path, capsys: Captured, url: str, says: str) -> None:
+def test_an_unusable_registry_is_an_error(folder: Path, capsys: Captured, url: str, says: str) -> None:
     (folder / "notes.txt").write_text("somebody's notes\n" * 100)
     assert says in refused(capsys, "registry", "--registry", url, "history")
     assert (folder / "notes.txt").read_text().startswith("somebody's notes\n")

@@ -103,7 +103,7 @@ def test_the_models_and_the_schema_refuse_the_same(
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_what_is_no_finite_number_is_null_in_the_evidence(number: float) -> None:
+def test_nan_and_infinity_are_null_in_the_evidence(number: float) -> None:
     record = check(value=number, interval=(number, 0.5))
     assert (record.value, record.interval) == (None, (None, 0.5))
     (shown,) = strict(as_json(evidence(spec(record))))["specs"][0]["checks"]

@@ -84,7 +84,7 @@ def test_a_count_is_shown_to_the_last_one(count: int) -> None:
 
 
 @pytest.mark.parametrize("dimension", Dimension)
-def test_what_is_no_number_is_said_in_words(dimension: Dimension) -> None:
+def test_nan_and_infinity_are_said_in_words(dimension: Dimension) -> None:
     assert quantity(math.nan, dimension).startswith("not a number")
     assert quantity(math.inf, dimension).startswith("unbounded")
 
@@ -110,5 +110,5 @@ def test_a_quantity_a_little_under_a_thousand_has_no_exponent(value: float, dime
     assert "e" not in quantity(value, dimension)
 
 
-def test_what_is_no_number_has_no_interval() -> None:
+def test_nan_has_no_interval() -> None:
     assert with_interval(math.nan, math.nan, math.nan, Dimension.NUMBER) == "not a number"

@@ -118,7 +118,7 @@ def test_nobody_is_mentioned(mention: str) -> None:
     assert mention not in rows(record)[1][4]
 
 
-def test_a_models_alias_is_no_mention() -> None:
+def test_an_alias_of_a_model_is_not_a_mention() -> None:
     assert "digits@staging" in as_markdown(evidence(spec(decision="withheld", other_reasons=("digits@staging moved",))))
 
 
