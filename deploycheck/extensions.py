@@ -54,9 +54,10 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Something that a step uses by the name that the spec gives it: ``kind`` is a key of ``KINDS``.
+    """Something that a step uses by the name that the spec gives it.
 
-    ``name`` is an installed name, or the import path of the user's own (``package.module:name``).
+    ``kind`` is a key of ``KINDS``, or ``models``. ``name`` is an installed name, or the import path of the user's own
+    (``package.module:name``); of models there are only the latter.
     """
 
     kind: str
@@ -126,7 +127,7 @@ class Extensions:
 
     def installed(self, source: Source) -> Any | None:
         """Return the installed object that a source means, or None where it is an import path."""
-        return getattr(self, source.kind).get(source.name)
+        return getattr(self, source.kind).get(source.name) if source.kind in KINDS else None
 
 
 def _unexpected(name: str, found: Any, expected: str) -> DeploycheckError:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -154,12 +154,18 @@ class _Int8:
             return bind(equation, [self.plain(operand) for operand in operands])
         if self.activations:
             activation = qwix.quantize(activation, jnp.int8, channelwise_axes=_channels(equation, side=0))
+        dtype = equation.outvars[0].aval.dtype
+        return self._product(equation, activation, weight).astype(dtype)
+
+    def _product(self, equation: Any, activation: Any, weight: Any) -> jax.Array:
         known = equation.params
         if equation.primitive.name == "dot_general":
-            return qwix.dot_general(activation, weight, known["dimension_numbers"])
+            product: jax.Array = qwix.dot_general(activation, weight, known["dimension_numbers"])
+            return product
         if not self.activations:
-            return bind(equation, [activation, self.plain(weight)])
-        return qwix.conv_general_dilated(
+            plain = self.plain(weight).astype(equation.invars[1].aval.dtype)
+            return cast("jax.Array", bind(equation, [activation, plain]))
+        convolution: jax.Array = qwix.conv_general_dilated(
             activation,
             weight,
             known["window_strides"],
@@ -170,6 +176,7 @@ class _Int8:
             feature_group_count=known["feature_group_count"],
             batch_group_count=known["batch_group_count"],
         )
+        return convolution
 
 
 def _channels(equation: Any, side: int) -> list[int]:

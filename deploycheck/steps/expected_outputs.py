@@ -47,7 +47,7 @@ class ExpectedOutputsStep:
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the data and the step that has the weights."""
         del spec, extensions
-        return {"data": DATA, "source": source_of(ref.of[0])}
+        return {"data": DATA, "weights": source_of(ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> ExpectedOutputsSettings:
         """Return the code that puts the model together."""
@@ -65,7 +65,7 @@ class ExpectedOutputsStep:
         from deploycheck.steps import trained
         from deploycheck.store.arrays import write_arrays
 
-        network = trained.network(trained.read(making.inputs["source"], making.extensions), making.extensions)
+        network = trained.network(trained.read(making.inputs["weights"], making.extensions), making.extensions)
         inputs = data.read(making.inputs["data"].path).splits["test"].inputs
         write_arrays(predictor(network.apply, BATCH)(network.weights, inputs), making.out / OUTPUTS)
-        return {"source": making.inputs["source"].digest}
+        return {"weights": making.inputs["weights"].digest}

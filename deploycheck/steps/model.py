@@ -54,7 +54,7 @@ class ModelStep:
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the step that has the variant's weights."""
         del spec, extensions
-        return {"source": source_of(ref.of[0])}
+        return {"weights": source_of(ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> ModelSettings:
         """Return the spec's name and runtime."""
@@ -72,7 +72,7 @@ class ModelStep:
         from deploycheck.steps import trained
 
         settings: ModelSettings = making.settings
-        source = trained.read(making.inputs["source"], making.extensions)
+        source = trained.read(making.inputs["weights"], making.extensions)
         runtime = making.extensions.runtimes[settings.runtime]
         with located(settings.runtime):
             runtime.export(

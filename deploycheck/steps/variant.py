@@ -49,7 +49,7 @@ class VariantStep:
         """Return what it is made from; the data too, for a method that trains (or may: one by import path)."""
         section = _section(spec, ref)
         name, _ = section.method
-        source = {"source": source_of(section.source or TRAINED)}
+        source = {"weights": source_of(section.source or TRAINED)}
         return {**source, "data": DATA} if _trains(name, extensions) else source
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> VariantSettings:
@@ -78,7 +78,7 @@ class VariantStep:
 
         settings: VariantSettings = making.settings
         making.progress(f"compress: {settings.variant} by {settings.method}")
-        source = trained.read(making.inputs["source"], making.extensions)
+        source = trained.read(making.inputs["weights"], making.extensions)
         method = making.extensions.method(settings.method)
         trainer = None
         if method.trains:
