@@ -46,14 +46,17 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Runtime(Protocol):
-    """How a network becomes files, and those files an engine.
+    """How a network becomes files, and those files an engine."""
 
-    ``name`` is what a spec calls it. ``lasts`` is how long an export can be loaded after the day it was made; None
-    means for ever.
-    """
+    @property
+    def name(self) -> str:
+        """What a spec calls it."""
+        ...
 
-    name: str
-    lasts: timedelta | None
+    @property
+    def lasts(self) -> timedelta | None:
+        """How long an export can be loaded after the day it was made; None means for ever."""
+        ...
 
     def export(self, network: Network, inputs: Mapping[str, TensorSpec], name: str, folder: Path) -> None:
         """Write the network into ``folder``: its weights, its program, and a ``signature.json`` that names the runtime.
