@@ -1,7 +1,8 @@
-"""Who works while something is timed: nobody else of the same run, and no other measurement on this machine."""
+"""Locks that keep measurements undisturbed: by other processes of the same run, and by other runs of the same user."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,9 +12,9 @@ from filelock import FileLock, ReadWriteLock, Timeout
 
 
 class Machine:
-    """What the processes of a run share, those that work and the one that times.
+    """What the processes of a run share: those that work, and the one that measures.
 
-    ``folder`` is the run's, ``report`` is told what is waited for. A process that dies lets go of what it held.
+    ``folder`` is the run's; ``report`` is called with what is waited for. A process that ends releases its locks.
     """
 
     def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
@@ -22,17 +23,18 @@ class Machine:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Work, beside others, while nothing of this run is timed."""
+        """Work within the block, beside others, while nothing of this run is measured."""
         with self._of_run("read", "waiting while another process of this run measures"):
             yield
 
     @contextmanager
     def timing(self) -> Iterator[None]:
-        """Time something, once the run's other processes are done with what they were at."""
-        measuring = FileLock(Path(tempfile.gettempdir()) / "deploycheck-measuring.lock", mode=0o666)
-        waits = "serve: waiting for another measurement on this machine to end"
+        """Measure within the block, once the run's other processes have finished what they were doing."""
+        file = lock_file()
+        lock = FileLock(file)
+        waits = f"serve: waiting for another measurement on this machine to end ({file})"
         with (
-            self._held(lambda patience: measuring.acquire(timeout=patience), waits),
+            self._held(lambda timeout_s: lock.acquire(timeout=timeout_s), waits),
             self._of_run("write", "serve: waiting for the other processes of this run, which would disturb it"),
         ):
             yield
@@ -40,7 +42,7 @@ class Machine:
     @contextmanager
     def _of_run(self, side: str, waits: str) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Not the one that filelock keeps for a path: it would be this process's for good, forks and all.
+        # Not the one that filelock keeps for a path: it would be held until this process and its forks end.
         lock = ReadWriteLock(self.folder / "machine.lock", is_singleton=False)
         acquire = lock.acquire_read if side == "read" else lock.acquire_write
         try:
@@ -51,7 +53,7 @@ class Machine:
 
     @contextmanager
     def _held(self, acquire: Callable[[float], AbstractContextManager[object]], waits: str) -> Iterator[None]:
-        """Hold a lock, saying so where it isn't to be had at once."""
+        """Hold a lock within the block; report it where another process has it."""
         try:
             held = acquire(0)
         except Timeout:
@@ -59,3 +61,12 @@ class Machine:
             held = acquire(-1)
         with held:
             yield
+
+
+def lock_file() -> Path:
+    """Return the lock of this user's measurements on this machine.
+
+    There is one per user: a file that another user owns can't be locked. Two users' measurements may disturb each
+    other; the machine's state shows that.
+    """
+    return Path(tempfile.gettempdir()) / f"deploycheck-measuring-{os.getuid()}.lock"

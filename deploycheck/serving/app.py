@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -17,13 +18,14 @@ from starlette.routing import Route
 
 from deploycheck.serving.batching import Batcher
 from deploycheck.serving.metrics import Metrics
-from deploycheck.serving.protocol import BINARY, BadRequest, Signature, decode_request, encode_response
-from deploycheck.serving.runtime import Engine
+from deploycheck.serving.protocol import BINARY, BadRequest, decode_request, encode_response
+from deploycheck.serving.runtimes import Engine
+from deploycheck.serving.signature import Signature
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a client may ask of the server."""
 
@@ -37,15 +39,13 @@ class Limits:
 
 
 class Service:
-    """The model behind the endpoints. It is ready once ``start`` has compiled it, until it drains."""
+    """The model behind the endpoints. It is ready from when ``start`` has compiled it until ``drain`` is called."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine = engine
-        self.signature: Signature = engine.loaded.signature
+        self.signature: Signature = engine.signature
         self.limits = limits
-        self.metrics = Metrics(
-            self.signature.model, self.signature.version, engine.loaded.artifact.digest, engine.sizes
-        )
+        self.metrics = Metrics(self.signature.model, self.signature.version, engine.artifact.digest, engine.sizes)
         engine.on_compile = self.metrics.compilations.inc
         self.batcher = Batcher(engine, limits.max_delay_s, limits.max_queue, self.metrics)
         self.ready = False
@@ -62,7 +62,7 @@ class Service:
         return seconds
 
     def drain(self) -> None:
-        """Say that no further requests are welcome; those begun are finished."""
+        """Refuse further requests from now on; those that have begun are finished."""
         self.ready = False
         self.draining = True
         self.metrics.ready.set(0)
@@ -89,7 +89,8 @@ class Service:
 async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     """Read a request's body.
 
-    413 past ``limit`` bytes, before any is read where its header says so; 408 past ``timeout_s``.
+    It is refused with 413 over ``limit`` bytes, before any is read if its header announces more, and with 408 if it
+    takes longer than ``timeout_s``.
     """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise BadRequest("the body is compressed: send it as it is", 415)
@@ -111,7 +112,7 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
 
 def make_app(service: Service) -> Starlette:
     """Return the application that answers for ``service``."""
-    signature, digest = service.signature, service.engine.loaded.artifact.digest
+    signature, digest = service.signature, service.engine.artifact.digest
 
     def known(request: Request) -> None:
         name, version = request.path_params["model"], request.path_params.get("version", signature.version)
@@ -127,8 +128,6 @@ def make_app(service: Service) -> Starlette:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
     async def server_metadata(_: Request) -> Response:
-        from importlib.metadata import version
-
         return JSONResponse(
             {
                 "name": "deploycheck",
@@ -204,6 +203,6 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
-    """A fault of ours: it is logged here, and nothing of it is told to the client."""
+    """Log an error of the server's own; the client sees none of its details."""
     log.error("a request failed: %r", error)
     return JSONResponse({"error": "internal error"}, 500)

@@ -1,6 +1,6 @@
 """The queue between requests and the model.
 
-Requests are valid before they get here, so one can't spoil another's batch; and if a batch fails all the same,
+Requests are validated before they get here, so one can't spoil another's batch; if a batch fails all the same,
 each of its requests is run alone.
 """
 
@@ -17,9 +17,17 @@ import numpy as np
 
 from deploycheck.serving.metrics import Metrics
 from deploycheck.serving.protocol import BadRequest
-from deploycheck.serving.runtime import Engine
+from deploycheck.serving.runtimes import Engine
 
 Tensors = Mapping[str, np.ndarray]
+
+
+def batch_sizes(largest: int) -> tuple[int, ...]:
+    """Return the batch sizes that are compiled: the powers of two up to ``largest``, and ``largest``."""
+    sizes = [1]
+    while sizes[-1] * 2 < largest:
+        sizes.append(sizes[-1] * 2)
+    return (*sizes, largest) if largest > 1 else (1,)
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,8 @@ class _Waiting:
 class Batcher:
     """Runs requests together, up to the engine's largest batch.
 
-    The first of a batch waits at most ``max_delay_s``, and only while others are on their way in: a lone request
-    is run at once. At most ``max_queue`` requests wait; further ones are turned away with 503.
+    The first request of a batch waits at most ``max_delay_s``, and only while others are arriving: a single request
+    is run at once. At most ``max_queue`` requests wait; further ones are refused with 503.
     """
 
     def __init__(self, engine: Engine, max_delay_s: float, max_queue: int, metrics: Metrics) -> None:
@@ -49,7 +57,7 @@ class Batcher:
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """Count a request as on its way in, from its headers until it is submitted or refused."""
+        """Count a request as arriving, from its headers until it is submitted or refused."""
         self._arriving += 1
         try:
             yield
@@ -62,7 +70,7 @@ class Batcher:
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
-            raise BadRequest("the server is busy: too many requests wait already", 503, "rejected") from None
+            raise BadRequest("the server is busy: too many requests are waiting", 503, "rejected") from None
         self.metrics.pending.inc()
         return await waiting.answer
 
@@ -82,7 +90,7 @@ class Batcher:
                     await self._one_by_one(batch)
 
     async def _gather(self) -> list[_Waiting]:
-        """Wait for a first request, then for as many as fit until its delay is over."""
+        """Wait for a first request, then for as many as fit into the batch before its delay is over."""
         batch: list[_Waiting] = []
         total = 0
         deadline = None
@@ -108,7 +116,7 @@ class Batcher:
         try:
             if deadline is None:
                 waiting = await self._queue.get()
-                await asyncio.sleep(0)  # let those that came with it get as far
+                await asyncio.sleep(0)  # let requests that arrived at the same time be queued too
             elif not self._queue.empty():
                 waiting = self._queue.get_nowait()
             elif not self._arriving:

@@ -27,11 +27,11 @@ LATENCY_BUCKETS = (
     7.5,
     10,
 )
-"""OpenTelemetry's, with three below them: an accelerated model answers in less than their first. Seconds."""
+"""OpenTelemetry's buckets in seconds, and three below them: an accelerated model answers faster than their first."""
 
 
 class Metrics:
-    """The server's own collectors, in a registry of their own. ``labels`` are the model's name and version."""
+    """The server's collectors, in their own registry. ``labels`` are the model's name and version."""
 
     def __init__(self, model: str, version: str, digest: str, batch_sizes: tuple[int, ...]) -> None:
         self.registry = CollectorRegistry()
@@ -48,10 +48,9 @@ class Metrics:
             made = Histogram(f"deploycheck_inference_{name}", text, names, registry=self.registry, buckets=buckets)
             return made.labels(**self.labels)
 
-        self.requests = Counter(
-            "deploycheck_inference_requests", "Requests by how they ended", (*names, "code_class", "reason"),
-            registry=self.registry,
-        )  # fmt: skip
+        outcomes = (*names, "code_class", "reason")
+        ended = "Requests by how they ended"
+        self.requests = Counter("deploycheck_inference_requests", ended, outcomes, registry=self.registry)
         self.samples = counter("samples", "Examples answered")
         self.executions = counter("executions", "Batches run")
         self.compilations = counter("compilations", "Programs compiled")
@@ -63,7 +62,7 @@ class Metrics:
         self.pending = gauge("inference_pending_requests", "Requests waiting to be run")
         self.in_flight = gauge("inference_in_flight_requests", "Requests being answered")
         self.ready = gauge("model_ready", "1 while the model answers")
-        self.draining = gauge("server_draining", "1 while the server finishes what it has begun")
+        self.draining = gauge("server_draining", "1 while the server finishes the requests that have begun")
         self.load_seconds = gauge("model_load_duration_seconds", "Verifying, loading and compiling the model")
         info = Gauge("deploycheck_model_info", "What is served", (*names, "artifact_sha256"), registry=self.registry)
         info.labels(**self.labels, artifact_sha256=digest.removeprefix("sha256:")).set(1)
@@ -76,9 +75,9 @@ class Metrics:
 
 
 def peak_memory_bytes() -> float:
-    """Return the most memory this process ever held resident.
+    """Return the peak resident memory of this process in bytes.
 
-    Linux's own high-water mark starts anew with each program; ``getrusage``'s begins with what the parent held.
+    On Linux it is read from ``/proc``: ``getrusage`` counts what the parent process held before ``exec`` too.
     """
     try:
         status = Path("/proc/self/status").read_text()

@@ -1,4 +1,4 @@
-"""The parent's side of a server: start it in a process of its own, wait until it is ready, and end it for sure."""
+"""The parent's side of a server: start its process, wait until it is ready, and make sure that it ends."""
 
 from __future__ import annotations
 
@@ -29,16 +29,23 @@ class ServerFailed(DeploycheckError):
 class ServerProcess:
     """A server for one artifact, as a context manager. It never outlives this process.
 
-    ``options`` are further arguments of ``deploycheck serve``; its standard error goes to ``log``. Within the
-    block it is ready: ``address`` answers, ``cold_start_s`` is the time from starting the process to then.
+    ``options`` are further arguments of ``deploycheck serve``, ``extensions`` the files in which runtimes may be
+    declared; its standard error goes to ``log``. Within the block the server is ready: ``address`` answers, and
+    ``cold_start_s`` is the time from starting the process until it was ready.
     """
 
     def __init__(
-        self, artifact: Path, options: Sequence[str], log: Path, *, start_timeout_s: float = START_TIMEOUT_S
+        self,
+        artifact: Path,
+        options: Sequence[str],
+        log: Path,
+        extensions: Sequence[Path] = (),
+        *,
+        start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
-        self.command = [
-            sys.executable, "-m", "deploycheck.serving", str(artifact), "--port", "0", "--exit-with-parent", *options,
-        ]  # fmt: skip
+        declared = [f"--extensions={file}" for file in extensions]
+        command = [sys.executable, "-m", "deploycheck.serving", str(artifact), "--port=0", "--exit-with-parent"]
+        self.command = [*command, *declared, *options]
         self.log = log
         self.start_timeout_s = start_timeout_s
         self.address = ""
@@ -76,7 +83,7 @@ class ServerProcess:
             raise self._failure(f"the server died with {_exit(code)}")
 
     def stop(self) -> int | None:
-        """End the server and whatever it started: politely, then for sure. Return its exit code."""
+        """End the server and all it started, by SIGTERM, then by SIGKILL; return its exit code."""
         process = self.process
         if process is None:
             return None
@@ -93,7 +100,7 @@ class ServerProcess:
         return code
 
     def _first_event(self, deadline: float) -> dict[str, Any]:
-        """Return the event that the server is ready; raise for any other end of waiting."""
+        """Return the event that says that the server is ready; raise ``ServerFailed`` where none comes."""
         process = self.process
         if process is None or process.stdout is None:
             raise ServerFailed("the server was not started")

@@ -1,31 +1,25 @@
-"""The Open Inference Protocol v2 over REST, with the binary tensor extension: bytes in, arrays out. Pure.
+"""The Open Inference Protocol v2 over REST, with the binary tensor extension: bytes in, arrays out. No I/O.
 
 https://github.com/kserve/open-inference-protocol and Triton's ``extension_binary_data.md``. Where the
-specification leaves a choice, what can't be answered exactly is refused: each ``BadRequest`` says what was
-expected and what came, and nothing is coerced.
+specification leaves a choice, a request that can't be answered exactly is refused: each ``BadRequest`` says what was
+expected and what was found, and no value is converted to another type.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
+from deploycheck.serving.signature import DATATYPES, DTYPES, Signature, TensorMetadata
+
 HEADER_LENGTH = "inference-header-content-length"
 BINARY = "binary_tensor_data"
-
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(bool),
-    **{f"{sign}INT{bits}": np.dtype(f"{sign.lower()}int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)},
-    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-}
 
 
 class BadRequest(Exception):
@@ -38,37 +32,6 @@ class BadRequest(Exception):
         super().__init__(message)
         self.status = status
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor of the model: ``shape`` without the batch."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-    def metadata(self) -> dict[str, Any]:
-        """Return it as the protocol's metadata has it, the batch as -1."""
-        return {"name": self.name, "datatype": self.datatype, "shape": [-1, *self.shape]}
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a model takes and gives."""
-
-    model: str
-    version: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-    def metadata(self) -> dict[str, Any]:
-        """Return the protocol's model metadata."""
-        return {
-            "name": self.model, "versions": [self.version], "platform": "jax_stablehlo",
-            "inputs": [tensor.metadata() for tensor in self.inputs],
-            "outputs": [tensor.metadata() for tensor in self.outputs],
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,16 +50,6 @@ class Encoded:
 
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def read_signature(path: Path) -> Signature:
-    """Read ``signature.json`` of an exported artifact."""
-    loaded = json.loads(path.read_bytes())
-
-    def tensors(kind: str) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(t["name"], t["datatype"], tuple(t["shape"][1:])) for t in loaded[kind])
-
-    return Signature(loaded["model"], loaded["version"], tensors("inputs"), tensors("outputs"))
 
 
 def decode_request(headers: Mapping[str, str], body: bytes, signature: Signature, max_batch: int) -> InferRequest:
@@ -169,7 +122,7 @@ def _request_id(content: Mapping[str, Any]) -> str | None:
     return given
 
 
-def _tensor(tensor: Mapping[str, Any], spec: TensorSpec, tail: bytes, max_batch: int) -> tuple[np.ndarray, bytes]:
+def _tensor(tensor: Mapping[str, Any], spec: TensorMetadata, tail: bytes, max_batch: int) -> tuple[np.ndarray, bytes]:
     """Return one input as an array, and what is left of the binary part."""
     datatype = tensor.get("datatype")
     if datatype != spec.datatype:
@@ -198,7 +151,7 @@ def _tensor(tensor: Mapping[str, Any], spec: TensorSpec, tail: bytes, max_batch:
     return array.reshape(shape), tail
 
 
-def _shape(given: Any, spec: TensorSpec, max_batch: int) -> tuple[int, ...]:
+def _shape(given: Any, spec: TensorMetadata, max_batch: int) -> tuple[int, ...]:
     expected = f"expected [batch{''.join(f', {axis}' for axis in spec.shape)}]"
     if not isinstance(given, list) or not all(type(axis) is int for axis in given):
         raise BadRequest(f"`shape` of input {spec.name!r} is a list of whole numbers; {expected}")
@@ -209,14 +162,14 @@ def _shape(given: Any, spec: TensorSpec, max_batch: int) -> tuple[int, ...]:
     return tuple(given)
 
 
-def _from_bytes(raw: bytes, dtype: np.dtype[Any], spec: TensorSpec) -> np.ndarray:
+def _from_bytes(raw: bytes, dtype: np.dtype[Any], spec: TensorMetadata) -> np.ndarray:
     """Read little-endian, row-major values."""
     if dtype.kind == "b" and raw.strip(b"\x00\x01"):
         raise BadRequest(f"input {spec.name!r} is BOOL: its bytes are 0 or 1")
     return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False)
 
 
-def _from_json(data: Any, spec: TensorSpec, count: int, dtype: np.dtype[Any]) -> np.ndarray:
+def _from_json(data: Any, spec: TensorMetadata, count: int, dtype: np.dtype[Any]) -> np.ndarray:
     """Read a flat or nested list of numbers; nothing but numbers of the right kind will do."""
     if spec.datatype == "FP16":
         raise BadRequest(f"input {spec.name!r} is FP16, which JSON can't carry: use the binary extension")
@@ -224,7 +177,7 @@ def _from_json(data: Any, spec: TensorSpec, count: int, dtype: np.dtype[Any]) ->
         raise BadRequest(f"`data` of input {spec.name!r} is a list, found {_kind(data)}")
     kinds: dict[str, set[type]] = {"b": {bool}, "f": {int, float}}
     if not _leaf_types(data) <= kinds.get(dtype.kind, {int}):
-        raise BadRequest(f"`data` of input {spec.name!r} holds values that are no {spec.datatype}")
+        raise BadRequest(f"`data` of input {spec.name!r} holds values that are not {spec.datatype}")
     try:
         array = np.asarray(data)
     except ValueError as error:
@@ -307,17 +260,13 @@ def encode_response(request: InferRequest, outputs: Mapping[str, np.ndarray], si
 
 def encode_request(inputs: Mapping[str, np.ndarray]) -> Encoded:
     """Encode a request in the binary extension, its outputs wanted in binary too."""
-    names = {dtype: name for name, dtype in DTYPES.items()}
     tensors, parts = [], []
     for name, array in inputs.items():
         raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         parts.append(raw)
-        tensors.append(
-            {
-                "name": name, "datatype": names[array.dtype], "shape": list(array.shape),
-                "parameters": {"binary_data_size": len(raw)},
-            }
-        )  # fmt: skip
+        binary = {"binary_data_size": len(raw)}
+        datatype = DATATYPES[array.dtype.name]
+        tensors.append({"name": name, "datatype": datatype, "shape": list(array.shape), "parameters": binary})
     return _joined(orjson.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}), parts)
 
 

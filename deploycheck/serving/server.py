@@ -1,4 +1,4 @@
-"""The server's process: uvicorn around the application, from an artifact's folder to a drained exit."""
+"""The server's process: uvicorn around the application, from an artifact's folder to an orderly exit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.serving.app import Limits, Service, make_app
-from deploycheck.serving.runtime import Engine, batch_sizes, load
+from deploycheck.serving.batching import batch_sizes
+from deploycheck.serving.opening import open_for_serving
 
 DEFAULTS = Limits()
 
@@ -44,11 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="allow another address than this machine's: anyone who reaches it can ask",
     )
+    parser.add_argument(
+        "--extensions",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a Python file that declares a runtime (pytest_deploycheck_extensions); may be given several times",
+    )
     parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input is closed")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until told to stop; return the exit code. Says what it does as JSON, a line each, on standard output."""
+    """Serve until a signal ends it; return the exit code. Each event is one line of JSON on standard output."""
     try:
         _check_host(arguments.host, insecure=arguments.insecure)
         if arguments.max_batch < 1:
@@ -61,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
             header_timeout_s=arguments.header_timeout,
         )
         started = time.monotonic()
-        loaded = load(arguments.artifact)
-        service = Service(Engine(loaded, batch_sizes(limits.max_batch)), limits)
+        engine = open_for_serving(arguments.artifact, arguments.extensions, batch_sizes(limits.max_batch))
+        service = Service(engine, limits)
         listening = _listen(arguments.host, arguments.port)
     except DeploycheckError as error:
         say(
@@ -119,7 +128,7 @@ def _when_parent_ends(server: _Server) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server, which says when the model is ready and drains when it is told to stop."""
+    """Uvicorn's server, which prints when the model is ready and finishes open requests when it is stopped."""
 
     def __init__(self, service: Service, limits: Limits, started: float, listening: socket.socket) -> None:
         self.service = service
@@ -128,12 +137,16 @@ class _Server(uvicorn.Server):
         self.loop: asyncio.AbstractEventLoop | None = None
         host, port = listening.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        super().__init__(
-            uvicorn.Config(
-                make_app(service), http=_protocol(limits.header_timeout_s), lifespan="off", log_level="warning",
-                access_log=False, timeout_graceful_shutdown=int(limits.drain_timeout_s), server_header=False,
-            )
-        )  # fmt: skip
+        config = uvicorn.Config(
+            make_app(service),
+            http=_protocol(limits.header_timeout_s),
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=int(limits.drain_timeout_s),
+            server_header=False,
+        )
+        super().__init__(config)
 
     async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
@@ -149,17 +162,21 @@ class _Server(uvicorn.Server):
             self.failed = self.should_exit = True
             return
         gc.collect()
-        gc.freeze()  # what loading left is never garbage: later collections need not walk it
+        gc.freeze()  # what loading left is never garbage: later collections needn't visit it
         say(
-            event="ready", address=self.address, digest=self.service.engine.loaded.artifact.digest, pid=os.getpid(),
-            load_s=round(loaded, 3), compile_s=round(compiled, 3),
-        )  # fmt: skip
+            event="ready",
+            address=self.address,
+            digest=self.service.engine.artifact.digest,
+            pid=os.getpid(),
+            load_s=round(loaded, 3),
+            compile_s=round(compiled, 3),
+        )
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Finish what has begun, then end with 0; a second Ctrl-C ends at once.
+        """Finish the requests that have begun, then exit with 0; a second Ctrl-C exits at once.
 
-        Uvicorn's own would raise the signal again afterwards. A signal may come in the middle of anything, so the
-        work is left to the event loop.
+        Uvicorn's own handler would raise the signal again afterwards. A signal may arrive in the middle of anything,
+        so the work is left to the event loop.
         """
         del frame
         if self.should_exit and sig == signal.SIGINT:
@@ -168,13 +185,13 @@ class _Server(uvicorn.Server):
             self.loop.call_soon_threadsafe(self.finish)
 
     def finish(self) -> None:
-        """Drain, and end."""
+        """Refuse further requests, finish those that have begun, and exit."""
         self.service.drain()
         self.should_exit = True
 
 
 def _protocol(header_timeout_s: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's HTTP protocol with what it lacks: a deadline for a request's headers."""
+    """Return uvicorn's HTTP protocol with a deadline for a request's headers, which uvicorn lacks."""
 
     class DeadlineProtocol(HttpToolsProtocol):
         deadline: asyncio.TimerHandle | None = None

@@ -1,4 +1,4 @@
-"""Work and timing keep out of each other's way, between real processes."""
+"""Work and measurements wait for each other, between real processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploycheck.runner.machine import Machine
+from deploycheck.runner.machine import Machine, lock_file
 
 HOLDER = """
 import sys
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("own_machine")
 
 @pytest.fixture
 def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have measurements elsewhere on this machine wait for nothing here, nor these for them."""
+    """Keep the locks of these tests apart from those of measurements elsewhere on this machine."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
 
@@ -82,7 +82,7 @@ def test_processes_work_beside_each_other(tmp_path: Path) -> None:
     [
         ("working", "timing", "serve: waiting for the other processes of this run, which would disturb it"),
         ("timing", "working", "waiting while another process of this run measures"),
-        ("timing", "timing", "serve: waiting for another measurement on this machine to end"),
+        ("timing", "timing", "serve: waiting for another measurement on this machine to end ({lock})"),
     ],
 )
 @pytest.mark.parametrize("end", ["let go", "killed"])
@@ -90,7 +90,7 @@ def test_what_would_disturb_waits_until_it_may(held: str, wanted: str, says: str
     with holding(tmp_path, held) as process:
         attempt = Attempt(tmp_path, wanted)
         assert attempt.waits.wait(30)
-        assert attempt.said == [says]
+        assert attempt.said == [says.format(lock=lock_file())]
         assert not attempt.has.is_set()
         if end == "killed":
             process.kill()
@@ -118,3 +118,11 @@ def test_what_was_held_is_let_go_where_the_work_raises(tmp_path: Path) -> None:
             raise ValueError("no")
     with machine.timing():
         pass
+
+
+def test_each_user_has_a_lock_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = lock_file()
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    assert "12345" in lock_file().name
+    assert lock_file() != ours
+    assert lock_file().parent == ours.parent

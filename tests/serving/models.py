@@ -10,19 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deploycheck.serving.protocol import Signature, TensorSpec
-from deploycheck.stages import export
-from deploycheck.stages.model import Network
+from deploycheck.serving.runtimes.xla import XLA
+from deploycheck.serving.signature import Signature, TensorMetadata
+from deploycheck.stages.network import Network, TensorSpec
 from deploycheck.store import write_manifest
 
 KEY = "0" * 64
 KERNEL = np.random.default_rng(7).normal(size=(16, 3)).astype(np.float32)
-SIGNATURE = Signature("digits", "1", (TensorSpec("image", "FP32", (4, 4, 1)),), (TensorSpec("logits", "FP32", (3,)),))
+SIGNATURE = Signature(
+    model="digits",
+    inputs=(TensorMetadata("image", "FP32", (4, 4, 1)),),
+    outputs=(TensorMetadata("logits", "FP32", (3,)),),
+)
 
 
-def dense(weights: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> jax.Array:
+def dense(weights: Mapping[str, jax.Array], inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     image = inputs["image"]
-    return image.reshape(image.shape[0], -1) @ weights["params/kernel"]
+    return {"logits": image.reshape(image.shape[0], -1) @ weights["params/kernel"]}
 
 
 def expected(images: np.ndarray) -> np.ndarray:
@@ -33,7 +37,7 @@ def expected(images: np.ndarray) -> np.ndarray:
 def write_artifact(folder: Path, *, kind: str = "model", meta: Mapping[str, Any] | None = None) -> Path:
     """Export the model into ``folder`` as an artifact, and return the folder."""
     network = Network({"params/kernel": jnp.asarray(KERNEL)}, dense)
-    export.write(network, {"image": ((4, 4, 1), "float32")}, "logits", "digits", folder, "tests")
+    XLA.export(network, {"image": TensorSpec((4, 4, 1), "float32")}, "digits", folder)
     write_manifest(folder, kind, KEY, meta or {})
     return folder
 

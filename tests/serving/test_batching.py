@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploycheck.serving.batching import Batcher
+from deploycheck.serving.batching import Batcher, batch_sizes
 from deploycheck.serving.metrics import Metrics
 from deploycheck.serving.protocol import BadRequest
 from tests.serving.asking import DEADLINE_S
@@ -190,3 +190,14 @@ def test_a_request_given_up_while_it_waits_is_not_run() -> None:
 
     with_batcher(engine, use)
     assert engine.batches == [1, 1]
+
+
+@given(st.integers(1, 5000), st.data())
+def test_every_batch_fits_a_compiled_size_of_less_than_twice_its_own(largest: int, data: st.DataObject) -> None:
+    sizes = batch_sizes(largest)
+    assert sizes == tuple(sorted(set(sizes)))
+    assert sizes[-1] == largest
+    count = data.draw(st.integers(1, largest))
+    fitting = next(size for size in sizes if size >= count)
+    assert fitting < 2 * count
+    assert len(sizes) <= 2 + largest.bit_length()

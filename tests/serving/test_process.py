@@ -89,7 +89,7 @@ def test_an_expired_model_is_refused_and_told_how_to_renew_it(
     write_manifest(tmp_path, "model", KEY, {"loadable_until": date(2020, 1, 2).isoformat()})
     event = refusal(capsys, [str(tmp_path), "--port=0"])
     assert "could be loaded until 2020-01-02" in event["error"]
-    assert "exported anew" in event["hint"]
+    assert "exports the model again" in event["hint"]
 
 
 def test_a_port_in_use_is_refused_and_told_what_to_do(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,27 +11,26 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from deploycheck.serving.protocol import (
-    DTYPES,
     BadRequest,
     InferRequest,
-    Signature,
-    TensorSpec,
     decode_request,
     decode_response,
     encode_request,
     encode_response,
 )
+from deploycheck.serving.signature import DTYPES, Signature, TensorMetadata
 from tests.serving.asking import as_json
 from tests.serving.bad_requests import BAD, GOOD, LENGTH
 from tests.serving.models import SIGNATURE
 
 TWO = Signature(
-    "two",
-    "1",
-    (TensorSpec("mask", "BOOL", (2,)), TensorSpec("count", "INT8", ())),
-    (TensorSpec("sum", "INT64", ()), TensorSpec("mean", "FP64", (2,))),
+    model="two",
+    inputs=(TensorMetadata("mask", "BOOL", (2,)), TensorMetadata("count", "INT8", ())),
+    outputs=(TensorMetadata("sum", "INT64", ()), TensorMetadata("mean", "FP64", (2,))),
 )
-INTEGERS = Signature("integers", "1", (TensorSpec("x", "INT8", (2,)),), (TensorSpec("y", "INT8", (2,)),))
+INTEGERS = Signature(
+    model="integers", inputs=(TensorMetadata("x", "INT8", (2,)),), outputs=(TensorMetadata("y", "INT8", (2,)),)
+)
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 batches = st.integers(1, 8).flatmap(lambda n: arrays.arrays(np.float32, (n, 4, 4, 1), elements=finite))
@@ -132,7 +131,7 @@ def test_a_response_arrives_bit_for_bit_in_json_and_in_binary(data: st.DataObjec
     elements = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else None
     shape = (data.draw(st.integers(1, 4)), 3)
     answer = data.draw(arrays.arrays(dtype, shape, elements=elements))
-    signature = Signature("any", "1", (), (TensorSpec("y", datatype, (3,)),))
+    signature = Signature(model="any", inputs=(), outputs=(TensorMetadata("y", datatype, (3,)),))
     asked = InferRequest(None, {}, {"y": binary}, len(answer))
     reply = encode_response(asked, {"y": answer}, signature)
     found = decode_response(reply.headers, reply.body)
@@ -147,7 +146,9 @@ def test_every_datatype_makes_the_binary_round_trip(datatype: str, data: st.Data
     dtype = DTYPES[datatype]
     elements = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else None
     array = data.draw(arrays.arrays(dtype, (data.draw(st.integers(1, 4)), 2), elements=elements))
-    signature = Signature("any", "1", (TensorSpec("x", datatype, (2,)),), (TensorSpec("y", datatype, (2,)),))
+    signature = Signature(
+        model="any", inputs=(TensorMetadata("x", datatype, (2,)),), outputs=(TensorMetadata("y", datatype, (2,)),)
+    )
     sent = encode_request({"x": array})
     arrived = decode_request(sent.headers, sent.body, signature, 8).inputs["x"]
     assert arrived.dtype == dtype
@@ -198,7 +199,9 @@ def test_the_extremes_of_an_integer_input_arrive() -> None:
 
 
 def test_fp16_is_refused_in_json_and_taken_in_binary() -> None:
-    signature = Signature("half", "1", (TensorSpec("x", "FP16", (1,)),), (TensorSpec("y", "FP16", (1,)),))
+    signature = Signature(
+        model="half", inputs=(TensorMetadata("x", "FP16", (1,)),), outputs=(TensorMetadata("y", "FP16", (1,)),)
+    )
     with pytest.raises(BadRequest, match="use the binary extension"):
         decode_request(
             {}, b'{"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP16", "data": [1]}]}', signature, 8

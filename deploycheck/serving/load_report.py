@@ -8,23 +8,34 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploycheck.serving.quiet import Conditions
-
 REPORT = "load.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the machine was like while something was measured.
+
+    ``others`` and ``stolen`` are the shares of its CPU time that other processes used and the host withheld;
+    ``load_average`` and ``frequency_hz`` are the values before and after, the frequency 0 where it is unknown.
+    """
+
+    others: float
+    stolen: float
+    load_average: tuple[float, float]
+    frequency_hz: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadReport:
     """One artifact, served and measured.
 
     ``latencies_s`` are seconds from when each request should have left to its whole reply, in that order, ``inf``
-    for one that failed; where two were measured in turn, ``rounds`` says how many of them each round holds.
+    for one that failed; where two artifacts were measured in turn, ``rounds`` says how many of them each round has.
     ``requests_per_s`` are rates over consecutive blocks of a server kept busy; ``schedule``, ``saturation`` and
-    ``failures`` say in words how it was taken. ``doubt`` says why high latencies could be the client's fault, where
-    they could; ``disturbed`` is a line for each stretch that was taken again because the machine was disturbed.
+    ``failures`` say in words how they were measured. ``doubt`` says why high latencies could be the client's fault,
+    where they could; ``disturbed`` has a line for each interval that was repeated because the machine was disturbed.
     ``largest_difference`` is between served outputs and the model in memory, None where they weren't compared.
-    ``histogram`` holds the latencies once more as an HDR histogram, which merges with others; ``machine`` is what the
-    machine was like meanwhile.
+    ``histogram`` has the latencies once more as an HDR histogram, which can be merged with others.
     """
 
     latencies_s: tuple[float, ...] = ()

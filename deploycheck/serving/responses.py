@@ -1,0 +1,64 @@
+"""What a load saw of its requests, and how many requests a load sends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from deploycheck.lazy import np
+
+LATE_S = 0.002
+"""The client is in doubt if it sends 1 % of its requests later than this, and than a tenth of the p99 it sees."""
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What a load saw, request by request in the order they left: latency (``inf`` where it failed) and lag.
+
+    The lag is how late the client itself sent the request. Requests that were in flight while the machine was
+    disturbed are left out of both; ``disturbed`` has a line for each such interval. ``failures`` are of all requests.
+    """
+
+    latencies_s: tuple[float, ...] = ()
+    lags_s: tuple[float, ...] = ()
+    failures: Mapping[str, int] = field(default_factory=dict)
+    disturbed: tuple[str, ...] = ()
+
+    def first(self, count: int) -> Responses:
+        """Return the same of the first ``count`` requests only, with the failures and disturbances of all."""
+        return replace(self, latencies_s=self.latencies_s[:count], lags_s=self.lags_s[:count])
+
+    @property
+    def doubt(self) -> str:
+        """Why high latencies could be the client's fault: it fell behind its own schedule. Empty where it didn't.
+
+        Latencies count from the schedule, so the client's own delays make them higher, never lower.
+        """
+        if not self.lags_s:
+            return ""
+        lag = float(np.quantile(self.lags_s, 0.99))
+        finite = [latency for latency in self.latencies_s if math.isfinite(latency)]
+        allowed = max(LATE_S, 0.1 * float(np.quantile(finite, 0.99))) if finite else math.inf
+        if lag > allowed:
+            late = f"p99 {lag * 1e3:.1f} ms late, at most {allowed * 1e3:.1f} ms allowed"
+            return f"the client fell behind its own schedule: {late}"
+        return ""
+
+
+def never(_: object) -> bool:
+    """Return False: a load that is never cut short."""
+    return False
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is sent: until ``enough`` is true of the responses so far, at most ``most`` undisturbed requests.
+
+    The load lasts at least ``least_s`` seconds, whatever number of requests that takes. Where the machine is
+    disturbed more is sent instead, up to three times as much in all.
+    """
+
+    most: int
+    enough: Callable[[Responses], bool] = never
+    least_s: float = 0.0

@@ -1,0 +1,141 @@
+"""What a load saw, and which of it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from deploycheck.serving.recorder import LoadRecorder
+from deploycheck.serving.responses import Budget, Responses
+from tests.serving.virtual_time import VirtualClock
+
+
+def recorder_of(*disturbances: str, budget: Budget | None = None) -> LoadRecorder:
+    """Return a recorder that is told of these disturbances, one for each interval; its clock stands still."""
+    return LoadRecorder(budget or Budget(100), iter((*disturbances, *[""] * 100)).__next__, VirtualClock())
+
+
+def finish(recorder: LoadRecorder, rows: Iterable[int], latency: float) -> None:
+    """Have these requests, all of which were due at 0, answered after ``latency`` seconds."""
+    clock, recorder.clock = recorder.clock, lambda: latency
+    for row in rows:
+        recorder.finish(row)
+    recorder.clock = clock
+
+
+def test_a_request_counts_from_when_it_was_due_and_its_lag_is_the_clients_own() -> None:
+    clock = VirtualClock()
+    recorder = LoadRecorder(Budget(10), lambda: "", clock)
+    row = recorder.start(due=1.0)
+    clock.advance(1.25)
+    recorder.leave(row)
+    clock.advance(0.5)
+    recorder.finish(row)
+    assert recorder.responses() == Responses((0.75,), (0.25,))
+
+
+def test_a_request_that_fails_is_infinitely_late_and_counted_by_reason() -> None:
+    recorder = recorder_of()
+    recorder.finish(recorder.start(), "503: busy", "503: busy", "400: bad")
+    assert recorder.responses() == Responses((float("inf"),), (0.0,), {"503: busy": 2, "400: bad": 1})
+
+
+def test_what_was_in_flight_while_the_machine_was_disturbed_does_not_count() -> None:
+    recorder = recorder_of("", "another program")
+    before, across, within, late, later, behind, after = range(7)
+
+    assert [recorder.start(), recorder.start()] == [before, across]
+    finish(recorder, [before], 0.1)
+    recorder.end_interval()
+
+    recorder.start()
+    finish(recorder, [within], 0.2)
+    finish(recorder, [across], 0.9)  # it left before the disturbance, and came back in it
+    recorder.start()
+    recorder.start()
+    recorder.end_interval()
+
+    recorder.start()  # behind two that the disturbance left waiting, where there was one before
+    assert recorder.known().latencies_s == (0.1,)
+    finish(recorder, [late, later, behind], 0.8)
+    recorder.end_interval()
+
+    recorder.start()
+    finish(recorder, [after], 0.1)
+    assert recorder.responses() == Responses((0.1, 0.1), (0.0, 0.0), {}, ("another program",))
+
+
+def test_it_goes_on_once_no_more_are_in_flight_than_before_a_disturbance() -> None:
+    recorder = recorder_of("", "another program")
+    held = [recorder.start() for _ in range(3)]  # three are in flight all the time
+    recorder.end_interval()
+    piled = [recorder.start() for _ in range(2)]
+    recorder.end_interval()
+    behind = recorder.start()
+    finish(recorder, [*held, *piled], 5.0)
+    fine = [recorder.start() for _ in range(3)]
+    finish(recorder, [behind, *fine], 0.1)
+    assert recorder.responses().latencies_s == (0.1,) * 3
+
+
+def test_a_load_that_began_in_a_disturbance_goes_on_after_it() -> None:
+    recorder = recorder_of("another program")
+    first = [recorder.start() for _ in range(3)]
+    recorder.end_interval()
+    fine = [recorder.start() for _ in range(5)]  # how many wait on a quiet machine isn't known yet
+    finish(recorder, [*first, *fine], 0.1)
+    recorder.end_interval()
+    assert recorder.responses().latencies_s == (0.1,) * 5
+
+
+@pytest.mark.parametrize(("sent", "elapsed", "full"), [(9, 5.0, False), (10, 5.0, True), (10, 4.9, False)])
+def test_a_budget_is_spent_by_its_number_and_its_time(sent: int, elapsed: float, full: bool) -> None:
+    recorder = recorder_of(budget=Budget(10, least_s=5.0))
+    for _ in range(sent):
+        recorder.start()
+    assert recorder.is_full(elapsed) is full
+
+
+def test_a_machine_that_is_never_quiet_gets_three_times_the_budget() -> None:
+    recorder = recorder_of(*["another program"] * 30, budget=Budget(10))
+    for _ in range(29):
+        finish(recorder, [recorder.start()], 0.1)
+        recorder.end_interval()
+    assert not recorder.is_full(1.0)
+    recorder.start()
+    assert recorder.is_full(1.0)
+
+
+def test_it_is_asked_whether_it_is_enough_of_what_is_known() -> None:
+    asked: list[int] = []
+
+    def enough(seen: Responses) -> bool:
+        asked.append(len(seen.latencies_s))
+        return len(seen.latencies_s) >= 300
+
+    recorder = recorder_of(budget=Budget(1000, enough))
+    sent = 0
+    while not recorder.is_enough(1.0):
+        finish(recorder, [recorder.start()], 0.1)
+        sent += 1
+    assert 300 <= sent < 400
+    assert asked == sorted(asked)
+    assert len(asked) < sent / 2, "it is costly: not after each request"
+
+
+def test_a_client_on_time_is_not_in_doubt() -> None:
+    assert Responses((0.01,) * 100, (0.0001,) * 100).doubt == ""
+
+
+def test_a_client_late_by_itself_is_in_doubt() -> None:
+    lags = (0.0,) * 95 + (0.1,) * 5
+    assert "p99 100.0 ms late, at most 2.0 ms" in Responses((0.01,) * 100, lags).doubt
+
+
+def test_a_lag_that_is_small_beside_the_latencies_is_no_reason_for_doubt() -> None:
+    assert Responses((1.0,) * 100, (0.05,) * 100).doubt == ""
+
+
+def test_a_single_late_request_in_a_thousand_is_no_reason_for_doubt() -> None:
+    assert Responses((0.01,) * 1000, (0.0,) * 999 + (5.0,)).doubt == ""
