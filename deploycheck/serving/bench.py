@@ -19,7 +19,7 @@ from deploycheck.serving.client import Client
 from deploycheck.serving.goals import TIMED_SAMPLES, Goal, goals_on
 from deploycheck.serving.load import WARM_UP_S, LoadGenerator, WarmUp, undisturbed
 from deploycheck.serving.machine_state import MachineWatch
-from deploycheck.serving.process import ServerProcess
+from deploycheck.serving.process import ServerProcess, batching_options
 from deploycheck.serving.protocol import Encoded, encode_request
 from deploycheck.serving.scenarios import Scenario
 from deploycheck.serving.signature import SIGNATURE, read_signature
@@ -60,12 +60,6 @@ class Bench:
         """Whether a check is of time. A load without any is one that is measured for its own sake, and timed."""
         return not self.goals or bool(goals_on(self.goals, TIMED_SAMPLES))
 
-    @property
-    def options(self) -> list[str]:
-        """The server's options."""
-        batching = self.serve.batching
-        return [f"--max-batch={batching.max_size}", f"--max-delay-ms={batching.max_delay * 1e3:g}"]
-
     def requests(self, samples: int = 1) -> list[Encoded]:
         """Return different requests of this many examples each, ``DISTINCT_REQUESTS`` at most."""
         rows = len(next(iter(self.inputs.values())))
@@ -84,7 +78,8 @@ class Bench:
     def start(self, stack: ExitStack, artifact: Artifact, variant: str) -> ServerProcess:
         """Start a server that ends with the stack."""
         self.progress(f"serve: starting {variant}")
-        server = ServerProcess(artifact.path, self.options, self.scratch / f"{variant}.log", self.extensions)
+        options = batching_options(self.serve.batching)
+        server = ServerProcess(artifact.path, options, self.scratch / f"{variant}.log", self.extensions)
         return stack.enter_context(server)
 
     def generator(self, client: Client, servers: Iterable[ServerProcess]) -> LoadGenerator:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.language.spec import Batching
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
@@ -24,6 +25,11 @@ LAST_LINES = 5
 
 class ServerFailed(DeploycheckError):
     """The server did not start, or died."""
+
+
+def batching_options(batching: Batching) -> tuple[str, ...]:
+    """Return the server's options for a spec's ``batching``."""
+    return f"--max-batch={batching.max_size}", f"--max-delay-ms={batching.max_delay * 1e3:g}"
 
 
 class ServerProcess:

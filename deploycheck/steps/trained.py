@@ -71,8 +71,9 @@ def read(artifact: Artifact, extensions: Extensions) -> Trained:
     config = Config.model_validate_json(artifact.file(CONFIG).read_bytes())
     arrays = load_file(artifact.file(WEIGHTS))
     fitted = {name: array for name, array in arrays.items() if name.startswith(PREPROCESS)}
-    weights = {name: jnp.asarray(array) for name, array in arrays.items() if name not in fitted}
     model = form_of(config, fitted, extensions)
+    # After the user's code was imported: it may have set how wide JAX's numbers are.
+    weights = {name: jnp.asarray(array) for name, array in arrays.items() if name not in fitted}
     missing = sorted(model.weights.keys() ^ weights.keys())
     if missing:
         what = (

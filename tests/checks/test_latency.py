@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from deploycheck.serving.report import LoadReport
 
 from deploycheck.checks.latency import (
     cold_start,
@@ -18,7 +19,6 @@ from deploycheck.checks.latency import (
 )
 from deploycheck.checks.metric import MetricFunction
 from deploycheck.language.threshold import parse_threshold
-from deploycheck.serving.report import LoadReport
 from deploycheck.verdict import (
     Blocks,
     Events,

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deploycheck.runner.extensions import builtin_extensions
 
 from deploycheck.builtin import pytest_deploycheck_metrics
 from deploycheck.checks import SUBJECTS, MetricFunction, metric
 from deploycheck.errors import DeploycheckError
 from deploycheck.language import Dimension
-from deploycheck.runner.extensions import builtin_extensions
 from deploycheck.verdict import (
     Blocks,
     Events,

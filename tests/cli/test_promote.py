@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deploycheck.runner.extensions import builtin_extensions
 
 from deploycheck.cli import main
 from deploycheck.evidence import Evidence, TargetRecord
@@ -12,7 +13,6 @@ from deploycheck.evidence.forms.json import as_json
 from deploycheck.promotion import Decision
 from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.runner.conclude import promote
-from deploycheck.runner.extensions import builtin_extensions
 from tests.cli.asking import Captured, digest, flip, promotable, refused, written
 from tests.evidence.records import evidence
 from tests.registry.processes import made
