@@ -18,7 +18,7 @@ from deploycheck.store.disk import StoreError, flush_tree
 MANIFEST = "manifest.json"
 FORMAT = 1
 
-_KIND = re.compile(r"[a-z][a-z0-9-]*")
+_KIND = re.compile(r"[a-z][a-z0-9_-]*")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NO_KINDS = frozenset({"partial", "work", "locks"})
 """What a store calls its own folders."""
