@@ -42,8 +42,8 @@ def one_by_one(answer: Answer, budget: Budget, together: int = 1) -> Responses:
     return generate(answer, lambda generator: generator.one_by_one(REQUESTS, together, budget))
 
 
-def told(*disturbances: str) -> Callable[[], str]:
-    """Return what tells of these disturbances, one for each interval, and of none afterwards."""
+def reporting(*disturbances: str) -> Callable[[], str]:
+    """Return a watch that reports these disturbances, one per interval, and none afterwards."""
     return itertools.chain(disturbances, itertools.repeat("")).__next__
 
 
@@ -129,14 +129,14 @@ def test_what_was_sent_while_the_machine_was_disturbed_is_sent_again() -> None:
         await asyncio.sleep(0.001)
         return ""
 
-    seen = open_loop(answer, Budget(40), watch=told("another program", "another program"))
+    seen = open_loop(answer, Budget(40), watch=reporting("another program", "another program"))
     assert seen.disturbed == ("another program",) * 2
     assert len(seen.latencies_s) == 40
     assert len(sent) >= 70
 
 
 def test_a_machine_that_is_never_quiet_ends_the_load_all_the_same() -> None:
-    seen = open_loop(answering_in(0.001), Budget(100), watch=told(*["another program"] * 100))
+    seen = open_loop(answering_in(0.001), Budget(100), watch=reporting(*["another program"] * 100))
     assert seen.latencies_s == ()
     assert seen.disturbed
     assert seen.doubt == ""

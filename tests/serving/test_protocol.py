@@ -34,12 +34,12 @@ INTEGERS = Signature(
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 batches = st.integers(1, 8).flatmap(lambda n: arrays.arrays(np.float32, (n, 4, 4, 1), elements=finite))
+json_numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=5),
+    st.none() | st.booleans() | json_numbers | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 def request(**changes: Any) -> bytes:

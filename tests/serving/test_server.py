@@ -89,11 +89,22 @@ def test_a_content_type_is_not_required(server: ServerProcess, images: np.ndarra
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/v1", "/v2/models", "/v2/models/other", "/v2/models/other/ready", "/v2/models/digits/versions/2",
-        "/v2/models/digits/versions/2/ready", "/v2/models/digits/nothing", "/v2/models/..%2f..%2fetc%2fpasswd",
-        "/v2/models/%00", "/v2/models/digits%00", "/v2/models/%c0%ae%c0%ae", "/v2/../../etc/passwd", "/docs",
+        "/",
+        "/v1",
+        "/v2/models",
+        "/v2/models/other",
+        "/v2/models/other/ready",
+        "/v2/models/digits/versions/2",
+        "/v2/models/digits/versions/2/ready",
+        "/v2/models/digits/nothing",
+        "/v2/models/..%2f..%2fetc%2fpasswd",
+        "/v2/models/%00",
+        "/v2/models/digits%00",
+        "/v2/models/%c0%ae%c0%ae",
+        "/v2/../../etc/passwd",
+        "/docs",
     ],
-)  # fmt: skip
+)
 def test_an_unknown_path_is_404(server: ServerProcess, path: str) -> None:
     check_refusal(ask(server, path), 404)
 
