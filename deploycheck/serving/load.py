@@ -36,7 +36,7 @@ STEADY, STEADY_S = 0.1, 0.0002
 
 
 def undisturbed() -> str:
-    """Return that nothing disturbed the machine: for a load that isn't timed, and needn't be watched."""
+    """Return that nothing disturbed the machine. Loads that aren't timed use it: they needn't be watched."""
     return ""
 
 
@@ -52,8 +52,9 @@ class WarmUp:
 class LoadGenerator:
     """Sends requests, and records what became of them.
 
-    ``ask`` sends one request and returns why it failed, or nothing. ``watch`` begins to watch the machine: what it
-    returns is asked for what disturbed the machine since it was last asked. Times are seconds on ``clock``.
+    ``ask`` sends one request and returns why it failed, or nothing. ``watch`` starts to watch the machine and returns
+    a function; each call of that returns what disturbed the machine since the call before. Times are seconds on
+    ``clock``. A server that answers nothing for ``timeout_s`` is given up.
     """
 
     ask: Callable[[Encoded], Awaitable[str]]

@@ -44,36 +44,18 @@ def compared(model: Artifact, folder: Path, load: Mapping[str, Any], *goals: Goa
     return reports["A"], reports["B"]
 
 
-def test_two_are_measured_in_turn_until_their_ratios_are_decided(model: Artifact, tmp_path: Path) -> None:
+def test_two_servers_are_measured_in_turn(model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "MOST_ROUNDS", 2)
     a, b = compared(model, tmp_path, {"rate": "1000 /s"}, AS_FAST, MEDIAN_OF_TWO)
-    rounds = len(a.rounds)
-    assert fewest_rounds(0.95) <= rounds < scenarios.MOST_ROUNDS
-    assert len(a.requests_per_s) == len(b.requests_per_s) == rounds
-    assert sum(a.rounds) == len(a.latencies_s) == rounds * 2 * Server().requests_per_turn(Load(rate="1000 /s"))
-    assert AS_FAST.is_decided(a, b)
-    assert MEDIAN_OF_TWO.is_decided(a, b)
-    assert a.saturation == f"in turn A B B A, {rounds} rounds"
-    assert all(side.cold_start_s > 0 and side.peak_memory_bytes > 1e6 and not side.recompilations for side in (a, b))
-
-
-def test_two_of_which_only_the_throughput_is_compared_are_sent_nothing_else(
-    model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scenarios, "MOST_ROUNDS", 1)
-    a, b = compared(model, tmp_path, {"rate": "1000 /s"}, AS_FAST)
-    assert a.requests_per_s
-    assert a.latencies_s == b.latencies_s == ()
-
-
-def test_where_every_round_is_disturbed_nothing_counts(
-    model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine_state, "disturbance", lambda *_: "other processes took 80% of the machine")
-    monkeypatch.setattr(scenarios, "MOST_ROUNDS", 1)
-    a, b = compared(model, tmp_path, {"rate": "1000 /s"}, AS_FAST)
-    assert a.disturbed == ("other processes took 80% of the machine",) * 2
-    assert a.requests_per_s == b.requests_per_s == ()
-    assert not AS_FAST.is_decided(a, b)
+    assert len(a.requests_per_s) == len(b.requests_per_s) == len(a.rounds) == 2
+    assert sum(a.rounds) == len(a.latencies_s) == 2 * 2 * Server().requests_per_turn(Load(rate="1000 /s"))
+    assert a.saturation == "in turn A B B A, 2 rounds"
+    assert a.schedule == f"{len(a.latencies_s)} requests in turn A B B A, 2 rounds"
+    for side in (a, b):
+        assert side.failed == side.recompilations == 0
+        assert side.cold_start_s > 0
+        assert side.peak_memory_bytes > 1e6
+        assert side.largest_difference is None
 
 
 def test_two_whose_failures_are_counted_are_sent_one_round_however_disturbed(
@@ -112,6 +94,28 @@ class TwoServers:
             return a, b, await take_rounds(a, b, bench)
 
         return run_in_virtual_time(run)
+
+
+def test_two_of_which_only_the_throughput_is_compared_are_sent_nothing_else(tmp_path: Path) -> None:
+    a, b, _ = TwoServers({"A": 0.01, "B": 0.01}).compare(make_bench(tmp_path, {}, AS_FAST))
+    assert a.rates
+    assert a.latencies == b.latencies == []
+
+
+def test_two_are_measured_until_every_ratio_is_decided(tmp_path: Path) -> None:
+    a, b, _ = TwoServers({"A": 0.01, "B": 0.01}).compare(make_bench(tmp_path, {}, AS_FAST, MEDIAN_OF_TWO))
+    assert fewest_rounds(0.95) <= len(a.rounds) < scenarios.MOST_ROUNDS
+    assert AS_FAST.is_decided(a.report(), b.report())
+    assert MEDIAN_OF_TWO.is_decided(a.report(), b.report())
+
+
+def test_where_every_round_is_disturbed_nothing_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "MOST_ROUNDS", 2)
+    two = TwoServers({"A": 0.01, "B": 0.01})
+    a, b, disturbed = two.compare(make_bench(tmp_path, {}, AS_FAST), *["another program"] * 100)
+    assert disturbed == ["another program"] * 4
+    assert a.rates == b.rates == []
+    assert not AS_FAST.is_decided(a.report(), b.report())
 
 
 def test_a_round_is_a_b_b_a_and_lasts_until_the_ratio_is_decided(tmp_path: Path) -> None:

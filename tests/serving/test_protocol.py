@@ -51,7 +51,7 @@ def integers(data: Any) -> bytes:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_request_is_refused_and_told_what_was_expected(case: str) -> None:
+def test_a_bad_request_is_refused_with_what_was_expected(case: str) -> None:
     bad = BAD[case]
     with pytest.raises(BadRequest) as refused:
         decode_request(bad.headers, bad.body, SIGNATURE, 8)

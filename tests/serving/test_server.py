@@ -110,7 +110,7 @@ def test_an_unknown_path_is_404(server: ServerProcess, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v2/models/other/infer", "/v2/models/digits/versions/2/infer"])
-def test_an_unknown_model_or_version_is_404_and_told_what_there_is(
+def test_an_unknown_model_or_version_is_404_with_what_there_is(
     server: ServerProcess, images: np.ndarray, path: str
 ) -> None:
     assert "'digits' version '1'" in check_refusal(ask(server, path, as_json(images)), 404)
@@ -127,7 +127,7 @@ def test_an_unknown_model_or_version_is_404_and_told_what_there_is(
         ("OPTIONS", INFER, {"POST"}),
     ],
 )
-def test_another_method_is_405_and_told_which_are_allowed(
+def test_another_method_is_405_with_those_that_are_allowed(
     server: ServerProcess, method: str, path: str, allowed: set[str]
 ) -> None:
     reply = ask(server, path, method=method)
