@@ -29,8 +29,8 @@ INTERVAL_S = 0.2
 LOOK_S = 0.002
 """The machine is read, and the checks evaluated, this long before a request leaves, if there is time for it."""
 WARM_UP_S = 10.0
-WARM_UP_REQUESTS = 50
-"""The requests of a block of the warm-up."""
+WARM_UP_REQUESTS, SHORTEST_S, LONGEST_S = 50, 0.2, 1.0
+"""A block of the warm-up: its requests at least, and its seconds at least and at most."""
 STEADY, STEADY_S = 0.1, 0.0002
 """Three medians in a row within this share of each other, or within these seconds, are steady."""
 
@@ -170,8 +170,7 @@ class LoadGenerator:
         began, sent, compiled = self.clock(), 0, -1.0
         medians: list[float] = []
         while self.clock() - began < limit_s:
-            ends = min(began + limit_s, self.clock() + limit_s / 10)
-            latencies = await self._block_of_warm_up(requests, ends)
+            latencies = await self._block_of_warm_up(requests, began + limit_s)
             sent += len(latencies)
             if all(map(math.isinf, latencies)):
                 break  # a server that answers nothing doesn't get warm
@@ -186,12 +185,12 @@ class LoadGenerator:
     async def _block_of_warm_up(self, requests: Sequence[Encoded], ends: float) -> list[float]:
         """Return the latencies of a block of requests, at least one and none that leaves after ``ends``."""
         latencies: list[float] = []
-        for index in range(WARM_UP_REQUESTS):
-            started = self.clock()
-            if latencies and started >= ends:
-                break
-            failure = await self.ask(requests[index % len(requests)])
-            latencies.append(math.inf if failure else self.clock() - started)
+        began = now = self.clock()
+        ends = min(ends, began + LONGEST_S)
+        while not latencies or (now < ends and (len(latencies) < WARM_UP_REQUESTS or now - began < SHORTEST_S)):
+            failure = await self.ask(requests[len(latencies) % len(requests)])
+            started, now = now, self.clock()
+            latencies.append(math.inf if failure else now - started)
         return latencies
 
 
