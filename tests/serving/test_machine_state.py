@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploycheck.serving import machine_state
+from deploycheck.serving.load import INTERVAL_S
 from deploycheck.serving.machine_state import MOST_TAKEN, MachineWatch, Reading, conditions, disturbance, read
 
 BUSY = """
@@ -56,6 +57,12 @@ def test_other_processes_the_host_and_a_slower_processor_do() -> None:
 def test_a_little_of_either_is_not_a_disturbance() -> None:
     assert disturbance(BEFORE, after(others=0.5 * MOST_TAKEN * CORES, stolen=0.5 * MOST_TAKEN * CORES)) == ""
     assert disturbance(BEFORE, after(slowed=0.95)) == ""
+
+
+def test_a_burst_of_50_ms_on_every_core_is_seen_in_an_interval_of_a_load() -> None:
+    quiet = replace(BEFORE, at=BEFORE.at + INTERVAL_S, idle=BEFORE.idle + CORES * INTERVAL_S)
+    assert disturbance(BEFORE, quiet) == ""
+    assert disturbance(BEFORE, replace(quiet, idle=quiet.idle - CORES * 0.05)).startswith("other processes took 25%")
 
 
 def test_where_nothing_is_known_nothing_is_called_disturbed() -> None:
