@@ -1,10 +1,11 @@
-"""Whether verdicts flip where the machine is noisy: one model, gated again and again beside a busy loop.
+"""Whether verdicts flip on a noisy machine: one model, gated many times while a busy loop runs beside it.
 
     python benchmarks/noisy.py [--runs 30] [--gate "specs/digits.yaml::serve[int8]"]
 
-The busy loop is a process of its own that takes a core for one to four seconds, and rests for as long. Each run is a
-whole `pytest --deploycheck`; what isn't timed is found done after the first. A check that passed in one run and failed
-in another flipped, and the exit code is 1. Undecided is no flip: it says that the machine was too noisy to tell.
+The busy loop is a separate process that uses one core for one to four seconds, and pauses for as long. Each run is a
+whole `pytest --deploycheck`; from the second run on only the timing measurements are repeated. A check flipped if it
+passed in one run and failed in another; the exit code is 1 then. Undecided does not count as a flip: it means that the
+machine was too noisy to tell.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LOOP = "while True: pass"
 
 
 def make_noise(over: threading.Event, seed: int) -> None:
-    """Have a busy process come and go until it is over."""
+    """Start and end busy processes until ``over`` is set."""
     drawn = random.Random(seed)
     while not over.is_set():
         with subprocess.Popen([sys.executable, "-c", LOOP]) as loop:
@@ -34,7 +35,7 @@ def make_noise(over: threading.Event, seed: int) -> None:
 
 
 def gate(ids: str, evidence: Path) -> dict[str, tuple[str, str]]:
-    """Run the gate once; return each timed check's verdict, and what was measured."""
+    """Run the gate once; return the verdict of each timed check, and its measured value."""
     command = [sys.executable, "-m", "pytest", "--deploycheck", f"--deploycheck-evidence={evidence}", "-q", ids]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     (spec,) = json.loads(evidence.read_text())["specs"]
@@ -46,7 +47,7 @@ def gate(ids: str, evidence: Path) -> dict[str, tuple[str, str]]:
 
 
 def main() -> int:
-    """Gate again and again; print what each check came to."""
+    """Run the gate many times; print the verdicts of each check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--gate", default="specs/digits.yaml::serve[int8]", help="what to gate, as pytest names it")
@@ -55,7 +56,7 @@ def main() -> int:
     over = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         evidence = Path(folder) / "evidence.json"
-        gate(options.gate, evidence)  # trained and exported, before there is any noise
+        gate(options.gate, evidence)  # trains and exports before there is any noise
         noise = threading.Thread(target=make_noise, args=(over, 0))
         noise.start()
         try:

@@ -57,7 +57,7 @@ class Bench:
 
     @property
     def is_timed(self) -> bool:
-        """Whether a check is of time. A load without any is one that is measured for its own sake, and timed."""
+        """Whether a check is of time. A load without checks is timed: its latencies and rates are the result."""
         return not self.goals or bool(goals_on(self.goals, TIMED_SAMPLES))
 
     def requests(self, samples: int = 1) -> list[Encoded]:

@@ -25,7 +25,7 @@ from deploycheck.store import Artifact
 
 
 @dataclass(kw_only=True)
-class _Side:
+class Side:
     """One of the two: its server, what sends requests to it, and what was seen of it so far."""
 
     variant: str
@@ -62,7 +62,7 @@ def compare(first: tuple[str, Artifact], second: tuple[str, Artifact], bench: Be
     """Serve two artifacts at once and measure them in turn, A B B A; write a report of each into ``out``.
 
     Each is given with its name in the reports. Requests on the scenario's schedule are sent only where a check
-    needs them, or where there are no checks at all. Raises ``ServerFailed`` where a server doesn't start, or dies.
+    needs them, or where there are no checks at all. Raises ``ServerFailed`` where a server does not start, or dies.
     """
     with ExitStack() as stack:
         servers = [bench.start(stack, artifact, name) for name, artifact in (first, second)]
@@ -78,21 +78,21 @@ async def _compare(
 ) -> dict[str, LoadReport]:
     processes = processes_of(servers)
     async with session() as http:
-        sides: list[_Side] = []
+        sides: list[Side] = []
         for (variant, artifact), server in zip(named, servers, strict=True):
             client = Client(server.address, model_name(artifact), http)
             generator = bench.generator(client, servers)
             compiled = await client.compilations()
-            sides.append(_Side(variant=variant, server=server, client=client, generator=generator, compiled=compiled))
+            sides.append(Side(variant=variant, server=server, client=client, generator=generator, compiled=compiled))
             await bench.warm_up(variant, client, generator)
         before = read(processes)
-        disturbed = await _take_rounds(sides[0], sides[1], bench)
+        disturbed = await take_rounds(sides[0], sides[1], bench)
         after = read(processes)
         machine = conditions(before, after)
         return {side.variant: replace(await _finish(side, disturbed), machine=machine) for side in sides}
 
 
-async def _take_rounds(a: _Side, b: _Side, bench: Bench) -> list[str]:
+async def take_rounds(a: Side, b: Side, bench: Bench) -> list[str]:
     """Measure A B B A until every check is decided; return what disturbed rounds, which were repeated."""
     goals = goals_on(bench.goals, REQUEST_SAMPLES + THROUGHPUT_SAMPLES)
     most = scenarios.MOST_ROUNDS if goals or not bench.goals else 1
@@ -117,7 +117,7 @@ async def _take_rounds(a: _Side, b: _Side, bench: Bench) -> list[str]:
     return disturbed
 
 
-async def _take_turn(side: _Side, goals: tuple[Goal, ...], turn: int, bench: Bench) -> _Turn:
+async def _take_turn(side: Side, goals: tuple[Goal, ...], turn: int, bench: Bench) -> _Turn:
     """Load one side for a moment: requests on the schedule if a check is on them, then as many as it answers."""
     responses = Responses()
     if not goals or goals_on(goals, REQUEST_SAMPLES):
@@ -126,7 +126,7 @@ async def _take_turn(side: _Side, goals: tuple[Goal, ...], turn: int, bench: Ben
     return _Turn(responses, await side.generator.closed_loop(bench.busy_requests(), bench.concurrency, 1))
 
 
-def _add_round(side: _Side, turns: list[_Turn]) -> None:
+def _add_round(side: Side, turns: list[_Turn]) -> None:
     """Add a side's turns of a round to what was seen of it: all latencies, and the mean of the rates."""
     latencies = [latency for turn in turns for latency in turn.responses.latencies_s]
     side.latencies += latencies
@@ -134,7 +134,7 @@ def _add_round(side: _Side, turns: list[_Turn]) -> None:
     side.rates.append(sum(turn.throughput.rates[0] for turn in turns) / len(turns))
 
 
-async def _finish(side: _Side, disturbed: list[str]) -> LoadReport:
+async def _finish(side: Side, disturbed: list[str]) -> LoadReport:
     """Return the whole report of a side."""
     metrics = await side.client.scrape()
     rounds = f"in turn A B B A, {len(side.rates)} rounds"

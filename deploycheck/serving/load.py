@@ -29,14 +29,14 @@ INTERVAL_S = 0.2
 LOOK_S = 0.002
 """The machine is read, and the checks evaluated, this long before a request leaves, if there is time for it."""
 WARM_UP_S = 10.0
-WARM_UP_REQUESTS = 50
-"""The requests of a block of the warm-up."""
+WARM_UP_REQUESTS, SHORTEST_S, LONGEST_S = 50, 0.2, 1.0
+"""A block of the warm-up: its requests at least, and its seconds at least and at most."""
 STEADY, STEADY_S = 0.1, 0.0002
 """Three medians in a row within this share of each other, or within these seconds, are steady."""
 
 
 def undisturbed() -> str:
-    """Return that nothing disturbed the machine: for a load that isn't timed, and needn't be watched."""
+    """Return that nothing disturbed the machine. Loads that aren't timed use it: they needn't be watched."""
     return ""
 
 
@@ -52,8 +52,9 @@ class WarmUp:
 class LoadGenerator:
     """Sends requests, and records what became of them.
 
-    ``ask`` sends one request and returns why it failed, or nothing. ``watch`` begins to watch the machine: what it
-    returns is asked for what disturbed the machine since it was last asked. Times are seconds on ``clock``.
+    ``ask`` sends one request and returns why it failed, or nothing. ``watch`` starts to watch the machine and returns
+    a function; each call of that returns what disturbed the machine since the call before. Times are seconds on
+    ``clock``. A server that answers nothing for ``timeout_s`` is given up.
     """
 
     ask: Callable[[Encoded], Awaitable[str]]
@@ -169,8 +170,7 @@ class LoadGenerator:
         began, sent, compiled = self.clock(), 0, -1.0
         medians: list[float] = []
         while self.clock() - began < limit_s:
-            ends = min(began + limit_s, self.clock() + limit_s / 10)
-            latencies = await self._block_of_warm_up(requests, ends)
+            latencies = await self._block_of_warm_up(requests, began + limit_s)
             sent += len(latencies)
             if all(map(math.isinf, latencies)):
                 break  # a server that answers nothing doesn't get warm
@@ -185,12 +185,12 @@ class LoadGenerator:
     async def _block_of_warm_up(self, requests: Sequence[Encoded], ends: float) -> list[float]:
         """Return the latencies of a block of requests, at least one and none that leaves after ``ends``."""
         latencies: list[float] = []
-        for index in range(WARM_UP_REQUESTS):
-            started = self.clock()
-            if latencies and started >= ends:
-                break
-            failure = await self.ask(requests[index % len(requests)])
-            latencies.append(math.inf if failure else self.clock() - started)
+        began = now = self.clock()
+        ends = min(ends, began + LONGEST_S)
+        while not latencies or (now < ends and (len(latencies) < WARM_UP_REQUESTS or now - began < SHORTEST_S)):
+            failure = await self.ask(requests[len(latencies) % len(requests)])
+            started, now = now, self.clock()
+            latencies.append(math.inf if failure else now - started)
         return latencies
 
 

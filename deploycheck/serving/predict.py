@@ -1,6 +1,6 @@
 """``python -m deploycheck.serving.predict ARTIFACT EXAMPLES ANSWERS``: answer a split with an exported artifact.
 
-It is a process of its own, because what it loads may be damaged enough to crash it. EXAMPLES is a safetensors file
+It is a separate process, because what it loads may be damaged enough to crash it. EXAMPLES is a safetensors file
 with ``inputs/NAME``; ANSWERS becomes one with an array for each output, by the output's name.
 """
 

@@ -1,4 +1,4 @@
-"""One artifact, served in a process of its own and measured under load."""
+"""One artifact, served in a separate process and measured under load."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     method: str = "",
 ) -> Reply:
-    """Send one request on a connection of its own."""
+    """Send one request on a new connection."""
     connection = http.client.HTTPConnection(*address(server), timeout=DEADLINE_S)
     try:
         connection.request(method or ("GET" if body is None else "POST"), path, body, dict(headers or {}))

@@ -81,7 +81,11 @@ BAD: dict[str, Bad] = {
     "ragged data": _tensor("ragged", data=[[1.0, 2.0], [1.0]]),
     "data in 900 dimensions": Bad(
         b'{"inputs": [{"name": "image", "shape": [1, 4, 4, 1], "datatype": "FP32", "data": '
-        + b"[" * 900 + b"1" + b"]" * 900 + b"}]}", "`data` of input 'image'",
+        + b"[" * 900
+        + b"1"
+        + b"]" * 900
+        + b"}]}",
+        "`data` of input 'image'",
     ),
     "a negative batch": _tensor("1 to 8 examples, found -1", shape=[-1, 4, 4, 1]),
     "an empty batch": _tensor("1 to 8 examples, found 0", shape=[0, 4, 4, 1], data=[]),
@@ -125,7 +129,7 @@ BAD: dict[str, Bad] = {
     "a negative header length": _length("Inference-Header-Content-Length is '-1'", "-1"),
     "a header length past the body": _length("expected at most the body's", "1000000"),
     "a header length of 50 digits": _length("expected at most the body's", "9" * 50),
-    "a header length that is no number": _length("Inference-Header-Content-Length is 'ten'", "ten"),
+    "a header length that is not a number": _length("Inference-Header-Content-Length is 'ten'", "ten"),
     "a header length within the JSON": _length("not JSON", "10"),
     "a header length within the tensor": _length("not JSON", str(int(_good_binary().headers[LENGTH]) + 4)),
     "a header length of 0": _length("not JSON", "0"),
@@ -138,4 +142,4 @@ BAD: dict[str, Bad] = {
     "values twice, in JSON and in binary": _tensor("both `data` and", parameters={"binary_data_size": 64}),
     "NaN in binary": _binary("not finite", NAN, binary_data_size=64),
     "infinite in binary": _binary("not finite", INFINITE, binary_data_size=64),
-}  # fmt: skip
+}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deploycheck.serving.arrivals import arrivals
-from deploycheck.serving.load import WARM_UP_REQUESTS, WARM_UP_S, LoadGenerator, WarmUp
+from deploycheck.serving.load import SHORTEST_S, WARM_UP_REQUESTS, WARM_UP_S, LoadGenerator, WarmUp
 from deploycheck.serving.protocol import Encoded
 from deploycheck.serving.responses import Budget, Responses
 from tests.serving.virtual_time import VirtualClock, generate
@@ -42,8 +42,8 @@ def one_by_one(answer: Answer, budget: Budget, together: int = 1) -> Responses:
     return generate(answer, lambda generator: generator.one_by_one(REQUESTS, together, budget))
 
 
-def told(*disturbances: str) -> Callable[[], str]:
-    """Return what tells of these disturbances, one for each interval, and of none afterwards."""
+def reporting(*disturbances: str) -> Callable[[], str]:
+    """Return a watch that reports these disturbances, one per interval, and none afterwards."""
     return itertools.chain(disturbances, itertools.repeat("")).__next__
 
 
@@ -129,14 +129,14 @@ def test_what_was_sent_while_the_machine_was_disturbed_is_sent_again() -> None:
         await asyncio.sleep(0.001)
         return ""
 
-    seen = open_loop(answer, Budget(40), watch=told("another program", "another program"))
+    seen = open_loop(answer, Budget(40), watch=reporting("another program", "another program"))
     assert seen.disturbed == ("another program",) * 2
     assert len(seen.latencies_s) == 40
     assert len(sent) >= 70
 
 
 def test_a_machine_that_is_never_quiet_ends_the_load_all_the_same() -> None:
-    seen = open_loop(answering_in(0.001), Budget(100), watch=told(*["another program"] * 100))
+    seen = open_loop(answering_in(0.001), Budget(100), watch=reporting(*["another program"] * 100))
     assert seen.latencies_s == ()
     assert seen.disturbed
     assert seen.doubt == ""
@@ -211,6 +211,12 @@ def test_a_server_whose_latency_never_settles_is_warmed_up_for_a_bounded_time() 
     assert WARM_UP_S <= seconds < WARM_UP_S + 0.1
 
 
+def test_a_fast_server_is_watched_for_a_while_before_it_is_called_warm() -> None:
+    warmed, seconds = warm_up(answering_in(0.0005))
+    assert warmed.steady
+    assert seconds == pytest.approx(3 * SHORTEST_S, rel=0.01)
+
+
 def test_a_slow_server_gets_warm_within_the_time_too() -> None:
     warmed, seconds = warm_up(answering_in(0.4))
     assert warmed.steady
@@ -219,6 +225,7 @@ def test_a_slow_server_gets_warm_within_the_time_too() -> None:
 
 def test_a_server_that_answers_nothing_is_not_warmed_up() -> None:
     async def refuse(_: VirtualClock, __: Encoded) -> str:
+        await asyncio.sleep(0.01)
         return "ClientConnectorError"
 
     assert warm_up(refuse)[0] == WarmUp(WARM_UP_REQUESTS, steady=False)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploycheck.serving import machine_state
+from deploycheck.serving.load import INTERVAL_S
 from deploycheck.serving.machine_state import MOST_TAKEN, MachineWatch, Reading, conditions, disturbance, read
 
 BUSY = """
@@ -53,9 +54,15 @@ def test_other_processes_the_host_and_a_slower_processor_do() -> None:
     assert disturbance(BEFORE, after(slowed=0.5)) == "the processor slowed from 3.00 to 1.50 GHz"
 
 
-def test_a_little_of_either_is_no_disturbance() -> None:
+def test_a_little_of_either_is_not_a_disturbance() -> None:
     assert disturbance(BEFORE, after(others=0.5 * MOST_TAKEN * CORES, stolen=0.5 * MOST_TAKEN * CORES)) == ""
     assert disturbance(BEFORE, after(slowed=0.95)) == ""
+
+
+def test_a_burst_of_50_ms_on_every_core_is_seen_in_an_interval_of_a_load() -> None:
+    quiet = replace(BEFORE, at=BEFORE.at + INTERVAL_S, idle=BEFORE.idle + CORES * INTERVAL_S)
+    assert disturbance(BEFORE, quiet) == ""
+    assert disturbance(BEFORE, replace(quiet, idle=quiet.idle - CORES * 0.05)).startswith("other processes took 25%")
 
 
 def test_where_nothing_is_known_nothing_is_called_disturbed() -> None:
@@ -68,7 +75,7 @@ Frequency = namedtuple("Frequency", "current")
 
 
 def system(monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], frequency: Callable[[], object]) -> None:
-    """Have psutil tell of another system."""
+    """Have psutil describe another system."""
     monkeypatch.setattr("psutil.cpu_times", lambda: times)
     monkeypatch.setattr("psutil.cpu_freq", frequency)
     monkeypatch.setattr("psutil.getloadavg", lambda: (1.25, 0.9, 0.7))
@@ -108,7 +115,7 @@ def test_a_sandbox_that_counts_no_time_is_not_read(monkeypatch: pytest.MonkeyPat
     assert read([]) is None
 
 
-def test_a_watch_tells_of_each_interval_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watch_reports_each_interval_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     much = after(others=CORES)
     readings = iter([BEFORE, much, replace(much, at=much.at + 1, idle=much.idle + CORES)])
     monkeypatch.setattr(machine_state, "read", lambda _: next(readings))

@@ -1,4 +1,4 @@
-"""Server processes that fail, are killed, or are told to stop. Each test here pays for a process of its own."""
+"""Server processes that fail, are killed, or are asked to stop. Each test here starts its own process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.serving.models import KEY, expected, flip_a_byte, write_artifact
 READY = '{"event": "ready", "address": "http://127.0.0.1:9"}'
 
 
-def standing_in(tmp_path: Path, code: str, **options: float) -> ServerProcess:
+def fake_server(tmp_path: Path, code: str, **options: float) -> ServerProcess:
     """Return a process that isn't started yet, and that will run ``code`` instead of a server."""
     made = ServerProcess(tmp_path, [], tmp_path / "log", **options)
     made.command = [sys.executable, "-c", code]
@@ -35,7 +35,7 @@ def standing_in(tmp_path: Path, code: str, **options: float) -> ServerProcess:
 
 
 def wait_for_the_end_of(pidfd: int) -> bool:
-    """Wait until a process, no child of this one, has ended; tell whether it did so by the deadline."""
+    """Wait until a process that is not a child of this one has ended; return whether it did by the deadline."""
     return bool(select.select([pidfd], [], [], DEADLINE_S)[0])
 
 
@@ -72,19 +72,17 @@ def test_a_server_with_a_flipped_byte_is_never_ready_and_names_the_file(tmp_path
     assert damaged.process.returncode not in (None, 0)
 
 
-def test_a_folder_that_is_no_artifact_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_an_artifact_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "manifest.json is missing" in refusal(capsys, [str(tmp_path)])["error"]
     assert "no such folder" in refusal(capsys, [str(tmp_path / "nowhere")])["error"]
 
 
-def test_an_artifact_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_artifact_that_is_not_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_artifact(tmp_path, kind="weights")
     assert "expected an exported model" in refusal(capsys, [str(tmp_path)])["error"]
 
 
-def test_an_expired_model_is_refused_and_told_how_to_renew_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_expired_model_is_refused_with_how_to_renew_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_artifact(tmp_path)
     write_manifest(tmp_path, "model", KEY, {"loadable_until": date(2020, 1, 2).isoformat()})
     event = refusal(capsys, [str(tmp_path), "--port=0"])
@@ -92,7 +90,7 @@ def test_an_expired_model_is_refused_and_told_how_to_renew_it(
     assert "exports the model again" in event["hint"]
 
 
-def test_a_port_in_use_is_refused_and_told_what_to_do(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_refused_with_what_to_do(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         event = refusal(capsys, [str(artifact), f"--port={port}"])
@@ -121,7 +119,7 @@ def test_this_machines_own_addresses_need_no_asking(
 
 
 def test_a_killed_server_is_noticed_with_its_signal(tmp_path: Path) -> None:
-    with standing_in(tmp_path, f"import time; print({READY!r}, flush=True); time.sleep(1000)") as running:
+    with fake_server(tmp_path, f"import time; print({READY!r}, flush=True); time.sleep(1000)") as running:
         running.check_alive()
         assert running.process is not None
         os.kill(running.process.pid, signal.SIGKILL)
@@ -175,19 +173,19 @@ def test_a_killed_parent_leaves_no_server_behind(artifact: Path, tmp_path: Path)
             os.close(orphan)
 
 
-def test_what_ends_before_it_is_ready_is_told_with_its_exit_code_and_its_last_lines(tmp_path: Path) -> None:
-    failing = standing_in(tmp_path, "import sys; print('no memory', file=sys.stderr); sys.exit(3)")
+def test_a_server_that_ends_before_it_is_ready_is_an_error_with_its_exit_code_and_last_lines(tmp_path: Path) -> None:
+    failing = fake_server(tmp_path, "import sys; print('no memory', file=sys.stderr); sys.exit(3)")
     with pytest.raises(ServerFailed, match=r"exit code 3 before it was ready; it last said:\s+no memory"), failing:
         raise AssertionError("it was ready")
 
 
 def test_an_early_end_with_exit_code_0_is_a_failure_too(tmp_path: Path) -> None:
-    with pytest.raises(ServerFailed, match="exit code 0 before it was ready"), standing_in(tmp_path, "pass"):
+    with pytest.raises(ServerFailed, match="exit code 0 before it was ready"), fake_server(tmp_path, "pass"):
         raise AssertionError("it was ready")
 
 
 def test_a_server_that_hangs_at_its_start_is_ended_by_the_deadline(tmp_path: Path) -> None:
-    hung = standing_in(tmp_path, "import time; time.sleep(1000)", start_timeout_s=0.1)
+    hung = fake_server(tmp_path, "import time; time.sleep(1000)", start_timeout_s=0.1)
     with pytest.raises(ServerFailed, match=r"not ready after 0\.1 s"), hung:
         raise AssertionError("it was ready")
     assert hung.process is not None
@@ -204,7 +202,7 @@ def test_a_server_deaf_to_sigterm_is_killed_with_all_it_started(
         f"open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\n"
         f"print({READY!r}, flush=True); time.sleep(1000)\n"
     )
-    with standing_in(tmp_path, code) as deaf:
+    with fake_server(tmp_path, code) as deaf:
         child = os.pidfd_open(int((tmp_path / "child").read_text()))
         try:
             assert deaf.stop() == -signal.SIGKILL
@@ -215,7 +213,7 @@ def test_a_server_deaf_to_sigterm_is_killed_with_all_it_started(
 
 def test_a_server_is_ended_when_its_block_raises(tmp_path: Path) -> None:
     code = f"import time; print({READY!r}, flush=True); time.sleep(1000)"
-    with pytest.raises(ZeroDivisionError), standing_in(tmp_path, code) as running:
+    with pytest.raises(ZeroDivisionError), fake_server(tmp_path, code) as running:
         raise ZeroDivisionError
     assert running.process is not None
     assert running.process.returncode == -signal.SIGTERM

@@ -12,7 +12,7 @@ from tests.serving.virtual_time import VirtualClock
 
 
 def recorder_of(*disturbances: str, budget: Budget | None = None) -> LoadRecorder:
-    """Return a recorder that is told of these disturbances, one for each interval; its clock stands still."""
+    """Return a recorder that sees these disturbances, one per interval; its clock doesn't move."""
     return LoadRecorder(budget or Budget(100), iter((*disturbances, *[""] * 100)).__next__, VirtualClock())
 
 

@@ -89,17 +89,28 @@ def test_a_content_type_is_not_required(server: ServerProcess, images: np.ndarra
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/v1", "/v2/models", "/v2/models/other", "/v2/models/other/ready", "/v2/models/digits/versions/2",
-        "/v2/models/digits/versions/2/ready", "/v2/models/digits/nothing", "/v2/models/..%2f..%2fetc%2fpasswd",
-        "/v2/models/%00", "/v2/models/digits%00", "/v2/models/%c0%ae%c0%ae", "/v2/../../etc/passwd", "/docs",
+        "/",
+        "/v1",
+        "/v2/models",
+        "/v2/models/other",
+        "/v2/models/other/ready",
+        "/v2/models/digits/versions/2",
+        "/v2/models/digits/versions/2/ready",
+        "/v2/models/digits/nothing",
+        "/v2/models/..%2f..%2fetc%2fpasswd",
+        "/v2/models/%00",
+        "/v2/models/digits%00",
+        "/v2/models/%c0%ae%c0%ae",
+        "/v2/../../etc/passwd",
+        "/docs",
     ],
-)  # fmt: skip
+)
 def test_an_unknown_path_is_404(server: ServerProcess, path: str) -> None:
     check_refusal(ask(server, path), 404)
 
 
 @pytest.mark.parametrize("path", ["/v2/models/other/infer", "/v2/models/digits/versions/2/infer"])
-def test_an_unknown_model_or_version_is_404_and_told_what_there_is(
+def test_an_unknown_model_or_version_is_404_with_what_there_is(
     server: ServerProcess, images: np.ndarray, path: str
 ) -> None:
     assert "'digits' version '1'" in check_refusal(ask(server, path, as_json(images)), 404)
@@ -116,7 +127,7 @@ def test_an_unknown_model_or_version_is_404_and_told_what_there_is(
         ("OPTIONS", INFER, {"POST"}),
     ],
 )
-def test_another_method_is_405_and_told_which_are_allowed(
+def test_another_method_is_405_with_those_that_are_allowed(
     server: ServerProcess, method: str, path: str, allowed: set[str]
 ) -> None:
     reply = ask(server, path, method=method)

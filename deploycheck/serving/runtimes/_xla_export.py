@@ -77,7 +77,7 @@ def _checked(network: Network) -> Any:
             if not jax.tree_util.all_leaves([output]):
                 raise DeploycheckError(
                     f"the model's output {name!r} is {_describe(output)}, expected one array",
-                    hint="give each array an output name of its own",
+                    hint="give each array its own output name",
                 )
         return dict(outputs)
 
