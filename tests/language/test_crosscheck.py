@@ -333,3 +333,29 @@ def test_what_is_wrong_with_a_metric_of_ones_own_is_not_said_of_its_expectation_
     found = project.refused(MINIMAL.replace('accuracy: ">= 97 %"', 'mine: "<= 5 %"') + own)
     assert any("'share' is not one of: proportion, mean, statistic" in each for each in found)
     assert not any("unknown metric" in each for each in found)
+
+
+def test_what_a_scenario_cannot_measure_is_refused(project: Project) -> None:
+    text = MINIMAL + "serve:\n  load: {scenario: offline}\n  expect: {latency.p99: '<= 1 ms', throughput: '>= 1 /s'}\n"
+    assert project.refused(text) == [
+        "17: latency.p99 can't be measured in the scenario offline [expect another metric, or choose another scenario]"
+    ]
+
+
+def test_a_metric_of_any_task_measures_each(project: Project) -> None:
+    (project.root / "specs" / "metrics.py").write_text(METRICS)
+    own = OWN.format(name="missed", use="specs.metrics:missed", kind="proportion", rest="")
+    assert project.one(NUMBERS.replace('accuracy: ">= 97 %"', "missed: '<= 3 %'") + own).task == "regression"
+    assert project.one(MINIMAL.replace('accuracy: ">= 97 %"', "missed: '<= 3 %'") + own).task == "classification"
+
+
+def test_an_unknown_loss_is_one_mistake(project: Project) -> None:
+    (refused,) = project.refused(MINIMAL.replace("train:\n", "train:\n  loss: hinge\n", 1))
+    assert refused == "10: unknown loss 'hinge' [there are: cross_entropy, squared_error]"
+
+
+def test_a_standard_may_leave_a_split_to_be_completed(project: Project) -> None:
+    project.write("deploycheck: 1\nname: edge\ndata: {split: {train: 0.6}}\n", "specs/edge.yaml")
+    text = MINIMAL.replace("  load:", "  split: {validation: 0.2, test: 0.2}\n  load:") + "extends: edge.yaml\n"
+    assert project.one(text).data.split.train == 0.6
+    assert project.load("deploycheck: 1\nname: edge\ndata: {split: {train: 0.6}}\n", "specs/edge.yaml") == ()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploycheck.language import SpecErrors, is_spec, load, near_miss
+from deploycheck.language.source import parse
 from tests.language.writing import DATA, EDGE, EXAMPLE, MINIMAL, MODELS, VOCABULARY, Project
 
 
@@ -31,7 +34,7 @@ def test_the_whole_example_of_the_language_is_a_spec(example: Project) -> None:
     assert spec.compress is not None
     assert {name: variant.method for name, variant in spec.compress.variants.items()} == {
         "int8": ("quantize", {"weights": "int8", "activations": "int8"}),
-        "sparse": ("prune", {"sparsity": "80.0 %", "pause": "0.0 s"}),
+        "sparse": ("prune", {"sparsity": "80 %", "pause": "0 s"}),
         "sparse-int8": ("quantize", {"weights": "int8"}),
         "half": ("half", {}),
         "own": ("specs.models:anything", {"percent": 3}),
@@ -248,6 +251,13 @@ def test_the_digest_covers_what_is_inherited(project: Project) -> None:
         "'deploycheck': 1\n",
         '"deploycheck" : 1\n',
         "\ufeffdeploycheck: 1\n",
+        '{"deploycheck": 1, "name": "x"}',
+        '{"name": "x",\n "deploycheck": 1}\n',
+        "{name: x, deploycheck: 1}",
+        "  deploycheck: 1\n  name: x\n",
+        "? deploycheck\n: 1\n",
+        "name: {a: [1, {b: 2}]}\n? deploycheck\n: 1\n",
+        "a: *b: c\ndeploycheck: 1\n",
     ],
 )
 def test_a_file_that_says_it_is_a_spec_is_one(text: str) -> None:
@@ -255,8 +265,24 @@ def test_a_file_that_says_it_is_a_spec_is_one(text: str) -> None:
     assert near_miss(text) is None
 
 
-@pytest.mark.parametrize("text", ["", "a: 1\n", "a:\n  deploycheck: 1\n", "# deploycheck: 1\n", "x: deploycheck: 1\n"])
-def test_a_file_that_does_not_is_none(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: 1\n",
+        "a:\n  deploycheck: 1\n",
+        "# deploycheck: 1\n",
+        "x: deploycheck: 1\n",
+        '{"a": {"deploycheck": 1}}',
+        "[deploycheck]",
+        "? {deploycheck: 1}\n: 2\n",
+        "- deploycheck: 1\n",
+        "deploycheck",
+        "a: deploycheck\n",
+        "{{ deploycheck }}",
+    ],
+)
+def test_a_file_that_does_not_is_not_one(text: str) -> None:
     assert not is_spec(text)
 
 
@@ -374,3 +400,9 @@ def test_a_common_mistake_is_one_error_that_says_what_was_meant(
     (error,) = project.errors(MINIMAL.replace(right, wrong)).errors
     assert what in error.what
     assert hint in error.hint
+
+
+def test_a_spec_in_json_is_loaded(project: Project) -> None:
+    text = json.dumps(parse(MINIMAL, project.root, "spec.yaml").data)
+    assert is_spec(text)
+    assert project.one(text).digest == project.one(MINIMAL).digest

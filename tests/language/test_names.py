@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
 
+from deploycheck.language.names import source_file
 from tests.language.writing import MINIMAL, Project, line_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -235,3 +238,75 @@ def test_loading_a_spec_imports_neither_jax_nor_optax_nor_the_projects_code(proj
         check=False,
     )
     assert done.stdout.strip() == "digits []", done.stderr
+
+
+class EditableFinder:
+    """A finder like the one that setuptools registers for an editable install in a flat layout."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != self.name:
+            return None
+        return spec_from_file_location(name, self.folder / "__init__.py", submodule_search_locations=[str(self.folder)])
+
+
+def test_a_package_that_another_finder_knows_is_found(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "__init__.py").write_text("def build(a): ...\n")
+    (folder / "data.py").write_text("def build(b): ...\n")
+    assert "there is no module installed_flat" in project.refused(with_model("installed_flat:build", "{a: 1}"))[0]
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, EditableFinder("installed_flat", folder)])
+    assert project.one(with_model("installed_flat:build", "{a: 1}"))
+    assert project.one(with_model("installed_flat.data:build", "{b: 1}"))
+    assert "build takes no 'a'" in project.refused(with_model("installed_flat.data:build", "{a: 1, b: 1}"))[0]
+    assert source_file("installed_flat.data", project.root) == folder / "data.py"
+    assert "installed_flat" not in sys.modules
+
+
+def test_a_finder_that_raises_is_passed_over(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            raise KeyError(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert project.one(MINIMAL)
+
+
+def test_a_module_in_a_namespace_package_is_found(project: Project) -> None:
+    project.write("def build(a): ...\n", "space/inner/made.py")
+    assert project.one(with_model("space.inner.made:build", "{a: 1}"))
+    assert "space.inner is a folder without an __init__.py" in project.refused(with_model("space.inner:build"))[0]
+
+
+@pytest.mark.parametrize("path", ["math:sqrt", "sys:intern"])
+def test_code_without_source_is_accepted_unread(project: Project, path: str) -> None:
+    assert project.one(with_model(path, "{whatever: 1}"))
+    assert source_file(path.partition(":")[0], project.root) is None
+
+
+def test_a_module_that_was_removed_is_missing(project: Project) -> None:
+    text = with_module(project, "def build(): ...\n")
+    assert project.one(text)
+    (project.root / "specs/made.py").unlink()
+    assert "there is no module specs.made" in project.refused(text)[0]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["with open('x') as build: pass\n", "if (build := print): pass\n", "match 1:\n    case build: pass\n"],
+)
+def test_a_name_that_a_statement_binds_is_found(project: Project, source: str) -> None:
+    assert project.one(with_module(project, source, given="{a: 1}"))
+
+
+def test_a_name_that_is_only_used_is_not_found(project: Project) -> None:
+    assert "has no build" in project.refused(with_module(project, "print(build)\n"))[0]
+
+
+def test_a_source_in_another_encoding_is_read(project: Project) -> None:
+    project.write("# coding: latin-1\n# \xe9\ndef build(a): ...\n".encode("latin-1"), "specs/made.py")
+    assert "build needs a" in project.refused(with_model("specs.made:build"))[0]

@@ -323,3 +323,75 @@ def test_a_wrong_matrix_hides_no_other_mistake(project: Project) -> None:
         line_of(text, "ten"),
         line_of(text, "matrix:"),
     ]
+
+
+@pytest.mark.parametrize(("count", "refused"), [(10, False), (11, True)])
+def test_a_matrix_has_at_most_a_thousand_cells(project: Project, count: int, refused: bool) -> None:
+    axes = f"train.epochs: {list(range(1, 11))}, data.split.seed: {list(range(10))}, train.batch_size: "
+    text = MINIMAL.replace("  load:", "  split: {seed: 1}\n  load:")
+    text += f"matrix: {{{axes}{list(range(1, count + 1))}}}\n"
+    if not refused:
+        assert len(project.load(text)) == 1000
+        return
+    (error,) = project.errors(text).errors
+    assert (error.place.line, error.place.column) == (line_of(text, "matrix:"), 1)
+    assert error.what == "the matrix has 1,100 cells, more than 1,000"
+
+
+def test_a_huge_matrix_is_refused_before_it_is_expanded(project: Project) -> None:
+    values = list(range(1, 1001))
+    text = MINIMAL.replace("  load:", "  split: {seed: 1}\n  load:")
+    text += f"matrix: {{train.epochs: {values}, data.split.seed: {values}, train.batch_size: {values}}}\n"
+    assert "has 1,000,000,000 cells" in project.refused(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("under", "over", "found"),
+    [
+        ("schedule: {cosine: {warmup: 5 %}}", "schedule: {linear: {}}", ["linear"]),
+        ("schedule: {cosine: {warmup: 5 %}}", "schedule: {cosine: {}}", ["cosine"]),
+    ],
+)
+def test_a_choice_replaces_the_one_of_the_standard_as_a_whole(
+    standard: Project, under: str, over: str, found: list[str]
+) -> None:
+    standard.write(STANDARD.replace("train:\n", f"train:\n  {under}\n"), "specs/standards/edge.yaml")
+    schedule = standard.one(CHILD.replace("train:\n", f"train:\n  {over}\n")).train.schedule
+    assert list(schedule) == found
+    assert next(iter(schedule.values())).warmup == 0
+
+
+@pytest.mark.parametrize(
+    ("under", "over", "method"),
+    [
+        ("method: {'specs.models:anything': {a: 1}}", "method: {half: {}}", ("half", {})),
+        (
+            "method: {'specs.models:anything': {a: 1}}",
+            "method: {'specs.models:anything': {b: 2}}",
+            ("specs.models:anything", {"b": 2}),
+        ),
+        ("quantize: {weights: int8}", "half: {}", ("half", {})),
+        ("quantize: {weights: int8}", "method: {half: {}}", ("half", {})),
+        ("method: {half: {}}", "quantize: {weights: int8}", ("quantize", {"weights": "int8"})),
+        (
+            "quantize: {weights: int8}",
+            "quantize: {activations: int8}",
+            ("quantize", {"weights": "int8", "activations": "int8"}),
+        ),
+        ("quantize: {weights: int8}", "expect: {size: '<= 1 kB'}", ("quantize", {"weights": "int8"})),
+    ],
+)
+def test_a_variants_method_replaces_the_one_of_the_standard(
+    standard: Project, under: str, over: str, method: tuple[str, dict[str, object]]
+) -> None:
+    variant = "compress:\n  variants:\n    small:\n      {}\n"
+    standard.write(STANDARD + variant.format(under), "specs/standards/edge.yaml")
+    section = standard.one(CHILD + variant.format(over)).compress
+    assert section is not None
+    assert section.variants["small"].method == method
+
+
+def test_the_arguments_of_a_call_replace_those_of_the_standard(standard: Project) -> None:
+    standard.write(STANDARD.replace("data:\n", "data:\n  with: {a: 1}\n"), "specs/standards/edge.yaml")
+    text = CHILD.replace("specs.data:digits", "specs.models:anything\n  with: {b: 2}")
+    assert standard.one(text).data.arguments == {"b": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,83 @@ def test_numbers_are_not_coerced(project: Project, old: str, new: str) -> None:
 def test_a_seed_is_listed_once(project: Project) -> None:
     (refused,) = project.refused(MINIMAL.replace("  epochs: 10", "  seeds: [0, 1, 1]\n  epochs: 10"))
     assert refused == "11: the seed 1 is listed twice"
+
+
+def test_the_schema_has_what_is_installed() -> None:
+    parts = json_schema(VOCABULARY)["$defs"]
+    assert parts["Train"]["properties"]["loss"]["enum"] == ["cross_entropy", "squared_error"]
+    assert parts["Load"]["properties"]["scenario"]["enum"] == ["server", "single_stream", "multi_stream", "offline"]
+    assert parts["Serve"]["properties"]["runtime"]["enum"] == ["onnxruntime", "xla"]
+    assert parts["StopEarly"]["properties"]["watch"]["enum"][0] == "validation.loss"
+    assert parts["Variant"]["properties"].keys() == {"from", "method", "expect", "quantize", "prune", "half"}
+    assert parts["Quantize"]["required"] == ["weights"]
+
+
+def test_the_schema_takes_a_methods_options_and_refuses_others(validator: jsonschema.Draft202012Validator) -> None:
+    text = MINIMAL + "compress: {variants: {small: {quantize: {weights: int8}}}}\n"
+    validator.validate(data(text))
+    for wrong in ("{quantize: {weights: int4}}", "{quantise: {weights: int8}}", "{half: {by: 2}}"):
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate(data(text.replace("{quantize: {weights: int8}}", wrong)))
+
+
+def test_options_with_the_name_of_a_section_do_not_replace_it_in_the_schema() -> None:
+    class Split(Section):
+        parts: int
+
+    parts = json_schema(replace(VOCABULARY, methods={"split": Split}))["$defs"]
+    kinds = {
+        frozenset(part["properties"]) for name, part in parts.items() if name.endswith("Split") or "Split_" in name
+    }
+    assert len(kinds) == 2
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "given", "meant"),
+    [
+        ("train", "loss", "cros_entropy", "cross_entropy"),
+        ("serve", "scenario", "ofline", "offline"),
+        ("serve", "runtime", "xlaa", "xla"),
+        ("train", "score", "validation.acuracy", "validation.accuracy"),
+    ],
+)
+def test_a_name_that_is_not_installed_is_refused_with_what_was_meant(
+    project: Project, section: str, kind: str, given: str, meant: str
+) -> None:
+    text = {
+        "loss": MINIMAL.replace("  epochs", f"  loss: {given}\n  epochs"),
+        "score": MINIMAL.replace("  epochs", f"  stop_early: {{watch: {given}, patience: 1}}\n  epochs"),
+        "scenario": MINIMAL + f"serve: {{load: {{scenario: {given}}}}}\n",
+        "runtime": MINIMAL + f"serve: {{runtime: {given}}}\n",
+    }[kind]
+    (error,) = project.errors(text).errors
+    assert (error.what, error.hint) == (f"unknown {kind} {given!r}", f"did you mean {meant!r}?")
+    assert error.place.text[error.place.column - 1 :].startswith(given)
+
+
+def test_sections_are_valid_without_a_vocabulary() -> None:
+    assert Tree.model_validate({"deploycheck": 1, "name": "x", "serve": {"load": {"scenario": "other"}}}).serve
+
+
+@pytest.mark.parametrize("scenario", ["single_stream", "multi_stream", "offline"])
+def test_a_load_takes_the_fields_of_its_scenario(project: Project, scenario: str) -> None:
+    text = MINIMAL + f"serve: {{load: {{scenario: {scenario}, arrivals: poisson, rate: 3 /s}}}}\n"
+    assert project.refused(text) == [
+        f"15: the scenario {scenario} has no `arrivals` [leave it out]",
+        f"15: the scenario {scenario} has no `rate` [leave it out]",
+    ]
+    assert project.one(MINIMAL + f"serve: {{load: {{scenario: {scenario}, requests: 7}}}}\n")
+    assert project.one(MINIMAL + "serve: {load: {arrivals: poisson, rate: 3 /s}}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optimize: {search: {sampler: tpe, trials: 2}, space: {a: {choice: [1]}}}\n",
+        "serve: {properties: [finite]}\n",
+        "serve: {expect: {errors: {threshold: '== 0', samples: 3}}}\n",
+    ],
+)
+def test_a_word_that_cannot_be_run_is_an_unknown_key(project: Project, text: str) -> None:
+    (refused,) = project.refused(MINIMAL + text)
+    assert refused.startswith("15: unknown key")
