@@ -61,7 +61,7 @@ def refuse_incomplete(what: str) -> NoReturn:
 
 
 def _quantity(dimension: Dimension) -> tuple[BeforeValidator, PlainSerializer]:
-    """Return how a quantity is read from its text, and written back as text in JSON."""
+    """Return how a quantity is read from its text, and written as text in JSON."""
     unit, scale = next((unit, scale) for unit, scale in UNITS[dimension].items() if scale == 1 or unit == "%")
 
     def read(value: Any) -> Any:

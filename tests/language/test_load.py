@@ -382,7 +382,7 @@ def test_any_mutation_of_a_spec_is_refused_or_a_spec(fuzzed: Project, data: st.D
         ("  epochs: 10", "\tepochs: 10", "not YAML", "indent with spaces"),
         ("  epochs: 10", "     epochs: 10", "not YAML", "check that it is indented as the lines around it"),
         ('accuracy: ">= 97 %"', "accuracy: >= 97 %", "not YAML", "put the threshold in quotes"),
-        ("name: digits", "name: digits: small", "not YAML", "quote a text that holds ': '"),
+        ("name: digits", "name: digits: small", "not YAML", "quote a text that contains ': '"),
         ('">= 97 %"', "0.97", "needs a comparator", "did you mean '>= 97 %'?"),
         ('">= 97 %"', '"97 %"', "needs a comparator", "did you mean '>= 97 %'?"),
         ("  epochs: 10", "  epochs: ten", "expected a whole number, found 'ten'", ""),
