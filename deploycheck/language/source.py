@@ -45,7 +45,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
     """One parsed file: its text and its plain data, equal to itself alone. ``file`` is the name that errors show."""
 
@@ -161,7 +161,7 @@ def parse(text: str, path: Path, file: str) -> Document:
     data = _plain(root, 0, errors, file, lines)
     if errors:
         raise SpecErrors(errors)
-    return Document(path, file, lines, data, text)
+    return Document(path=path, file=file, lines=lines, data=data, text=text)
 
 
 def top_level_keys(text: str) -> Iterator[str]:

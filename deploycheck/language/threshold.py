@@ -22,7 +22,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from decimal import Decimal
 
 from deploycheck.language.vocabulary import UNITS, Dimension, Metric
@@ -70,6 +70,7 @@ class Threshold:
     value: float
     unit: str
     dimension: Dimension
+    _: KW_ONLY
     relation: Relation | None = None
     confidence: float | None = None
     point: bool = False
@@ -158,10 +159,10 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
         value,
         unit.text if unit else "",
         dimension,
-        relation,
-        confidence,
-        point,
-        " ".join(text.split()),
+        relation=relation,
+        confidence=confidence,
+        point=point,
+        text=" ".join(text.split()),
     )
 
 

@@ -196,7 +196,7 @@ def test_a_percentile_of_a_family_is_a_metric(project: Project, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["latency", "latency.p", "latency.p0", "latency.p100", "latency.99", "throughput.p99"])
-def test_what_is_no_percentile_is_refused(project: Project, name: str) -> None:
+def test_what_is_not_a_percentile_is_refused(project: Project, name: str) -> None:
     assert "unknown metric" in project.refused(MINIMAL + f"serve: {{expect: {{{name}: '<= 20 ms'}}}}\n")[0]
 
 
@@ -237,7 +237,7 @@ def test_the_long_forms_confidence_has_the_bounds_of_the_short_forms(project: Pr
     assert project.errors(MINIMAL.replace('">= 97 %"', f'{{threshold: ">= 97 %", confidence: {confidence}}}'))
 
 
-def test_a_wrong_confidence_is_reported_once_where_it_stands(project: Project) -> None:
+def test_a_wrong_confidence_is_reported_once_at_its_place(project: Project) -> None:
     (error,) = project.errors(MINIMAL.replace('">= 97 %"', '{threshold: ">= 97 %", confidence: 95}')).errors
     assert error.place.text[error.place.column - 1 :] == "95}"
 
@@ -277,7 +277,7 @@ def not_one(predictions):
         ("cost", "specs.metrics:not_one", "mean", "", "predictions"),
     ],
 )
-def test_what_is_wrong_with_a_metric_of_ones_own_is_said_where_it_stands(
+def test_what_is_wrong_with_a_metric_of_ones_own_is_said_at_its_place(
     project: Project, name: str, use: str, kind: str, rest: str, says: str
 ) -> None:
     (project.root / "specs" / "metrics.py").write_text(METRICS)

@@ -161,7 +161,7 @@ def test_an_unknown_key_is_refused_at_the_key_with_what_was_meant(
     assert error.place.text[error.place.column - 1 :].startswith(key + ":")
 
 
-def test_an_internal_name_is_no_key_of_the_language(project: Project) -> None:
+def test_an_internal_name_is_not_a_key_of_the_language(project: Project) -> None:
     assert "unknown key 'arguments'" in project.refused(MINIMAL.replace("  with:", "  arguments: {}\n  with:"))[0]
 
 
@@ -292,7 +292,7 @@ def test_a_key_that_was_meant_so_is_a_near_miss(key: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "deploy: 1\n", "name: x\n", "a:\n  deploychek: 1\n", "check: 1\n"])
-def test_any_other_key_is_no_near_miss(text: str) -> None:
+def test_any_other_key_is_not_a_near_miss(text: str) -> None:
     assert near_miss(text) is None
 
 

@@ -137,7 +137,7 @@ def test_an_edited_module_is_read_again(project: Project) -> None:
 
 @pytest.mark.parametrize("path", ["models", "models:", ":build", "specs/models.py:build", "a.b:c:d", "a b:c", "1a:b"])
 @pytest.mark.parametrize("where", ["build", "load"])
-def test_what_is_no_import_path_is_refused(project: Project, path: str, where: str) -> None:
+def test_what_is_not_an_import_path_is_refused(project: Project, path: str, where: str) -> None:
     old = {"build": "specs.models:conv_classifier", "load": "specs.data:digits"}[where]
     text = MINIMAL.replace(f"{where}: {old}", f'{where}: "{path}"')
     (error,) = project.errors(text).errors
@@ -146,7 +146,7 @@ def test_what_is_no_import_path_is_refused(project: Project, path: str, where: s
 
 @pytest.mark.parametrize("value", ["3", "null", "[a]", "{a: b}", "true"])
 @pytest.mark.parametrize("where", ["build", "load"])
-def test_an_import_path_that_is_no_string_is_refused(project: Project, value: str, where: str) -> None:
+def test_an_import_path_that_is_not_a_string_is_refused(project: Project, value: str, where: str) -> None:
     old = {"build": "specs.models:conv_classifier", "load": "specs.data:digits"}[where]
     text = MINIMAL.replace(f"{where}: {old}", f"{where}: {value}")
     (error,) = project.errors(text).errors

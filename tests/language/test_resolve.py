@@ -139,7 +139,7 @@ def test_a_missing_standard_is_refused_with_what_was_meant(standard: Project) ->
     ]
 
 
-def test_a_directory_is_no_standard(standard: Project) -> None:
+def test_a_directory_is_not_a_standard(standard: Project) -> None:
     assert "there is no file standards" in standard.refused(MINIMAL + "extends: standards\n")[0]
 
 
@@ -151,7 +151,7 @@ def test_a_name_that_no_file_can_have_is_refused(project: Project, name: str) ->
     assert error.place.line == line_of(MINIMAL + "extends:", "extends")
 
 
-def test_a_spec_with_a_model_is_no_standard(standard: Project) -> None:
+def test_a_spec_with_a_model_is_not_a_standard(standard: Project) -> None:
     standard.write(MINIMAL, "specs/standards/edge.yaml")
     (error,) = standard.errors(CHILD).errors
     assert error.what == "standards/edge.yaml is not a standard: it has a model"
@@ -164,7 +164,7 @@ def test_a_mistake_in_a_standard_is_placed_there(standard: Project) -> None:
     assert (error.place.file, error.place.line, error.place.column) == ("specs/standards/edge.yaml", 7, 57)
 
 
-def test_a_standard_that_is_no_yaml_is_refused_there(standard: Project) -> None:
+def test_a_standard_that_is_not_yaml_is_refused_there(standard: Project) -> None:
     standard.write("deploycheck: 1\nname: 'open\n", "specs/standards/edge.yaml")
     assert standard.errors(CHILD).errors[0].place.file == "specs/standards/edge.yaml"
 
@@ -243,7 +243,7 @@ def test_a_matrix_that_makes_no_sense_is_refused_on_its_line(project: Project, m
 
 
 @pytest.mark.parametrize("matrix", ["[]", "3", "x"])
-def test_a_matrix_that_is_no_mapping_is_refused(project: Project, matrix: str) -> None:
+def test_a_matrix_that_is_not_a_mapping_is_refused(project: Project, matrix: str) -> None:
     text = MINIMAL + f"matrix: {matrix}\n"
     assert project.errors(text).errors[0].place.line == line_of(text, "matrix:")
 
@@ -299,7 +299,7 @@ def test_a_standard_with_a_matrix_is_refused_when_it_is_loaded_itself(project: P
     assert project.errors(STANDARD + "matrix: {data.split.seed: [1, 2]}\n")
 
 
-def test_a_circle_of_links_is_no_standard(project: Project) -> None:
+def test_a_circle_of_links_is_not_a_standard(project: Project) -> None:
     (project.root / "specs/edge.yaml").symlink_to("edge.yaml")
     (error,) = project.errors(MINIMAL + "extends: edge.yaml\n").errors
     assert "no file can be reached by 'edge.yaml'" in error.what

@@ -107,7 +107,7 @@ def test_a_loaded_spec_is_frozen(project: Project) -> None:
 
 
 @pytest.mark.parametrize("value", ["95 %", "50 %", "99.9 %"])
-def test_a_confidence_lies_from_a_half_to_under_one(project: Project, value: str) -> None:
+def test_a_confidence_is_at_least_a_half_and_under_one(project: Project, value: str) -> None:
     assert project.one(MINIMAL + f"confidence: {value}\n").confidence == pytest.approx(float(value[:-2]) / 100)
 
 

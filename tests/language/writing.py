@@ -140,7 +140,16 @@ def _metric(
 ) -> Metric:
     relations = frozenset({"over majority"} if name == "learned" else ())
     over_classes = name == "accuracy.worst_class"
-    return Metric(name, dimension, direction, frozenset(stages), percentiles, relations, task, over_classes)
+    return Metric(
+        name,
+        dimension,
+        direction,
+        frozenset(stages),
+        percentiles=percentiles,
+        relations=relations,
+        task=task,
+        over_classes=over_classes,
+    )
 
 
 METRICS = (
