@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploycheck.language import SpecErrors, is_spec, load, near_miss
+from deploycheck.language import SpecErrors, is_spec, load
 from deploycheck.language.source import parse
 from tests.language.writing import DATA, EDGE, EXAMPLE, MINIMAL, MODELS, VOCABULARY, Project
 
@@ -45,35 +45,6 @@ def test_the_whole_example_of_the_language_is_a_spec(example: Project) -> None:
     assert spec.serve.load.rate == 200
     assert spec.promote is not None
     assert (spec.promote.registry, spec.promote.choose) == ("sqlite:registry.db", "smallest")
-
-
-def test_every_entry_under_expect_is_one_expectation(example: Project) -> None:
-    spec = example.one(EXAMPLE, "specs/digits.yaml")
-    assert [f"{item.section}.{item.name}" for item in spec.expectations] == [
-        "data.missing_values",
-        "data.duplicates_across_splits",
-        "data.smallest_class",
-        "train.accuracy",
-        "train.accuracy.worst_class",
-        "train.calibration_error",
-        "train.learned",
-        "compress.accuracy_drop",
-        "compress.size",
-        "compress.size_ratio",
-        "serve.latency.p99",
-        "serve.throughput",
-        "serve.errors",
-        "serve.parity",
-        "serve.cold_start",
-        "serve.memory",
-        "serve.recompilations",
-        "serve.speedup",
-    ]
-    found = {item.name: item for item in spec.expectations}
-    assert found["latency.p99"].percentile == 0.99
-    assert found["latency.p99"].threshold.confidence == pytest.approx(0.95)
-    assert found["speedup"].severity == "warn"
-    assert found["accuracy"].severity == "error"
 
 
 EIGHT = """\
@@ -243,59 +214,6 @@ def test_the_digest_covers_what_is_inherited(project: Project) -> None:
     assert len(digests) == 2
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "deploycheck: 1\n",
-        "# top\n---\nname: x\ndeploycheck: 2\n",
-        "'deploycheck': 1\n",
-        '"deploycheck" : 1\n',
-        "\ufeffdeploycheck: 1\n",
-        '{"deploycheck": 1, "name": "x"}',
-        '{"name": "x",\n "deploycheck": 1}\n',
-        "{name: x, deploycheck: 1}",
-        "  deploycheck: 1\n  name: x\n",
-        "? deploycheck\n: 1\n",
-        "name: {a: [1, {b: 2}]}\n? deploycheck\n: 1\n",
-        "a: *b: c\ndeploycheck: 1\n",
-    ],
-)
-def test_a_file_that_says_it_is_a_spec_is_one(text: str) -> None:
-    assert is_spec(text)
-    assert near_miss(text) is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "a: 1\n",
-        "a:\n  deploycheck: 1\n",
-        "# deploycheck: 1\n",
-        "x: deploycheck: 1\n",
-        '{"a": {"deploycheck": 1}}',
-        "[deploycheck]",
-        "? {deploycheck: 1}\n: 2\n",
-        "- deploycheck: 1\n",
-        "deploycheck",
-        "a: deploycheck\n",
-        "{{ deploycheck }}",
-    ],
-)
-def test_a_file_that_does_not_is_not_one(text: str) -> None:
-    assert not is_spec(text)
-
-
-@pytest.mark.parametrize("key", ["deploychek", "deploy_check", "deploy-check", "Deploycheck", "deploycheck1"])
-def test_a_key_that_was_meant_so_is_a_near_miss(key: str) -> None:
-    assert near_miss(f"name: x\n{key}: 1\n") == key
-
-
-@pytest.mark.parametrize("text", ["", "deploy: 1\n", "name: x\n", "a:\n  deploychek: 1\n", "check: 1\n"])
-def test_any_other_key_is_not_a_near_miss(text: str) -> None:
-    assert near_miss(text) is None
-
-
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(tmp_path_factory.mktemp("fuzzed"))
@@ -376,6 +294,41 @@ def test_any_mutation_of_a_spec_is_refused_or_a_spec(fuzzed: Project, data: st.D
     specs_or_errors(fuzzed, "\n".join(lines).encode("utf-8", "surrogatepass"))
 
 
+def test_a_spec_in_json_is_loaded(project: Project) -> None:
+    text = json.dumps(parse(MINIMAL, project.root, "spec.yaml").data)
+    assert is_spec(text)
+    assert project.one(text).digest == project.one(MINIMAL).digest
+
+
+def test_every_entry_under_expect_is_one_expectation(example: Project) -> None:
+    spec = example.one(EXAMPLE, "specs/digits.yaml")
+    assert [f"{item.section}.{item.name}" for item in spec.expectations] == [
+        "data.missing_values",
+        "data.duplicates_across_splits",
+        "data.smallest_class",
+        "train.accuracy",
+        "train.accuracy.worst_class",
+        "train.calibration_error",
+        "train.learned",
+        "compress.accuracy_drop",
+        "compress.size",
+        "compress.size_ratio",
+        "serve.latency.p99",
+        "serve.throughput",
+        "serve.errors",
+        "serve.parity",
+        "serve.cold_start",
+        "serve.memory",
+        "serve.recompilations",
+        "serve.speedup",
+    ]
+    found = {item.name: item for item in spec.expectations}
+    assert found["latency.p99"].percentile == 0.99
+    assert found["latency.p99"].threshold.confidence == pytest.approx(0.95)
+    assert found["speedup"].severity == "warn"
+    assert found["accuracy"].severity == "error"
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "what", "hint"),
     [
@@ -400,9 +353,3 @@ def test_a_common_mistake_is_one_error_that_says_what_was_meant(
     (error,) = project.errors(MINIMAL.replace(right, wrong)).errors
     assert what in error.what
     assert hint in error.hint
-
-
-def test_a_spec_in_json_is_loaded(project: Project) -> None:
-    text = json.dumps(parse(MINIMAL, project.root, "spec.yaml").data)
-    assert is_spec(text)
-    assert project.one(text).digest == project.one(MINIMAL).digest

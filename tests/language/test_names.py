@@ -11,18 +11,9 @@ from pathlib import Path
 import pytest
 
 from deploycheck.language.names import source_file
-from tests.language.writing import MINIMAL, Project, line_of
+from tests.language.writing import MINIMAL, Project, line_of, with_model, with_module
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def with_model(build: str, given: str = "{}") -> str:
-    return MINIMAL.replace("specs.models:conv_classifier", build).replace("{features: [32], classes: 10}", given)
-
-
-def with_module(project: Project, source: str, build: str = "specs.made:build", given: str = "{}") -> str:
-    project.write(source, "specs/made.py")
-    return with_model(build, given)
 
 
 def test_a_module_that_would_raise_and_write_a_file_is_not_run(project: Project) -> None:
@@ -53,21 +44,6 @@ def test_a_wrong_argument_is_refused_with_what_was_meant(project: Project) -> No
 
 def test_a_missing_argument_is_refused(project: Project) -> None:
     assert project.refused(MINIMAL.replace("features: [32], ", "")) == ["4: conv_classifier needs features"]
-
-
-@pytest.mark.parametrize("filled", ["rngs", "seed", "key"])
-def test_the_arguments_that_training_fills_in_are_not_missing(project: Project, filled: str) -> None:
-    assert project.one(with_module(project, f"def build({filled}): ...\n"))
-
-
-def test_no_such_argument_is_filled_in_for_data(project: Project) -> None:
-    project.write("def load(seed): ...\n", "specs/made.py")
-    assert project.refused(MINIMAL.replace("specs.data:digits", "specs.made:load")) == ["8: load needs seed"]
-
-
-def test_the_arguments_of_a_loader_of_ones_own_are_checked(project: Project) -> None:
-    text = MINIMAL.replace("load: specs.data:digits", "load: specs.data:digits\n  with: {size: 3}")
-    assert "digits takes no 'size'" in project.refused(text)[0]
 
 
 @pytest.mark.parametrize(
@@ -151,72 +127,6 @@ def test_an_import_path_that_is_not_a_string_is_refused(project: Project, value:
     text = MINIMAL.replace(f"{where}: {old}", f"{where}: {value}")
     (error,) = project.errors(text).errors
     assert error.place.line == line_of(text, f"{where}:")
-
-
-def test_a_loader_is_known_or_refused_with_what_was_meant(project: Project) -> None:
-    assert project.one(MINIMAL.replace("specs.data:digits", "npz"))
-    assert project.refused(MINIMAL.replace("specs.data:digits", "parket")) == [
-        "8: unknown loader 'parket' [did you mean 'parquet'?]"
-    ]
-
-
-def with_steps(steps: str) -> str:
-    return MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  preprocess: {steps}")
-
-
-def test_a_step_is_known_or_code_or_refused_at_its_name(project: Project) -> None:
-    assert project.one(with_steps("[{scale: {by: 2}}, {'specs.data:shift': {by: 1}}]"))
-    (error,) = project.errors(with_steps("[{scale: {by: 2}}, {standardise: {}}]")).errors
-    assert (error.place.line, error.place.column) == (9, 35)
-    assert error.hint == "did you mean 'standardize'?"
-    assert project.refused(with_steps("[{'specs.data:shft': {by: 1}}]")) == [
-        "9: specs.data has no shft [did you mean 'shift'?]"
-    ]
-
-
-def with_optimizer(optimizer: str) -> str:
-    return MINIMAL.replace("{adam: {learning_rate: 1e-3}}", optimizer)
-
-
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        "{adam: {learning_rate: 1e-3, b1: 0.8}}",
-        "{adamw: {learning_rate: 1e-3, weight_decay: 0.1}}",
-        "{sgd: {learning_rate: 0.1, momentum: 0.9, nesterov: true}}",
-        "{lion: {learning_rate: 1e-4}}",
-        "{adafactor: {}}",
-        "{lamb: {learning_rate: 1e-3}}",
-        "{rmsprop: {learning_rate: 1e-3}}",
-    ],
-)
-def test_an_optimizer_goes_by_its_optax_name_and_arguments(project: Project, optimizer: str) -> None:
-    pytest.importorskip("optax")
-    assert project.one(with_optimizer(optimizer))
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "column", "what", "hint"),
-    [
-        ("{adm: {learning_rate: 1e-3}}", 15, "optax has no optimiser 'adm'", "did you mean 'adam'?"),
-        ("{adma: {learning_rate: 1e-3}}", 15, "optax has no optimiser 'adma'", "did you mean 'adam'?"),
-        (
-            "{adam: {learning_rte: 1, learning_rate: 1}}",
-            22,
-            "adam takes no 'learning_rte'",
-            "did you mean 'learning_rate'?",
-        ),
-        ("{adam: {b1: 0.9}}", 15, "adam needs learning_rate", ""),
-        ("{_src: {}}", 15, "optax has no optimiser '_src'", None),
-    ],
-)
-def test_a_wrong_optimizer_is_refused_where_it_is_wrong(
-    project: Project, optimizer: str, column: int, what: str, hint: str | None
-) -> None:
-    pytest.importorskip("optax")
-    (error,) = project.errors(with_optimizer(optimizer)).errors
-    assert (error.place.line, error.place.column, error.what) == (10, column, what)
-    assert hint is None or error.hint == hint
 
 
 def test_loading_a_spec_imports_neither_jax_nor_optax_nor_the_projects_code(project: Project) -> None:
@@ -310,3 +220,11 @@ def test_a_name_that_is_only_used_is_not_found(project: Project) -> None:
 def test_a_source_in_another_encoding_is_read(project: Project) -> None:
     project.write("# coding: latin-1\n# \xe9\ndef build(a): ...\n".encode("latin-1"), "specs/made.py")
     assert "build needs a" in project.refused(with_model("specs.made:build"))[0]
+
+
+def test_the_reader_of_signatures_is_only_imported_where_code_is_named() -> None:
+    code = "import sys, deploycheck.language; print('griffe._internal' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "False"

@@ -1,73 +1,15 @@
-"""The typed tree, and the JSON Schema that editors take from it."""
+"""Sections: what each of them accepts."""
 
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pydantic
 import pytest
 
-from deploycheck.language import Section, json_schema
-from deploycheck.language.source import parse
+from deploycheck.language import Section
 from deploycheck.language.tree import Tree
-from tests.language.writing import EDGE, EXAMPLE, MINIMAL, VOCABULARY, Project
-
-SPECS = Path(__file__).parents[2] / "specs"
-
-
-def data(text: str) -> dict[str, Any]:
-    return parse(text, Path("spec.yaml"), "spec.yaml").data
-
-
-@pytest.fixture(scope="module")
-def validator() -> jsonschema.Draft202012Validator:
-    schema = json_schema(VOCABULARY)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
-
-
-def test_the_schema_takes_the_projects_own_spec(validator: jsonschema.Draft202012Validator) -> None:
-    validator.validate(data((SPECS / "digits.yaml").read_text()))
-
-
-@pytest.mark.parametrize("text", [MINIMAL, EXAMPLE], ids=["minimal", "example"])
-def test_the_schema_takes_what_the_language_takes(validator: jsonschema.Draft202012Validator, text: str) -> None:
-    validator.validate(data(text))
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("name: digits", "name: digits\nownr: vision"),
-        ("  epochs: 10", "  epochs: 10\n  epoch: 10"),
-        ("{shape:", "{shap: 1, shape:"),
-        ("  epochs: 10", "  epochs: 0"),
-        ("deploycheck: 1", "deploycheck: 2"),
-        ("name: digits", "name: Digits!"),
-        ("name: digits\n", ""),
-        ("float32", "float33"),
-        ("{adam: {learning_rate: 1e-3}}", "{adam: {}, sgd: {}}"),
-        ('">= 97 %"', '{threshold: ">= 97 %", severity: mild}'),
-    ],
-)
-def test_the_schema_refuses_what_the_language_refuses(
-    validator: jsonschema.Draft202012Validator, project: Project, old: str, new: str
-) -> None:
-    text = MINIMAL.replace(old, new)
-    assert project.errors(text)
-    with pytest.raises(jsonschema.ValidationError):
-        validator.validate(data(text))
-
-
-def test_the_schema_names_its_draft_and_the_keys_as_they_are_written() -> None:
-    schema = json_schema(VOCABULARY)
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert "with" in schema["$defs"]["Model"]["properties"]
-    assert "from" in schema["$defs"]["Variant"]["properties"]
+from tests.language.writing import EDGE, EXAMPLE, MINIMAL, VOCABULARY, Project, plain_data
 
 
 def sections(value: object) -> list[Section]:
@@ -86,7 +28,7 @@ def sections(value: object) -> list[Section]:
 
 
 def test_every_section_is_frozen() -> None:
-    found = sections(Tree.model_validate(data(EXAMPLE), context=VOCABULARY))
+    found = sections(Tree.model_validate(plain_data(EXAMPLE), context=VOCABULARY))
     assert len({type(section) for section in found}) > 15
     for section in found:
         name = next(iter(type(section).model_fields))
@@ -141,33 +83,6 @@ def test_numbers_are_not_coerced(project: Project, old: str, new: str) -> None:
 def test_a_seed_is_listed_once(project: Project) -> None:
     (refused,) = project.refused(MINIMAL.replace("  epochs: 10", "  seeds: [0, 1, 1]\n  epochs: 10"))
     assert refused == "11: the seed 1 is listed twice"
-
-
-def test_the_schema_has_what_is_installed() -> None:
-    parts = json_schema(VOCABULARY)["$defs"]
-    assert parts["Train"]["properties"]["loss"]["enum"] == ["cross_entropy", "squared_error"]
-    assert parts["Load"]["properties"]["scenario"]["enum"] == ["server", "single_stream", "multi_stream", "offline"]
-    assert parts["Serve"]["properties"]["runtime"]["enum"] == ["onnxruntime", "xla"]
-    assert parts["StopEarly"]["properties"]["watch"]["enum"][0] == "validation.loss"
-    assert parts["Variant"]["properties"].keys() == {"from", "method", "expect", "quantize", "prune", "half"}
-    assert parts["Quantize"]["required"] == ["weights"]
-
-
-def test_the_schema_takes_a_methods_options_and_refuses_others(validator: jsonschema.Draft202012Validator) -> None:
-    text = MINIMAL + "compress: {variants: {small: {quantize: {weights: int8}}}}\n"
-    validator.validate(data(text))
-    for wrong in ("{quantize: {weights: int4}}", "{quantise: {weights: int8}}", "{half: {by: 2}}"):
-        with pytest.raises(jsonschema.ValidationError):
-            validator.validate(data(text.replace("{quantize: {weights: int8}}", wrong)))
-
-
-def test_options_with_the_name_of_a_section_do_not_replace_it_in_the_schema() -> None:
-    class Split(Section):
-        parts: int
-
-    parts = json_schema(replace(VOCABULARY, methods={"split": Split}))["$defs"]
-    assert sum("parts" in part["properties"] for part in parts.values()) == 1
-    assert sum("stratify" in part["properties"] for part in parts.values()) == 1
 
 
 @pytest.mark.parametrize(
@@ -226,3 +141,38 @@ def test_the_sections_of_a_spec_can_be_sent_to_another_process(project: Project)
     spec = project.one(EXAMPLE, "specs/digits.yaml")
     for section in (spec.model, spec.data, spec.train, spec.compress, spec.serve, spec.promote):
         assert pickle.loads(pickle.dumps(section)) == section
+
+
+@pytest.mark.parametrize(
+    ("split", "total"), [("{train: 0.8, validation: 0.2, test: 0.1}", "1.1"), ("{train: 0.5}", "0.7")]
+)
+def test_a_split_sums_to_one(project: Project, split: str, total: str) -> None:
+    text = MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  split: {split}")
+    assert project.refused(text) == [f"9: train, validation and test sum to {total}, expected 1"]
+
+
+def test_a_split_sums_to_one_up_to_rounding(project: Project) -> None:
+    split = "{train: 0.7, validation: 0.2, test: 0.1}"
+    assert project.one(MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  split: {split}"))
+
+
+def test_a_variant_is_served_once(project: Project) -> None:
+    assert (
+        "the variant 'trained' is listed twice"
+        in project.refused(MINIMAL + "serve: {variants: [trained, trained]}\n")[0]
+    )
+
+
+def test_the_runtime_and_the_registry_are_known_ones(project: Project) -> None:
+    text = MINIMAL + "serve: {runtime: xlaa}\npromote: {registry: 'sqllite:r.db', model: d, to: staging}\n"
+    assert project.refused(text) == [
+        "15: unknown runtime 'xlaa' [did you mean 'xla'?]",
+        "16: unknown registry 'sqllite' [did you mean 'sqlite'?]",
+    ]
+
+
+def test_a_standard_may_leave_a_split_to_be_completed(project: Project) -> None:
+    project.write("deploycheck: 1\nname: edge\ndata: {split: {train: 0.6}}\n", "specs/edge.yaml")
+    text = MINIMAL.replace("  load:", "  split: {validation: 0.2, test: 0.2}\n  load:") + "extends: edge.yaml\n"
+    assert project.one(text).data.split.train == 0.6
+    assert project.load("deploycheck: 1\nname: edge\ndata: {split: {train: 0.6}}\n", "specs/edge.yaml") == ()

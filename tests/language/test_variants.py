@@ -13,6 +13,10 @@ def with_variant(form: str) -> str:
     return MINIMAL + f"compress:\n  variants:\n    small: {form}\n"
 
 
+def with_variants(variants: str) -> str:
+    return MINIMAL + f"compress:\n  variants: {{{variants}}}\n"
+
+
 def method(project: Project, form: str) -> tuple[str, dict[str, object]]:
     section = project.one(with_variant(form)).compress
     assert section is not None
@@ -96,3 +100,42 @@ def test_a_method_that_is_not_installed_is_not_a_word(project: Project, word: st
 def test_a_variant_keeps_its_own_expectations(project: Project) -> None:
     spec = project.one(with_variant("{half: {}, expect: {size: '<= 1 kB'}}"))
     assert (spec.expectations[-1].variant, spec.expectations[-1].name) == ("small", "size")
+
+
+@pytest.mark.parametrize(
+    ("variants", "words"),
+    [
+        ("trained: {quantize: {weights: int8}}", "'trained' is the model before compression"),
+        ("a: {}", "a variant has one method, found none"),
+        (
+            "a: {quantize: {weights: int8}, prune: {sparsity: 50 %}}",
+            "a variant has one method, found quantize, prune",
+        ),
+        ("a: {from: b, quantize: {weights: int8}}", "there is no variant 'b'"),
+        ("a: {from: a, quantize: {weights: int8}}", "a is made from itself, directly or through others"),
+        ("a: {method: {prun: {}}}", "unknown compression method 'prun'"),
+        ("a: {method: {quantize: {}}}", "has no 'weights'"),
+        ("a: {method: {'specs.models:no': {}}}", "specs.models has no no"),
+    ],
+)
+def test_a_variant_that_cannot_be_made_is_refused(project: Project, variants: str, words: str) -> None:
+    text = with_variants(variants)
+    (refused,) = project.refused(text)
+    assert words in refused
+    assert refused.startswith(f"{line_of(text, 'variants:')}:")
+
+
+def test_a_circle_of_variants_is_refused_at_each_of_them(project: Project) -> None:
+    how = "quantize: {weights: int8}"
+    refused = project.refused(with_variants(f"a: {{from: b, {how}}}, b: {{from: a, {how}}}, c: {{from: a, {how}}}"))
+    assert [text.partition(": ")[2] for text in refused] == [
+        "a is made from itself, directly or through others",
+        "b is made from itself, directly or through others",
+    ]
+
+
+def test_a_variant_from_another_in_any_order_is_fine(project: Project) -> None:
+    text = with_variants("b: {from: a, quantize: {weights: int8}}, a: {from: trained, prune: {sparsity: 50 %}}")
+    section = project.one(text).compress
+    assert section is not None
+    assert list(section.variants) == ["b", "a"]
