@@ -6,7 +6,8 @@ Pure: it reads the files a spec names, imports none of them, and knows no JAX.
 from deploycheck.language.errors import Place, SpecError, SpecErrors
 from deploycheck.language.expect import Expectation
 from deploycheck.language.fields import Section
-from deploycheck.language.load import Spec, is_spec, load, near_miss
+from deploycheck.language.load import Spec, load
+from deploycheck.language.recognize import is_spec, near_miss
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.tree import json_schema
 from deploycheck.language.vocabulary import Dimension, Metric, TaskWord, Vocabulary

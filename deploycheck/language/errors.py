@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from deploycheck.errors import DeploycheckError
 
@@ -23,6 +23,7 @@ class Mistake:
     path: SpecPath
     what: str
     hint: str = ""
+    _: KW_ONLY
     key: bool = False
     column: int | None = None
 

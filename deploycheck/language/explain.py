@@ -13,7 +13,7 @@ from deploycheck.language.shape import known_keys
 from deploycheck.language.vocabulary import Vocabulary
 
 COMPLETED_LATER = frozenset({"missing", "incomplete"})
-"""Types of errors that are no mistakes in a standard, because the specs that extend it complete it."""
+"""Types of errors that are not mistakes in a standard, because the specs that extend it complete it."""
 
 
 def explain(details: Iterable[Any], cell: Cell, vocabulary: Vocabulary) -> list[SpecError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import (
@@ -60,7 +61,7 @@ def refuse_incomplete(what: str) -> NoReturn:
 
 
 def _quantity(dimension: Dimension) -> tuple[BeforeValidator, PlainSerializer]:
-    """Return how a quantity is read from its text, and written back as text in JSON."""
+    """Return how a quantity is read from its text, and written as text in JSON."""
     unit, scale = next((unit, scale) for unit, scale in UNITS[dimension].items() if scale == 1 or unit == "%")
 
     def read(value: Any) -> Any:
@@ -70,7 +71,7 @@ def _quantity(dimension: Dimension) -> tuple[BeforeValidator, PlainSerializer]:
             raise PydanticCustomError("quantity", "{what}", {"what": str(error)}) from error
 
     def write(value: float) -> str:
-        return f"{value / scale!r} {unit}"
+        return f"{Decimal(repr(value)) / Decimal(repr(scale)):f} {unit}"
 
     return BeforeValidator(read, json_schema_input_type=str), PlainSerializer(write, return_type=str, when_used="json")
 

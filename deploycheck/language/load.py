@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from deploycheck.language import crosscheck, references
@@ -19,15 +16,12 @@ from deploycheck.language.errors import Mistake, Place, SpecError, SpecErrors, S
 from deploycheck.language.expect import Expectation, read_expectations, read_standards_expectations
 from deploycheck.language.explain import explain
 from deploycheck.language.resolve import Cell, resolve
-from deploycheck.language.source import Document, top_level_keys
+from deploycheck.language.source import Document
 from deploycheck.language.spec import Data, Model, OwnMetric, Promote, Serve, Train, Waiver
 from deploycheck.language.tighten import find_loosened
 from deploycheck.language.tree import Tree
 from deploycheck.language.variants import Compress
 from deploycheck.language.vocabulary import Metric, Vocabulary
-
-_KEY = re.compile(r"""^\ufeff?["']?([A-Za-z_][\w-]*)["']?\s*:""", re.MULTILINE)
-"""A top-level key in the usual form: at the start of a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +53,6 @@ class Spec:
     def place(self, *path: str | int, key: bool = False) -> Place:
         """Return where a part is written."""
         return self.cell.place(path, key=key)
-
-
-def is_spec(text: str) -> bool:
-    """Whether a file says that it is a spec, by a top-level key ``deploycheck``, however that is written."""
-    if "deploycheck" not in text:
-        return False
-    # The usual form is recognised first: it is fast, and recognises a spec that isn't valid YAML further up.
-    if any(match[1] == "deploycheck" for match in _KEY.finditer(text)):
-        return True
-    try:
-        return any(key == "deploycheck" for key in top_level_keys(text))
-    except (yaml.YAMLError, RecursionError):
-        return False
-
-
-def near_miss(text: str) -> str | None:
-    """Return the top-level key that was probably meant to be ``deploycheck``, in a file that has none."""
-    keys = [match[1] for match in _KEY.finditer(text)]
-    close = difflib.get_close_matches("deploycheck", keys, n=1, cutoff=0.8)
-    return close[0] if close and close[0] != "deploycheck" else None
 
 
 def load(path: Path, root: Path, vocabulary: Vocabulary) -> tuple[Spec, ...]:

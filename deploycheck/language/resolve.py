@@ -1,4 +1,4 @@
-"""``extends`` and ``matrix``: from files to the plain data of each cell, with where every part came from."""
+"""``extends`` and ``matrix``: from files to the plain data of each cell, with the place of every part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_CELLS = 1_000
 class Cell:
     """One expanded spec: its data, its label (``seed=1``, or empty), and the files it comes from, child first.
 
-    ``replaced`` says which parts the matrix set, and where their values stand.
+    ``replaced`` maps the parts that the matrix sets to the places of their values.
     """
 
     data: dict[str, Any]
@@ -75,7 +75,7 @@ def _chain(path: Path, root: Path) -> tuple[Document, ...]:
         except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, a circle of links
             raise refused(f"no file can be reached by {extends[:80]!r}") from error
         if not real.is_relative_to(root):
-            raise refused(f"{extends} lies outside of {root.name}/", "a standard lies in the project")
+            raise refused(f"{extends} is outside of {root.name}/", "move the standard into the project")
         if real in seen:
             raise refused(f"{extends} extends itself, directly or not")
         if not there:
@@ -85,7 +85,7 @@ def _chain(path: Path, root: Path) -> tuple[Document, ...]:
         document = read_standard(parent, _shown(real, root))
         if "model" in document.data:
             hint = "move what they share into a spec without a `model`"
-            raise refused(f"{extends} is no standard: it has a model", hint)
+            raise refused(f"{extends} is not a standard: it has a model", hint)
         chain.append(document)
     return tuple(chain)
 
@@ -97,7 +97,7 @@ def _real(root: Path) -> Path:
 
 
 def _shown(path: Path, root: Path) -> str:
-    """Return a resolved path as errors name it: from the project's root, where it lies in it."""
+    """Return a resolved path as errors name it: relative to the project's root, if it is in the project."""
     try:
         return path.relative_to(root).as_posix()
     except ValueError:
@@ -105,7 +105,7 @@ def _shown(path: Path, root: Path) -> str:
 
 
 _OWN = ("extends", "description", "owner", "name")
-"""Keys that speak of one file and aren't inherited."""
+"""Keys that describe one file, and aren't inherited."""
 
 
 def _merge(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,8 @@ def _merge_parts(parent: Mapping[str, Any], child: Mapping[str, Any], path: Spec
 
     What names one of several things is replaced as a whole: ``{adam: ...}`` over ``{sgd: ...}`` is adam.
     """
-    merged = {key: value for key, value in parent.items() if key not in replaced_methods(parent, child, path)}
+    replaced = replaced_methods(parent, child, path)
+    merged = {key: value for key, value in parent.items() if key not in replaced}
     for key, value in child.items():
         under, at = merged.get(key), (*path, key)
         if isinstance(value, dict) and isinstance(under, dict) and not is_whole(at):
@@ -128,47 +129,63 @@ def _merge_parts(parent: Mapping[str, Any], child: Mapping[str, Any], path: Spec
     return merged
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """One value of a matrix: ``target`` is the part that it sets, ``origin`` where the matrix has it."""
+
+    target: SpecPath
+    origin: SpecPath
+    value: Any
+
+
 def _expand(merged: dict[str, Any], chain: tuple[Document, ...]) -> tuple[tuple[Cell, ...], list[SpecError]]:
     matrix = merged.get("matrix")
-    if "matrix" not in merged or not isinstance(matrix, dict) or "matrix" not in chain[0].data:
+    if not isinstance(matrix, dict) or "matrix" not in chain[0].data:
         return (Cell(merged, "", chain),), []
     spec = {key: value for key, value in merged.items() if key != "matrix"}
-    errors: list[SpecError] = []
-    axes: list[list[tuple[SpecPath, SpecPath, Any]]] = []
-    for key, values in matrix.items():
-        target = _target(spec, key)
-        if not isinstance(values, list) or not values:
-            errors.append(SpecError("expected a list of values", chain[0].place(("matrix", key))))
-        elif target is None or key in _FIXED:
-            hint = "a matrix key is a path to a value that the spec has, such as data.split.seed"
-            what = f"{key} names nothing in this spec" if target is None else f"a matrix can't vary `{key}`"
-            errors.append(SpecError(what, chain[0].place(("matrix", key), key=True), hint))
-        else:
-            axes.append([(target, ("matrix", key, index), value) for index, value in enumerate(values)])
-    if not matrix:
-        hint = "give it a path with its values, or leave it out"
-        errors.append(SpecError("`matrix` is empty", chain[0].place(("matrix",)), hint))
-    errors += _nested(axes, chain[0])
-    count = math.prod(map(len, axes))
-    if count > MOST_CELLS:
-        what = f"the matrix has {count:,} cells, more than {MOST_CELLS:,}"
-        place = chain[0].place(("matrix",), key=True)
-        errors.append(SpecError(what, place, "vary fewer values, or split the spec"))
-    labels = _names([axis[0][0] for axis in axes])
+    axes, errors = _read_axes(matrix, spec, chain[0])
+    labels = _labels([axis[0].target for axis in axes])
     cells = []
-    for choice in itertools.product(*axes) if not errors else ():
+    for choices in itertools.product(*axes) if not errors else ():
         data = copy.deepcopy(spec)
-        for target, _, value in choice:
-            _set(data, target, value)
-        label = ",".join(f"{labels[target]}={_word(value)}" for target, _, value in choice)
-        cells.append(Cell(data, label, chain, {target: origin for target, origin, _ in choice}))
+        for choice in choices:
+            _set(data, choice.target, choice.value)
+        label = ",".join(f"{labels[choice.target]}={_label(choice.value)}" for choice in choices)
+        cells.append(Cell(data, label, chain, {choice.target: choice.origin for choice in choices}))
     if len({cell.label for cell in cells}) < len(cells):
         errors.append(SpecError("two cells of the matrix are the same", chain[0].place(("matrix",), key=True)))
     return ((Cell(spec, "", chain),), errors) if errors else (tuple(cells), [])
 
 
+def _read_axes(
+    matrix: Mapping[str, Any], spec: Mapping[str, Any], document: Document
+) -> tuple[list[list[_Choice]], list[SpecError]]:
+    """Return the axes of a matrix, each with its values, and the mistakes in it."""
+    axes: list[list[_Choice]] = []
+    errors: list[SpecError] = []
+    for key, values in matrix.items():
+        target = _target(spec, key)
+        if not isinstance(values, list) or not values:
+            errors.append(SpecError("expected a list of values", document.place(("matrix", key))))
+        elif target is None or key in _FIXED:
+            hint = "a matrix key is a path to a value that the spec has, such as data.split.seed"
+            what = f"{key} is not a part of this spec" if target is None else f"a matrix can't vary `{key}`"
+            errors.append(SpecError(what, document.place(("matrix", key), key=True), hint))
+        else:
+            axes.append([_Choice(target, ("matrix", key, index), value) for index, value in enumerate(values)])
+    if not matrix:
+        hint = "give it a path with its values, or leave it out"
+        errors.append(SpecError("`matrix` is empty", document.place(("matrix",)), hint))
+    count = math.prod(map(len, axes))
+    if count > MOST_CELLS:
+        what = f"the matrix has {count:,} cells, more than {MOST_CELLS:,}"
+        hint = "vary fewer values, or split the spec"
+        errors.append(SpecError(what, document.place(("matrix",), key=True), hint))
+    return axes, [*errors, *_find_nested(axes, document)]
+
+
 _FIXED = ("deploycheck", "extends")
-"""Keys that say how the file itself is read."""
+"""Keys that decide how the file itself is read."""
 
 
 def _target(data: Any, key: str) -> SpecPath | None:
@@ -184,16 +201,17 @@ def _target(data: Any, key: str) -> SpecPath | None:
     return None
 
 
-def _nested(axes: list[list[tuple[SpecPath, SpecPath, Any]]], document: Document) -> list[SpecError]:
-    """Refuse one axis inside of another: which of the two values held would depend on their order."""
+def _find_nested(axes: list[list[_Choice]], document: Document) -> list[SpecError]:
+    """Refuse one axis inside another: their order would decide which value applies."""
+    pairs = itertools.permutations([axis[0] for axis in axes], 2)
     return [
-        SpecError(f"{inner[1][1]} lies inside of {outer[1][1]}", document.place(inner[1][:2], key=True))
-        for (outer, *_), (inner, *_) in itertools.permutations(axes, 2)
-        if inner[0][: len(outer[0])] == outer[0]
+        SpecError(f"{inner.origin[1]} is inside {outer.origin[1]}", document.place(inner.origin[:2], key=True))
+        for outer, inner in pairs
+        if inner.target[: len(outer.target)] == outer.target
     ]
 
 
-def _names(targets: list[SpecPath]) -> dict[SpecPath, str]:
+def _labels(targets: list[SpecPath]) -> dict[SpecPath, str]:
     """Return what labels call each target: its last part, or the whole path where two end the same."""
     lasts = [target[-1] for target in targets]
     return {
@@ -207,13 +225,13 @@ def _set(data: dict[str, Any], path: SpecPath, value: Any) -> None:
     data[str(path[-1])] = copy.deepcopy(value)
 
 
-def _word(value: Any) -> str:
-    """Return a value as an id may hold it: no brackets, no spaces, no ``::``."""
+def _label(value: Any) -> str:
+    """Return a value as text that an id can contain: no brackets, no spaces, no ``::``."""
     match value:
         case list():
-            return "-".join(map(_word, value))
+            return "-".join(map(_label, value))
         case dict():
-            return "-".join(f"{_word(key)}-{_word(item)}" for key, item in value.items())
+            return "-".join(f"{_label(key)}-{_label(item)}" for key, item in value.items())
         case bool() | None:
             return {True: "true", False: "false", None: "null"}[value]
     return re.sub(r"[\[\]\s]|::+", "_", str(value))

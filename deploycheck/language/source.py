@@ -1,8 +1,8 @@
 """Text to plain data with places: YAML 1.2 core, and nothing that builds objects.
 
 PyYAML parses; what a scalar means is decided here, by the YAML 1.2 core schema: ``1e-3`` is a number, ``no`` a
-string. Duplicate keys, tags, anchors and aliases, numbers that are not finite, and keys that are no strings
-are refused, each where it stands.
+string. Duplicate keys, tags, anchors and aliases, numbers that are not finite, and keys that are not strings
+are refused, each at its place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEEPEST = 50
 
 
 class _Loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
-    """Composes nodes and resolves none: what a scalar means is decided here."""
+    """Composes nodes without resolving them: ``_scalar`` decides what a scalar means."""
 
     def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> str:
         """Return the one tag that every node gets; nobody reads it."""
@@ -45,7 +45,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
     """One parsed file: its text and its plain data, equal to itself alone. ``file`` is the name that errors show."""
 
@@ -57,12 +57,12 @@ class Document:
 
     @functools.cached_property
     def root(self) -> yaml.MappingNode:
-        """The node tree, which says where each part stands; composed again only where that is asked for."""
+        """The node tree, which has each part's place; composed again only where a place is needed."""
         root: yaml.MappingNode = _Loader(self.text).get_single_node()
         return root
 
     def place(self, path: SpecPath, *, key: bool = False) -> Place:
-        """Return where the value at ``path`` stands, or its key; the nearest enclosing part if it's not here."""
+        """Return the place of the value at ``path``, or of its key; of the nearest enclosing part if it is not here."""
         return self._place(self._find(path, key=key)[0])
 
     def depth(self, path: SpecPath) -> int:
@@ -100,9 +100,9 @@ def _at(mark: Any, file: str, lines: tuple[str, ...]) -> Place:
 
 
 def read_standard(path: Path, file: str) -> Document:
-    """Read a file that many specs extend: parsed once for all of them, as long as it isn't changed.
+    """Read a file that many specs extend: it is parsed once for all of them, until it changes.
 
-    What is returned is shared, and not to be changed.
+    The document is shared: don't change it.
     """
     try:
         facts = path.stat()
@@ -141,7 +141,7 @@ def parse(text: str, path: Path, file: str) -> Document:
         before = text[: control.start()]
         line, column = before.count("\n") + 1, control.start() - before.rfind("\n")
         place = Place(file, line, column, "")
-        raise SpecErrors([SpecError(f"the character {control[0]!r} is not part of a text", place, "remove it")])
+        raise SpecErrors([SpecError(f"the character {control[0]!r} can't be part of a text", place, "remove it")])
     try:
         errors = list(_refused_syntax(text, file, lines))
         root = None if errors else _Loader(text).get_single_node()
@@ -161,7 +161,7 @@ def parse(text: str, path: Path, file: str) -> Document:
     data = _plain(root, 0, errors, file, lines)
     if errors:
         raise SpecErrors(errors)
-    return Document(path, file, lines, data, text)
+    return Document(path=path, file=file, lines=lines, data=data, text=text)
 
 
 def top_level_keys(text: str) -> Iterator[str]:
@@ -186,14 +186,14 @@ def _yaml_hint(place: Place) -> str:
     if re.search(r":\s*>", place.text):
         return "put the threshold in quotes: a bare > begins a block of text"
     if ": " in place.text.strip()[:-1].partition(": ")[2]:
-        return "quote a text that holds ': '"
+        return "quote a text that contains ': '"
     return "check that it is indented as the lines around it, and quote a text that starts with a special character"
 
 
 def _refused_syntax(text: str, file: str, lines: tuple[str, ...]) -> Iterator[SpecError]:
     """Yield an error for each alias, anchor and tag, and for nesting that is too deep for the composer.
 
-    Looked for event by event, before any alias is expanded, and only where their characters stand at all.
+    Searched event by event, before any alias is expanded, and only if the text contains their characters.
     """
     deep = any(len(line) - len(line.lstrip(" ")) > DEEPEST or _NESTED.search(line) for line in lines)
     if not (deep or any(sign in text for sign in "&*!") or text.count("[") + text.count("{") > DEEPEST):
@@ -230,7 +230,7 @@ def _plain(node: yaml.Node, depth: int, errors: list[SpecError], file: str, line
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
         if key is None or (not key_node.style and not isinstance(_scalar(key), str)):
             place = _at(key_node.start_mark, file, lines)
-            errors.append(SpecError("a key must be a string", place, "put it in quotes if it is meant as one"))
+            errors.append(SpecError("a key must be a string", place, "put it in quotes to make it a string"))
         elif key in mapping:
             errors.append(SpecError(f"duplicate key {key!r}", _at(key_node.start_mark, file, lines)))
         else:

@@ -22,7 +22,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from decimal import Decimal
 
 from deploycheck.language.vocabulary import UNITS, Dimension, Metric
@@ -62,13 +62,15 @@ class Threshold:
     """What a metric must meet.
 
     ``value`` is in the metric's base unit (seconds, bytes, per second, a fraction). ``confidence`` (a fraction)
-    is None where the spec's own holds; with ``point`` the bare value is compared. ``text`` is as written.
+    is None where the spec's own applies; with ``point`` the value is compared without an interval. ``text`` is the
+    threshold as the spec writes it.
     """
 
     comparator: str
     value: float
     unit: str
     dimension: Dimension
+    _: KW_ONLY
     relation: Relation | None = None
     confidence: float | None = None
     point: bool = False
@@ -106,7 +108,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 class _Scanner:
-    """A cursor over tokens; each ``take`` says what it expected and what came."""
+    """A cursor over tokens; each ``take`` reports what it expected and what it found."""
 
     def __init__(self, text: str) -> None:
         self.tokens = [*_tokens(text), _Token("end", "", len(text.rstrip()))]
@@ -157,15 +159,15 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
         value,
         unit.text if unit else "",
         dimension,
-        relation,
-        confidence,
-        point,
-        " ".join(text.split()),
+        relation=relation,
+        confidence=confidence,
+        point=point,
+        text=" ".join(text.split()),
     )
 
 
 def _completed(text: str, metric: Metric) -> str:
-    """Return the threshold that was probably meant by a bare quantity; 0.9 of a proportion is 90 %."""
+    """Return the threshold that was probably meant by a bare quantity; for a proportion, 0.9 means 90 %."""
     comparator = ">=" if metric.direction == "higher" else "<="
     if metric.dimension is Dimension.PROPORTION and re.fullmatch(r"(0?\.\d+|[01](\.0*)?)", text):
         text = f"{100 * float(text):.10g} %"
@@ -175,7 +177,7 @@ def _completed(text: str, metric: Metric) -> str:
 def _in_base_unit(number: _Token, scale: float) -> float:
     """Return a number in the base unit, rounded once: 7000 ns is 7 us to the last bit."""
     written = float(number.text)
-    # Decimal has bounds of its own, beyond a float's: what a float can't hold never gets there.
+    # Decimal has a larger range than float, so numbers beyond a float's range never reach it.
     value = float(Decimal(number.text) * Decimal(repr(scale))) if 0 < abs(written) < math.inf else written
     if not math.isfinite(value):
         raise ThresholdError("the number is too large", number.column)
@@ -200,7 +202,7 @@ def _relation(scan: _Scanner, unit: _Token | None) -> Relation | None:
 
 
 def _dimension(metric: Metric, relation: Relation | None) -> Dimension:
-    """A share 'of' something is a proportion of it, whatever the metric's own dimension; a difference stays one."""
+    """Return a threshold's dimension: ``of`` makes it a proportion, except for a difference; ``x`` a multiple."""
     if relation and relation.kind == "of" and metric.dimension is not Dimension.DIFFERENCE:
         return Dimension.PROPORTION
     if relation and relation.kind == "x":
@@ -236,7 +238,7 @@ def _confidence(scan: _Scanner) -> tuple[float | None, bool]:
         raise ThresholdError("a confidence is in %", scan.next.column, f"did you mean '@ {number.text} %'?")
     confidence = float(number.text) / 100
     if not 0.5 <= confidence < 1:
-        raise ThresholdError(f"a confidence lies from 50 % to under 100 %, found {number.text} %", number.column)
+        raise ThresholdError(f"a confidence is at least 50 % and under 100 %, found {number.text} %", number.column)
     return confidence, False
 
 
@@ -260,9 +262,9 @@ def parse_quantity(text: str, dimension: Dimension) -> float:
 def tighter_or_equal(child: Threshold, confidence: float, parent: Threshold, parent_confidence: float) -> bool:
     """Whether whatever meets ``child`` also meets ``parent``, with no less confidence.
 
-    Each confidence (a fraction) is that of the file its threshold stands in, where the threshold names none.
-    Thresholds of different units that don't compare (``pp`` and ``% rel``), or relative to different things, are
-    never tighter.
+    Each confidence (a fraction) is the default of the threshold's file, for a threshold that names none.
+    Thresholds in units that can't be compared (``pp`` and ``% rel``), or relative to different things, are never
+    tighter.
     """
     if child.relation != parent.relation or child.dimension != parent.dimension:
         return False

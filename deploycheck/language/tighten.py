@@ -1,4 +1,4 @@
-"""``extends`` may only tighten: what a standard asks is the least that a spec asks."""
+"""``extends`` may only tighten: a spec may demand more than its standard, never less."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _DEFAULT: float = Tree.model_fields["confidence"].default
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A check as a file or a section above asks for it; ``at`` says where, and ``confidence`` is that file's."""
+class _Demand:
+    """A check that a standard or a section demands; ``at`` says where, and ``confidence`` is that file's."""
 
     check: Expectation
     confidence: float
@@ -27,36 +27,36 @@ class _Asked:
 
 
 def find_loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabulary) -> list[SpecError]:
-    """Return an error for every check that asks less than one above it, or that is gone, unless it is waived.
+    """Return an error for every check that demands less than one above it, or that is missing, unless it is waived.
 
-    Above a spec's check stand the same check in the standards it extends and, above a variant's own, the one
+    Above a spec's check are the same check in the standards that it extends and, above a variant's own, the one
     that its section expects of all variants. Works on plain data, so that a spec whose structure is wrong
     elsewhere still gets these found.
     """
-    confidence = _effective([cell.data], _DEFAULT)
+    confidence = _effective_confidence([cell.data], _DEFAULT)
     standards = [
-        _Asked(check, _effective([above.data for above in cell.chain[depth:]], confidence), document)
+        _Demand(check, _effective_confidence([above.data for above in cell.chain[depth:]], confidence), document)
         for depth, document in enumerate(cell.chain)
         if depth > 0
         for check in read_standards_expectations(document, vocabulary)[0]
     ]
-    own = [_Asked(check, confidence, cell) for check in expected if check.variant is None]
+    own = [_Demand(check, confidence, cell) for check in expected if check.variant is None]
     waive = cell.data.get("waive")
     waived = set(waive) if isinstance(waive, dict) else set()
-    errors = [*_confidence(cell, confidence), *_redefined(cell)]
-    above: dict[str, list[_Asked]] = {}
-    for asked in (*standards, *own):
-        above.setdefault(_key(asked.check), []).append(asked)
+    errors = [*_check_confidence(cell, confidence), *_check_metrics(cell)]
+    above: dict[str, list[_Demand]] = {}
+    for demand in (*standards, *own):
+        above.setdefault(_key(demand.check), []).append(demand)
     for check in expected:
-        for asked in above.get(_key(check), ()):
-            if asked.check is check or asked.check.variant not in (None, check.variant):
+        for demand in above.get(_key(check), ()):
+            if demand.check is check or demand.check.variant not in (None, check.variant):
                 continue
-            what = _looser(check, confidence, asked)
+            what = _describe_loosening(check, confidence, demand)
             if what and _key(check) not in waived:
-                errors.append(_error(what, cell.place(check.path), asked))
-    for asked in standards:
-        if not _stands(cell.data, asked.check.path) and _key(asked.check) not in waived:
-            errors.append(_error("this leaves out a check that", cell.place(asked.check.path), asked))
+                errors.append(_error(what, cell.place(check.path), demand))
+    for demand in standards:
+        if not _is_there(cell.data, demand.check.path) and _key(demand.check) not in waived:
+            errors.append(_error("this leaves out a check that", cell.place(demand.check.path), demand))
     return errors
 
 
@@ -64,7 +64,7 @@ def _key(check: Expectation) -> str:
     return f"{check.section}.{check.name}"
 
 
-def _stands(data: Any, path: SpecPath) -> bool:
+def _is_there(data: Any, path: SpecPath) -> bool:
     for part in path:
         if not isinstance(data, dict) or part not in data:
             return False
@@ -72,13 +72,13 @@ def _stands(data: Any, path: SpecPath) -> bool:
     return True
 
 
-def _looser(check: Expectation, confidence: float, asked: _Asked) -> str | None:
-    upper = asked.check
+def _describe_loosening(check: Expectation, confidence: float, demand: _Demand) -> str | None:
+    upper = demand.check
     if upper.severity == "error" and check.severity == "warn":
         return "`severity: warn` loosens a check that"
     # The standard's threshold means the standard's confidence, also where the spec raises its own. A spec that
     # lowers its own is refused once, for that, not for every check.
-    held_to = min(asked.confidence, confidence)
+    held_to = min(demand.confidence, confidence)
     same = check.threshold is upper.threshold
     if not same and not tighter_or_equal(check.threshold, confidence, upper.threshold, held_to):
         return f"'{check.threshold.text}' is looser than '{upper.threshold.text}', which"
@@ -89,14 +89,14 @@ def _looser(check: Expectation, confidence: float, asked: _Asked) -> str | None:
     return None
 
 
-def _error(what: str, at: Place, asked: _Asked) -> SpecError:
-    above = asked.at.place(asked.check.path)
-    hint = f'tighten it, or waive it: waive: {{"{_key(asked.check)}": {{because: ..., until: YYYY-MM-DD, by: ...}}}}'
+def _error(what: str, at: Place, demand: _Demand) -> SpecError:
+    above = demand.at.place(demand.check.path)
+    hint = f'tighten it, or waive it: waive: {{"{_key(demand.check)}": {{because: ..., until: YYYY-MM-DD, by: ...}}}}'
     return SpecError(f"{what} {above.file}:{above.line} asks for", at, hint)
 
 
-def _confidence(cell: Cell, confidence: float) -> list[SpecError]:
-    """A spec's own confidence may not lie under a standard's, and a standard's must be one."""
+def _check_confidence(cell: Cell, confidence: float) -> list[SpecError]:
+    """A spec's own confidence may not be lower than a standard's, and a standard's must be valid."""
     errors = []
     for document in cell.chain[1:]:
         if "confidence" not in document.data:
@@ -114,8 +114,8 @@ def _confidence(cell: Cell, confidence: float) -> list[SpecError]:
     return errors
 
 
-def _redefined(cell: Cell) -> list[SpecError]:
-    """A metric that a standard defines stays what it is: another of its name could make any threshold easy."""
+def _check_metrics(cell: Cell) -> list[SpecError]:
+    """A metric that a standard defines can't be redefined: another metric of its name could meet any threshold."""
     errors = []
     own = _metrics(cell.data)
     for document in cell.chain[1:]:
@@ -132,8 +132,8 @@ def _metrics(data: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _effective(chain: Sequence[Mapping[str, Any]], default: float) -> float:
-    """Return the confidence that holds in a file: its own, or the nearest above it, or ``default``."""
+def _effective_confidence(chain: Sequence[Mapping[str, Any]], default: float) -> float:
+    """Return the confidence that applies in a file: its own, or the nearest above it, or ``default``."""
     for data in chain:
         try:
             return parse_quantity(str(data["confidence"]), Dimension.PROPORTION)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictStr
+from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
 from deploycheck.language.fields import Name, Section, Share
 from deploycheck.language.spec import Data, Model, OwnMetric, Promote, Serve, Train, Waiver
-from deploycheck.language.variants import Compress, VariantForm, variant_form
+from deploycheck.language.variants import Compress, Variant, VariantForm, variant_form
 from deploycheck.language.vocabulary import Vocabulary
 
 
@@ -39,16 +40,22 @@ class Tree(Section):
     waive: dict[str, Waiver] = Field(default={})
 
 
+_FORM, _VARIANT = f"#/$defs/{VariantForm.__name__}", f"#/$defs/{Variant.__name__}"
+
+
 def json_schema(vocabulary: Vocabulary) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a spec file where ``vocabulary`` is installed.
 
     Installed names become enumerations, and each installed method is a key of a variant with the method's options.
     """
-    schema = Tree.model_json_schema(by_alias=True, mode="validation")
-    variant = variant_form(vocabulary).model_json_schema(by_alias=True, mode="validation")
-    definitions = {name: part for name, part in schema.pop("$defs").items() if name != VariantForm.__name__}
-    definitions |= {**variant.pop("$defs", {}), "Variant": variant}
-    filled: dict[str, Any] = _fill({**schema, "$defs": dict(sorted(definitions.items()))}, vocabulary)
+    classes = (Tree, variant_form(vocabulary))
+    refs, schema = models_json_schema([(each, "validation") for each in classes], by_alias=True)
+    parts = {f"#/$defs/{name}": part for name, part in schema["$defs"].items()}
+    tree, variant = (parts.pop(refs[each, "validation"]["$ref"]) for each in classes)
+    parts.pop(_FORM)
+    parts[_VARIANT] = {**variant, "title": Variant.__name__}
+    definitions = {ref.rpartition("/")[2]: part for ref, part in sorted(parts.items())}
+    filled: dict[str, Any] = _fill({**tree, "$defs": definitions}, vocabulary)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **filled, "title": "deploycheck spec"}
 
 
@@ -57,8 +64,8 @@ def _fill(part: Any, vocabulary: Vocabulary) -> Any:
     match part:
         case {"installed": str(kind), **rest}:
             return {**rest, "enum": vocabulary.names(kind)}
-        case {"$ref": "#/$defs/VariantForm", **rest}:
-            return {**rest, "$ref": "#/$defs/Variant"}
+        case {"$ref": ref, **rest} if ref == _FORM:
+            return {**rest, "$ref": _VARIANT}
         case dict():
             return {key: _fill(value, vocabulary) for key, value in part.items()}
         case list():

@@ -27,6 +27,10 @@ RESERVED: Mapping[str, str] = {TRAINED: "the model before compression", BASELINE
 """Names that no variant can have, and what they mean."""
 
 
+_NOTHING = Vocabulary()
+"""What is installed where a validator is given no vocabulary."""
+
+
 class Variant(Section):
     """One deployable form: made from the trained model, or from the variant ``source``, by one method.
 
@@ -39,15 +43,38 @@ class Variant(Section):
     expect: Expectations = Field(default={})
 
 
-class VariantForm(Section):
-    """A variant as a spec writes it, but for the installed methods, which ``variant_form`` adds.
+def _read_method(value: dict[str, Arguments], info: ValidationInfo) -> dict[str, Arguments]:
+    """Validate the options of ``method: {NAME: {options}}``; those of an import path belong to its object."""
+    vocabulary: Vocabulary = info.context or _NOTHING
+    ((name, _),) = value.items()
+    if name in vocabulary.methods:
+        read = _by_name(vocabulary.methods[name]).validate_python(value, context=info.context)
+        return {name: _plain(options) for name, options in read.items()}
+    if ":" not in name and info.context is not None:
+        hint = did_you_mean(name, vocabulary.methods)
+        refuse([Mistake((name,), f"unknown compression method {name!r}", hint, key=True)])
+    return value
 
-    The key ``method`` takes a method by its import path; the name of an installed one is accepted too.
+
+@functools.lru_cache(maxsize=64)
+def _by_name(options: type[Section]) -> TypeAdapter[dict[str, Section]]:
+    """Return what validates ``{METHOD: {options}}``, so that a mistake's path begins with the method's name."""
+    return TypeAdapter(dict[str, options])  # type: ignore[valid-type]
+
+
+def _plain(options: Section) -> Arguments:
+    return options.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class VariantForm(Section):
+    """One deployable form: made from the trained model, or ``from`` another variant, by one method.
+
+    It is the form in which specs write a ``Variant``; ``variant_form`` adds a key for each installed method.
     """
 
     source: StrictStr | None = Field(default=None, alias="from")
-    method: Annotated[One, AfterValidator(lambda value, info: _read_method(value, info))] | None = Field(
-        default=None, description="A method by its import path, package.module:NAME, with its options"
+    method: Annotated[One, AfterValidator(_read_method)] | None = Field(
+        default=None, description="A method by its import path, package.module:NAME, or by its name, with its options"
     )
     expect: Expectations = Field(default={})
 
@@ -71,42 +98,16 @@ class VariantForm(Section):
 def variant_form(vocabulary: Vocabulary) -> type[VariantForm]:
     """Return the class of a variant as specs write it where ``vocabulary`` is installed: one key per method."""
     methods: dict[str, Any] = {
-        f"method_{number}": (options | None, Field(default=None, alias=name))
+        f"method_{number}": (options, Field(default=None, alias=name))
         for number, (name, options) in enumerate(vocabulary.methods.items())
     }
-    return create_model("Variant", __base__=VariantForm, __doc__=Variant.__doc__, **methods)
-
-
-def _read_method(value: dict[str, Arguments], info: ValidationInfo) -> dict[str, Arguments]:
-    """Validate the options of ``method: {NAME: {options}}``; those of an import path belong to its object."""
-    vocabulary: Vocabulary = info.context or Vocabulary()
-    ((name, _),) = value.items()
-    if name in vocabulary.methods:
-        read = _by_name(vocabulary.methods[name]).validate_python(value, context=info.context)
-        return {name: _plain(options) for name, options in read.items()}
-    if ":" not in name and info.context is not None:
-        hint = did_you_mean(name, vocabulary.methods)
-        refuse([Mistake((name,), f"unknown compression method {name!r}", hint, key=True)])
-    return value
-
-
-@functools.lru_cache(maxsize=64)
-def _by_name(options: type[Section]) -> TypeAdapter[dict[str, Section]]:
-    """Return what validates ``{METHOD: {options}}``, so that a mistake's path begins with the method's name."""
-    return TypeAdapter(dict[str, options])  # type: ignore[valid-type]
-
-
-def _plain(options: Section) -> Arguments:
-    return options.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return create_model("InstalledVariant", __base__=VariantForm, __doc__=VariantForm.__doc__, **methods)
 
 
 def _read_variant(value: Any, info: ValidationInfo) -> Variant:
     if isinstance(value, Variant):
         return value
     return variant_form(info.context or _NOTHING).model_validate(value, context=info.context).variant()
-
-
-_NOTHING = Vocabulary()
 
 
 WrittenVariant = Annotated[Variant, PlainValidator(_read_variant, json_schema_input_type=VariantForm)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,7 @@ class Metric:
     dimension: Dimension
     direction: str
     stages: frozenset[str]
+    _: KW_ONLY
     percentiles: bool = False
     relations: frozenset[str] = frozenset()
     task: str = ""

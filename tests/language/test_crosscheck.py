@@ -40,78 +40,11 @@ def test_what_comes_after_training_needs_it(project: Project, name: str, section
     assert f"{line_of(text, section)}: `{name}` needs a section `train` [add `train:`]" in project.refused(text)
 
 
-@pytest.mark.parametrize(
-    ("split", "total"), [("{train: 0.8, validation: 0.2, test: 0.1}", "1.1"), ("{train: 0.5}", "0.7")]
-)
-def test_a_split_sums_to_one(project: Project, split: str, total: str) -> None:
-    text = MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  split: {split}")
-    assert project.refused(text) == [f"9: train, validation and test sum to {total}, expected 1"]
-
-
-def test_a_split_sums_to_one_up_to_rounding(project: Project) -> None:
-    split = "{train: 0.7, validation: 0.2, test: 0.1}"
-    assert project.one(MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  split: {split}"))
-
-
-@pytest.mark.parametrize(
-    ("variants", "words"),
-    [
-        ("trained: {quantize: {weights: int8}}", "'trained' is the model before compression"),
-        ("a: {}", "a variant has one method, found none"),
-        (
-            "a: {quantize: {weights: int8}, prune: {sparsity: 50 %}}",
-            "a variant has one method, found quantize, prune",
-        ),
-        ("a: {from: b, quantize: {weights: int8}}", "there is no variant 'b'"),
-        ("a: {from: a, quantize: {weights: int8}}", "a is made from itself, directly or through others"),
-        ("a: {method: {prun: {}}}", "unknown compression method 'prun'"),
-        ("a: {method: {quantize: {}}}", "has no 'weights'"),
-        ("a: {method: {'specs.models:no': {}}}", "specs.models has no no"),
-    ],
-)
-def test_a_variant_that_cannot_be_made_is_refused(project: Project, variants: str, words: str) -> None:
-    text = compress(variants)
-    (refused,) = project.refused(text)
-    assert words in refused
-    assert refused.startswith(f"{line_of(text, 'variants:')}:")
-
-
-def test_a_circle_of_variants_is_refused_at_each_of_them(project: Project) -> None:
-    how = "quantize: {weights: int8}"
-    refused = project.refused(compress(f"a: {{from: b, {how}}}, b: {{from: a, {how}}}, c: {{from: a, {how}}}"))
-    assert [text.partition(": ")[2] for text in refused] == [
-        "a is made from itself, directly or through others",
-        "b is made from itself, directly or through others",
-    ]
-
-
-def test_a_variant_from_another_in_any_order_is_fine(project: Project) -> None:
-    text = compress("b: {from: a, quantize: {weights: int8}}, a: {from: trained, prune: {sparsity: 50 %}}")
-    section = project.one(text).compress
-    assert section is not None
-    assert list(section.variants) == ["b", "a"]
-
-
 def test_a_variant_that_is_not_there_is_not_served(project: Project) -> None:
     text = compress("int8: {quantize: {weights: int8}}", "serve:\n  variants: [trained, int8, imt8]\n")
     (error,) = project.errors(text).errors
     assert (error.place.line, error.place.column) == (line_of(text, "imt8"), 29)
     assert (error.what, error.hint) == ("there is no variant 'imt8'", "did you mean 'int8'?")
-
-
-def test_a_variant_is_served_once(project: Project) -> None:
-    assert (
-        "the variant 'trained' is listed twice"
-        in project.refused(MINIMAL + "serve: {variants: [trained, trained]}\n")[0]
-    )
-
-
-def test_the_runtime_and_the_registry_are_known_ones(project: Project) -> None:
-    text = MINIMAL + "serve: {runtime: xlaa}\npromote: {registry: 'sqllite:r.db', model: d, to: staging}\n"
-    assert project.refused(text) == [
-        "15: unknown runtime 'xlaa' [did you mean 'xla'?]",
-        "16: unknown registry 'sqllite' [did you mean 'sqlite'?]",
-    ]
 
 
 @pytest.mark.parametrize("choose", ["smallest", "fastest", "most_accurate", "trained", "int8"])
@@ -196,7 +129,7 @@ def test_a_percentile_of_a_family_is_a_metric(project: Project, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["latency", "latency.p", "latency.p0", "latency.p100", "latency.99", "throughput.p99"])
-def test_what_is_no_percentile_is_refused(project: Project, name: str) -> None:
+def test_what_is_not_a_percentile_is_refused(project: Project, name: str) -> None:
     assert "unknown metric" in project.refused(MINIMAL + f"serve: {{expect: {{{name}: '<= 20 ms'}}}}\n")[0]
 
 
@@ -237,7 +170,7 @@ def test_the_long_forms_confidence_has_the_bounds_of_the_short_forms(project: Pr
     assert project.errors(MINIMAL.replace('">= 97 %"', f'{{threshold: ">= 97 %", confidence: {confidence}}}'))
 
 
-def test_a_wrong_confidence_is_reported_once_where_it_stands(project: Project) -> None:
+def test_a_wrong_confidence_is_reported_once_at_its_place(project: Project) -> None:
     (error,) = project.errors(MINIMAL.replace('">= 97 %"', '{threshold: ">= 97 %", confidence: 95}')).errors
     assert error.place.text[error.place.column - 1 :] == "95}"
 
@@ -277,7 +210,7 @@ def not_one(predictions):
         ("cost", "specs.metrics:not_one", "mean", "", "predictions"),
     ],
 )
-def test_what_is_wrong_with_a_metric_of_ones_own_is_said_where_it_stands(
+def test_what_is_wrong_with_a_metric_of_ones_own_is_said_at_its_place(
     project: Project, name: str, use: str, kind: str, rest: str, says: str
 ) -> None:
     (project.root / "specs" / "metrics.py").write_text(METRICS)
@@ -333,3 +266,22 @@ def test_what_is_wrong_with_a_metric_of_ones_own_is_not_said_of_its_expectation_
     found = project.refused(MINIMAL.replace('accuracy: ">= 97 %"', 'mine: "<= 5 %"') + own)
     assert any("'share' is not one of: proportion, mean, statistic" in each for each in found)
     assert not any("unknown metric" in each for each in found)
+
+
+def test_what_a_scenario_cannot_measure_is_refused(project: Project) -> None:
+    text = MINIMAL + "serve:\n  load: {scenario: offline}\n  expect: {latency.p99: '<= 1 ms', throughput: '>= 1 /s'}\n"
+    assert project.refused(text) == [
+        "17: latency.p99 can't be measured in the scenario offline [expect another metric, or choose another scenario]"
+    ]
+
+
+def test_a_metric_of_any_task_measures_each(project: Project) -> None:
+    (project.root / "specs" / "metrics.py").write_text(METRICS)
+    own = OWN.format(name="missed", use="specs.metrics:missed", kind="proportion", rest="")
+    assert project.one(NUMBERS.replace('accuracy: ">= 97 %"', "missed: '<= 3 %'") + own).task == "regression"
+    assert project.one(MINIMAL.replace('accuracy: ">= 97 %"', "missed: '<= 3 %'") + own).task == "classification"
+
+
+def test_an_unknown_loss_is_one_mistake(project: Project) -> None:
+    (refused,) = project.refused(MINIMAL.replace("train:\n", "train:\n  loss: hinge\n", 1))
+    assert refused == "10: unknown loss 'hinge' [there are: cross_entropy, squared_error]"

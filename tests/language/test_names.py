@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
 
-from tests.language.writing import MINIMAL, Project, line_of
+from deploycheck.language.names import source_file
+from tests.language.writing import MINIMAL, Project, line_of, with_model, with_module
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def with_model(build: str, given: str = "{}") -> str:
-    return MINIMAL.replace("specs.models:conv_classifier", build).replace("{features: [32], classes: 10}", given)
-
-
-def with_module(project: Project, source: str, build: str = "specs.made:build", given: str = "{}") -> str:
-    project.write(source, "specs/made.py")
-    return with_model(build, given)
 
 
 def test_a_module_that_would_raise_and_write_a_file_is_not_run(project: Project) -> None:
@@ -50,21 +44,6 @@ def test_a_wrong_argument_is_refused_with_what_was_meant(project: Project) -> No
 
 def test_a_missing_argument_is_refused(project: Project) -> None:
     assert project.refused(MINIMAL.replace("features: [32], ", "")) == ["4: conv_classifier needs features"]
-
-
-@pytest.mark.parametrize("filled", ["rngs", "seed", "key"])
-def test_the_arguments_that_training_fills_in_are_not_missing(project: Project, filled: str) -> None:
-    assert project.one(with_module(project, f"def build({filled}): ...\n"))
-
-
-def test_no_such_argument_is_filled_in_for_data(project: Project) -> None:
-    project.write("def load(seed): ...\n", "specs/made.py")
-    assert project.refused(MINIMAL.replace("specs.data:digits", "specs.made:load")) == ["8: load needs seed"]
-
-
-def test_the_arguments_of_a_loader_of_ones_own_are_checked(project: Project) -> None:
-    text = MINIMAL.replace("load: specs.data:digits", "load: specs.data:digits\n  with: {size: 3}")
-    assert "digits takes no 'size'" in project.refused(text)[0]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +113,7 @@ def test_an_edited_module_is_read_again(project: Project) -> None:
 
 @pytest.mark.parametrize("path", ["models", "models:", ":build", "specs/models.py:build", "a.b:c:d", "a b:c", "1a:b"])
 @pytest.mark.parametrize("where", ["build", "load"])
-def test_what_is_no_import_path_is_refused(project: Project, path: str, where: str) -> None:
+def test_what_is_not_an_import_path_is_refused(project: Project, path: str, where: str) -> None:
     old = {"build": "specs.models:conv_classifier", "load": "specs.data:digits"}[where]
     text = MINIMAL.replace(f"{where}: {old}", f'{where}: "{path}"')
     (error,) = project.errors(text).errors
@@ -143,77 +122,11 @@ def test_what_is_no_import_path_is_refused(project: Project, path: str, where: s
 
 @pytest.mark.parametrize("value", ["3", "null", "[a]", "{a: b}", "true"])
 @pytest.mark.parametrize("where", ["build", "load"])
-def test_an_import_path_that_is_no_string_is_refused(project: Project, value: str, where: str) -> None:
+def test_an_import_path_that_is_not_a_string_is_refused(project: Project, value: str, where: str) -> None:
     old = {"build": "specs.models:conv_classifier", "load": "specs.data:digits"}[where]
     text = MINIMAL.replace(f"{where}: {old}", f"{where}: {value}")
     (error,) = project.errors(text).errors
     assert error.place.line == line_of(text, f"{where}:")
-
-
-def test_a_loader_is_known_or_refused_with_what_was_meant(project: Project) -> None:
-    assert project.one(MINIMAL.replace("specs.data:digits", "npz"))
-    assert project.refused(MINIMAL.replace("specs.data:digits", "parket")) == [
-        "8: unknown loader 'parket' [did you mean 'parquet'?]"
-    ]
-
-
-def with_steps(steps: str) -> str:
-    return MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  preprocess: {steps}")
-
-
-def test_a_step_is_known_or_code_or_refused_at_its_name(project: Project) -> None:
-    assert project.one(with_steps("[{scale: {by: 2}}, {'specs.data:shift': {by: 1}}]"))
-    (error,) = project.errors(with_steps("[{scale: {by: 2}}, {standardise: {}}]")).errors
-    assert (error.place.line, error.place.column) == (9, 35)
-    assert error.hint == "did you mean 'standardize'?"
-    assert project.refused(with_steps("[{'specs.data:shft': {by: 1}}]")) == [
-        "9: specs.data has no shft [did you mean 'shift'?]"
-    ]
-
-
-def with_optimizer(optimizer: str) -> str:
-    return MINIMAL.replace("{adam: {learning_rate: 1e-3}}", optimizer)
-
-
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        "{adam: {learning_rate: 1e-3, b1: 0.8}}",
-        "{adamw: {learning_rate: 1e-3, weight_decay: 0.1}}",
-        "{sgd: {learning_rate: 0.1, momentum: 0.9, nesterov: true}}",
-        "{lion: {learning_rate: 1e-4}}",
-        "{adafactor: {}}",
-        "{lamb: {learning_rate: 1e-3}}",
-        "{rmsprop: {learning_rate: 1e-3}}",
-    ],
-)
-def test_an_optimizer_goes_by_its_optax_name_and_arguments(project: Project, optimizer: str) -> None:
-    pytest.importorskip("optax")
-    assert project.one(with_optimizer(optimizer))
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "column", "what", "hint"),
-    [
-        ("{adm: {learning_rate: 1e-3}}", 15, "optax has no optimiser 'adm'", "did you mean 'adam'?"),
-        ("{adma: {learning_rate: 1e-3}}", 15, "optax has no optimiser 'adma'", "did you mean 'adam'?"),
-        (
-            "{adam: {learning_rte: 1, learning_rate: 1}}",
-            22,
-            "adam takes no 'learning_rte'",
-            "did you mean 'learning_rate'?",
-        ),
-        ("{adam: {b1: 0.9}}", 15, "adam needs learning_rate", ""),
-        ("{_src: {}}", 15, "optax has no optimiser '_src'", None),
-    ],
-)
-def test_a_wrong_optimizer_is_refused_where_it_is_wrong(
-    project: Project, optimizer: str, column: int, what: str, hint: str | None
-) -> None:
-    pytest.importorskip("optax")
-    (error,) = project.errors(with_optimizer(optimizer)).errors
-    assert (error.place.line, error.place.column, error.what) == (10, column, what)
-    assert hint is None or error.hint == hint
 
 
 def test_loading_a_spec_imports_neither_jax_nor_optax_nor_the_projects_code(project: Project) -> None:
@@ -235,3 +148,83 @@ def test_loading_a_spec_imports_neither_jax_nor_optax_nor_the_projects_code(proj
         check=False,
     )
     assert done.stdout.strip() == "digits []", done.stderr
+
+
+class EditableFinder:
+    """A finder like the one that setuptools registers for an editable install in a flat layout."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != self.name:
+            return None
+        return spec_from_file_location(name, self.folder / "__init__.py", submodule_search_locations=[str(self.folder)])
+
+
+def test_a_package_that_another_finder_knows_is_found(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "__init__.py").write_text("def build(a): ...\n")
+    (folder / "data.py").write_text("def build(b): ...\n")
+    assert "there is no module installed_flat" in project.refused(with_model("installed_flat:build", "{a: 1}"))[0]
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, EditableFinder("installed_flat", folder)])
+    assert project.one(with_model("installed_flat:build", "{a: 1}"))
+    assert project.one(with_model("installed_flat.data:build", "{b: 1}"))
+    assert "build takes no 'a'" in project.refused(with_model("installed_flat.data:build", "{a: 1, b: 1}"))[0]
+    assert source_file("installed_flat.data", project.root) == folder / "data.py"
+    assert "installed_flat" not in sys.modules
+
+
+def test_a_finder_that_raises_is_passed_over(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            raise KeyError(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert project.one(MINIMAL)
+
+
+def test_a_module_in_a_namespace_package_is_found(project: Project) -> None:
+    project.write("def build(a): ...\n", "space/inner/made.py")
+    assert project.one(with_model("space.inner.made:build", "{a: 1}"))
+    assert "space.inner is a folder without an __init__.py" in project.refused(with_model("space.inner:build"))[0]
+
+
+@pytest.mark.parametrize("path", ["math:sqrt", "sys:intern"])
+def test_code_without_source_is_accepted_unread(project: Project, path: str) -> None:
+    assert project.one(with_model(path, "{whatever: 1}"))
+    assert source_file(path.partition(":")[0], project.root) is None
+
+
+def test_a_module_that_was_removed_is_missing(project: Project) -> None:
+    text = with_module(project, "def build(): ...\n")
+    assert project.one(text)
+    (project.root / "specs/made.py").unlink()
+    assert "there is no module specs.made" in project.refused(text)[0]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["with open('x') as build: pass\n", "if (build := print): pass\n", "match 1:\n    case build: pass\n"],
+)
+def test_a_name_that_a_statement_binds_is_found(project: Project, source: str) -> None:
+    assert project.one(with_module(project, source, given="{a: 1}"))
+
+
+def test_a_name_that_is_only_used_is_not_found(project: Project) -> None:
+    assert "has no build" in project.refused(with_module(project, "print(build)\n"))[0]
+
+
+def test_a_source_in_another_encoding_is_read(project: Project) -> None:
+    project.write("# coding: latin-1\n# \xe9\ndef build(a): ...\n".encode("latin-1"), "specs/made.py")
+    assert "build needs a" in project.refused(with_model("specs.made:build"))[0]
+
+
+def test_the_reader_of_signatures_is_only_imported_where_code_is_named() -> None:
+    code = "import sys, deploycheck.language; print('griffe._internal' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "False"

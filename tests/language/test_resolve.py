@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploycheck.language import load
+from deploycheck.language.resolve import resolve
 from tests.language.writing import MINIMAL, VOCABULARY, Project, line_of
 
 STANDARD = """\
@@ -109,12 +110,12 @@ def test_a_standard_above_the_project_is_refused(tmp_path: Path, project: Projec
         inner.write((tmp_path / "specs" / name).read_text(), f"specs/{name}")
     text = MINIMAL + "extends: ../../edge.yaml\n"
     (error,) = inner.errors(text).errors
-    assert error.what == "../../edge.yaml lies outside of inner/"
+    assert error.what == "../../edge.yaml is outside of inner/"
     assert (error.place.line, error.place.column) == (line_of(text, "extends"), 10)
 
 
 def test_a_standard_at_an_absolute_path_outside_is_refused(project: Project) -> None:
-    assert "lies outside of" in project.refused(MINIMAL + "extends: /etc/passwd\n")[0]
+    assert "is outside of" in project.refused(MINIMAL + "extends: /etc/passwd\n")[0]
 
 
 def test_dots_within_the_project_are_fine(project: Project) -> None:
@@ -128,7 +129,7 @@ def test_a_link_out_of_the_project_is_refused(
     outside = tmp_path_factory.mktemp("outside") / "edge.yaml"
     outside.write_text(STANDARD)
     (tmp_path / "specs/edge.yaml").symlink_to(outside)
-    assert "edge.yaml lies outside of" in project.refused(MINIMAL + "extends: edge.yaml\n")[0]
+    assert "edge.yaml is outside of" in project.refused(MINIMAL + "extends: edge.yaml\n")[0]
 
 
 def test_a_missing_standard_is_refused_with_what_was_meant(standard: Project) -> None:
@@ -138,7 +139,7 @@ def test_a_missing_standard_is_refused_with_what_was_meant(standard: Project) ->
     ]
 
 
-def test_a_directory_is_no_standard(standard: Project) -> None:
+def test_a_directory_is_not_a_standard(standard: Project) -> None:
     assert "there is no file standards" in standard.refused(MINIMAL + "extends: standards\n")[0]
 
 
@@ -150,10 +151,10 @@ def test_a_name_that_no_file_can_have_is_refused(project: Project, name: str) ->
     assert error.place.line == line_of(MINIMAL + "extends:", "extends")
 
 
-def test_a_spec_with_a_model_is_no_standard(standard: Project) -> None:
+def test_a_spec_with_a_model_is_not_a_standard(standard: Project) -> None:
     standard.write(MINIMAL, "specs/standards/edge.yaml")
     (error,) = standard.errors(CHILD).errors
-    assert error.what == "standards/edge.yaml is no standard: it has a model"
+    assert error.what == "standards/edge.yaml is not a standard: it has a model"
     assert error.place.line == line_of(CHILD, "extends")
 
 
@@ -163,7 +164,7 @@ def test_a_mistake_in_a_standard_is_placed_there(standard: Project) -> None:
     assert (error.place.file, error.place.line, error.place.column) == ("specs/standards/edge.yaml", 7, 57)
 
 
-def test_a_standard_that_is_no_yaml_is_refused_there(standard: Project) -> None:
+def test_a_standard_that_is_not_yaml_is_refused_there(standard: Project) -> None:
     standard.write("deploycheck: 1\nname: 'open\n", "specs/standards/edge.yaml")
     assert standard.errors(CHILD).errors[0].place.file == "specs/standards/edge.yaml"
 
@@ -225,10 +226,10 @@ def test_a_matrix_reaches_what_is_inherited(standard: Project) -> None:
 @pytest.mark.parametrize(
     ("matrix", "words"),
     [
-        ("{train.epoch: [1]}", "train.epoch names nothing in this spec"),
-        ("{train.epochs.x: [1]}", "train.epochs.x names nothing in this spec"),
-        ("{train.seeds.0: [1]}", "train.seeds.0 names nothing in this spec"),
-        ("{'': [1]}", "names nothing in this spec"),
+        ("{train.epoch: [1]}", "train.epoch is not a part of this spec"),
+        ("{train.epochs.x: [1]}", "train.epochs.x is not a part of this spec"),
+        ("{train.seeds.0: [1]}", "train.seeds.0 is not a part of this spec"),
+        ("{'': [1]}", "is not a part of this spec"),
         ("{train.epochs: 3}", "expected a list of values"),
         ("{train.epochs: []}", "expected a list of values"),
         ("{train.epochs: [1, 1]}", "two cells of the matrix are the same"),
@@ -242,7 +243,7 @@ def test_a_matrix_that_makes_no_sense_is_refused_on_its_line(project: Project, m
 
 
 @pytest.mark.parametrize("matrix", ["[]", "3", "x"])
-def test_a_matrix_that_is_no_mapping_is_refused(project: Project, matrix: str) -> None:
+def test_a_matrix_that_is_not_a_mapping_is_refused(project: Project, matrix: str) -> None:
     text = MINIMAL + f"matrix: {matrix}\n"
     assert project.errors(text).errors[0].place.line == line_of(text, "matrix:")
 
@@ -298,7 +299,7 @@ def test_a_standard_with_a_matrix_is_refused_when_it_is_loaded_itself(project: P
     assert project.errors(STANDARD + "matrix: {data.split.seed: [1, 2]}\n")
 
 
-def test_a_circle_of_links_is_no_standard(project: Project) -> None:
+def test_a_circle_of_links_is_not_a_standard(project: Project) -> None:
     (project.root / "specs/edge.yaml").symlink_to("edge.yaml")
     (error,) = project.errors(MINIMAL + "extends: edge.yaml\n").errors
     assert "no file can be reached by 'edge.yaml'" in error.what
@@ -323,3 +324,76 @@ def test_a_wrong_matrix_hides_no_other_mistake(project: Project) -> None:
         line_of(text, "ten"),
         line_of(text, "matrix:"),
     ]
+
+
+@pytest.mark.parametrize(("count", "refused"), [(10, False), (11, True)])
+def test_a_matrix_has_at_most_a_thousand_cells(project: Project, count: int, refused: bool) -> None:
+    axes = f"train.epochs: {list(range(1, 11))}, data.split.seed: {list(range(10))}, train.batch_size: "
+    text = MINIMAL.replace("  load:", "  split: {seed: 1}\n  load:")
+    text += f"matrix: {{{axes}{list(range(1, count + 1))}}}\n"
+    cells, errors = resolve(project.write(text), project.root)
+    if not refused:
+        assert (len(cells), errors) == (1000, [])
+        return
+    (error,) = errors
+    assert (error.place.line, error.place.column) == (line_of(text, "matrix:"), 1)
+    assert error.what == "the matrix has 1,100 cells, more than 1,000"
+
+
+def test_a_huge_matrix_is_refused_before_it_is_expanded(project: Project) -> None:
+    values = list(range(1, 1001))
+    text = MINIMAL.replace("  load:", "  split: {seed: 1}\n  load:")
+    text += f"matrix: {{train.epochs: {values}, data.split.seed: {values}, train.batch_size: {values}}}\n"
+    assert "has 1,000,000,000 cells" in project.refused(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("under", "over", "found"),
+    [
+        ("schedule: {cosine: {warmup: 5 %}}", "schedule: {linear: {}}", ["linear"]),
+        ("schedule: {cosine: {warmup: 5 %}}", "schedule: {cosine: {}}", ["cosine"]),
+    ],
+)
+def test_a_choice_replaces_the_one_of_the_standard_as_a_whole(
+    standard: Project, under: str, over: str, found: list[str]
+) -> None:
+    standard.write(STANDARD.replace("train:\n", f"train:\n  {under}\n"), "specs/standards/edge.yaml")
+    schedule = standard.one(CHILD.replace("train:\n", f"train:\n  {over}\n")).train.schedule
+    assert list(schedule) == found
+    assert next(iter(schedule.values())).warmup == 0
+
+
+@pytest.mark.parametrize(
+    ("under", "over", "method"),
+    [
+        ("method: {'specs.models:anything': {a: 1}}", "method: {half: {}}", ("half", {})),
+        (
+            "method: {'specs.models:anything': {a: 1}}",
+            "method: {'specs.models:anything': {b: 2}}",
+            ("specs.models:anything", {"b": 2}),
+        ),
+        ("quantize: {weights: int8}", "half: {}", ("half", {})),
+        ("quantize: {weights: int8}", "method: {half: {}}", ("half", {})),
+        ("method: {half: {}}", "quantize: {weights: int8}", ("quantize", {"weights": "int8"})),
+        (
+            "quantize: {weights: int8}",
+            "quantize: {activations: int8}",
+            ("quantize", {"weights": "int8", "activations": "int8"}),
+        ),
+        ("quantize: {weights: int8}", "expect: {size: '<= 1 kB'}", ("quantize", {"weights": "int8"})),
+    ],
+)
+def test_a_variants_method_replaces_the_one_of_the_standard(
+    standard: Project, under: str, over: str, method: tuple[str, dict[str, object]]
+) -> None:
+    variant = "compress:\n  variants:\n    small:\n      {}\n"
+    standard.write(STANDARD + variant.format(under), "specs/standards/edge.yaml")
+    section = standard.one(CHILD + variant.format(over)).compress
+    assert section is not None
+    assert section.variants["small"].method == method
+
+
+def test_the_arguments_of_a_call_replace_those_of_the_standard(standard: Project) -> None:
+    standard.write(STANDARD.replace("data:\n", "data:\n  with: {a: 1}\n"), "specs/standards/edge.yaml")
+    text = CHILD.replace("specs.data:digits", "specs.models:anything\n  with: {b: 2}")
+    assert standard.one(text).data.arguments == {"b": 2}

@@ -137,7 +137,7 @@ def test_a_merge_key_is_an_ordinary_key() -> None:
         ("a: 'open\n", "2:1", "not YAML"),
     ],
 )
-def test_what_the_language_leaves_out_is_refused_where_it_stands(text: str, place: str, words: str) -> None:
+def test_what_the_language_leaves_out_is_refused_at_its_place(text: str, place: str, words: str) -> None:
     error = refused(text)
     assert error.where == f"spec.yaml:{place}"
     assert words in error.what
@@ -149,7 +149,7 @@ def test_every_refusal_of_a_file_comes_at_once() -> None:
     assert [error.place.line for error in caught.value.errors] == [1, 2, 3]
 
 
-def test_an_alias_is_refused_where_it_stands() -> None:
+def test_an_alias_is_refused_at_its_place() -> None:
     with pytest.raises(SpecErrors) as caught:
         plain("a: &x 5\nb: *x\n")
     assert [error.where for error in caught.value.errors] == ["spec.yaml:1:4", "spec.yaml:2:4"]
@@ -199,7 +199,7 @@ def test_a_bomb_of_nesting_neither_crashes_nor_hangs(sign: str) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "refused"), done.stderr[-500:]
 
 
-def test_a_nul_is_refused_where_it_stands(tmp_path: Path) -> None:
+def test_a_nul_is_refused_at_its_place(tmp_path: Path) -> None:
     assert refused_bytes(tmp_path, b"a: 1\nb: x\0y\n").where == "spec.yaml:2:5"
 
 
@@ -232,7 +232,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> Non
     assert "can't be read" in caught.value.errors[0].what
 
 
-def test_a_place_is_where_the_value_or_the_key_stands() -> None:
+def test_a_place_is_where_the_value_or_the_key_is() -> None:
     document = parse("é: 1\na:\n  b: [10, {c: 3}]\n", SPEC, "spec.yaml")
     assert (document.place(("a", "b", 1, "c")).line, document.place(("a", "b", 1, "c")).column) == (3, 15)
     assert document.place(("a", "b", 1, "c"), key=True).column == 12

@@ -1,71 +1,15 @@
-"""The typed tree, and the JSON Schema that editors take from it."""
+"""Sections: what each of them accepts."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import pickle
 
-import jsonschema
 import pydantic
 import pytest
 
-from deploycheck.language import Section, json_schema
-from deploycheck.language.source import parse
+from deploycheck.language import Section
 from deploycheck.language.tree import Tree
-from tests.language.writing import EXAMPLE, MINIMAL, VOCABULARY, Project
-
-SPECS = Path(__file__).parents[2] / "specs"
-
-
-def data(text: str) -> dict[str, Any]:
-    return parse(text, Path("spec.yaml"), "spec.yaml").data
-
-
-@pytest.fixture(scope="module")
-def validator() -> jsonschema.Draft202012Validator:
-    schema = json_schema(VOCABULARY)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
-
-
-def test_the_schema_takes_the_projects_own_spec(validator: jsonschema.Draft202012Validator) -> None:
-    validator.validate(data((SPECS / "digits.yaml").read_text()))
-
-
-@pytest.mark.parametrize("text", [MINIMAL, EXAMPLE], ids=["minimal", "example"])
-def test_the_schema_takes_what_the_language_takes(validator: jsonschema.Draft202012Validator, text: str) -> None:
-    validator.validate(data(text))
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("name: digits", "name: digits\nownr: vision"),
-        ("  epochs: 10", "  epochs: 10\n  epoch: 10"),
-        ("{shape:", "{shap: 1, shape:"),
-        ("  epochs: 10", "  epochs: 0"),
-        ("deploycheck: 1", "deploycheck: 2"),
-        ("name: digits", "name: Digits!"),
-        ("name: digits\n", ""),
-        ("float32", "float33"),
-        ("{adam: {learning_rate: 1e-3}}", "{adam: {}, sgd: {}}"),
-        ('">= 97 %"', '{threshold: ">= 97 %", severity: mild}'),
-    ],
-)
-def test_the_schema_refuses_what_the_language_refuses(
-    validator: jsonschema.Draft202012Validator, project: Project, old: str, new: str
-) -> None:
-    text = MINIMAL.replace(old, new)
-    assert project.errors(text)
-    with pytest.raises(jsonschema.ValidationError):
-        validator.validate(data(text))
-
-
-def test_the_schema_names_its_draft_and_the_keys_as_they_are_written() -> None:
-    schema = json_schema(VOCABULARY)
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert "with" in schema["$defs"]["Model"]["properties"]
-    assert "from" in schema["$defs"]["Variant"]["properties"]
+from tests.language.writing import EDGE, EXAMPLE, MINIMAL, VOCABULARY, Project, plain_data
 
 
 def sections(value: object) -> list[Section]:
@@ -84,7 +28,7 @@ def sections(value: object) -> list[Section]:
 
 
 def test_every_section_is_frozen() -> None:
-    found = sections(Tree.model_validate(data(EXAMPLE), context=VOCABULARY))
+    found = sections(Tree.model_validate(plain_data(EXAMPLE), context=VOCABULARY))
     assert len({type(section) for section in found}) > 15
     for section in found:
         name = next(iter(type(section).model_fields))
@@ -105,7 +49,7 @@ def test_a_loaded_spec_is_frozen(project: Project) -> None:
 
 
 @pytest.mark.parametrize("value", ["95 %", "50 %", "99.9 %"])
-def test_a_confidence_lies_from_a_half_to_under_one(project: Project, value: str) -> None:
+def test_a_confidence_is_at_least_a_half_and_under_one(project: Project, value: str) -> None:
     assert project.one(MINIMAL + f"confidence: {value}\n").confidence == pytest.approx(float(value[:-2]) / 100)
 
 
@@ -139,3 +83,96 @@ def test_numbers_are_not_coerced(project: Project, old: str, new: str) -> None:
 def test_a_seed_is_listed_once(project: Project) -> None:
     (refused,) = project.refused(MINIMAL.replace("  epochs: 10", "  seeds: [0, 1, 1]\n  epochs: 10"))
     assert refused == "11: the seed 1 is listed twice"
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "given", "meant"),
+    [
+        ("train", "loss", "cros_entropy", "cross_entropy"),
+        ("serve", "scenario", "ofline", "offline"),
+        ("serve", "runtime", "xlaa", "xla"),
+        ("train", "score", "validation.acuracy", "validation.accuracy"),
+    ],
+)
+def test_a_name_that_is_not_installed_is_refused_with_what_was_meant(
+    project: Project, section: str, kind: str, given: str, meant: str
+) -> None:
+    text = {
+        "loss": MINIMAL.replace("  epochs", f"  loss: {given}\n  epochs"),
+        "score": MINIMAL.replace("  epochs", f"  stop_early: {{watch: {given}, patience: 1}}\n  epochs"),
+        "scenario": MINIMAL + f"serve: {{load: {{scenario: {given}}}}}\n",
+        "runtime": MINIMAL + f"serve: {{runtime: {given}}}\n",
+    }[kind]
+    (error,) = project.errors(text).errors
+    assert (error.what, error.hint) == (f"unknown {kind} {given!r}", f"did you mean {meant!r}?")
+    assert error.place.text[error.place.column - 1 :].startswith(given)
+
+
+def test_sections_are_valid_without_a_vocabulary() -> None:
+    assert Tree.model_validate({"deploycheck": 1, "name": "x", "serve": {"load": {"scenario": "other"}}}).serve
+
+
+@pytest.mark.parametrize("scenario", ["single_stream", "multi_stream", "offline"])
+def test_a_load_takes_the_fields_of_its_scenario(project: Project, scenario: str) -> None:
+    text = MINIMAL + f"serve: {{load: {{scenario: {scenario}, arrivals: poisson, rate: 3 /s}}}}\n"
+    assert project.refused(text) == [
+        f"15: the scenario {scenario} has no `arrivals` [leave it out]",
+        f"15: the scenario {scenario} has no `rate` [leave it out]",
+    ]
+    assert project.one(MINIMAL + f"serve: {{load: {{scenario: {scenario}, requests: 7}}}}\n")
+    assert project.one(MINIMAL + "serve: {load: {arrivals: poisson, rate: 3 /s}}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optimize: {search: {sampler: tpe, trials: 2}, space: {a: {choice: [1]}}}\n",
+        "serve: {properties: [finite]}\n",
+        "serve: {expect: {errors: {threshold: '== 0', samples: 3}}}\n",
+    ],
+)
+def test_a_word_that_cannot_be_run_is_an_unknown_key(project: Project, text: str) -> None:
+    (refused,) = project.refused(MINIMAL + text)
+    assert refused.startswith("15: unknown key")
+
+
+def test_the_sections_of_a_spec_can_be_sent_to_another_process(project: Project) -> None:
+    project.write(EDGE, "specs/standards/edge.yaml")
+    spec = project.one(EXAMPLE, "specs/digits.yaml")
+    for section in (spec.model, spec.data, spec.train, spec.compress, spec.serve, spec.promote):
+        assert pickle.loads(pickle.dumps(section)) == section
+
+
+@pytest.mark.parametrize(
+    ("split", "total"), [("{train: 0.8, validation: 0.2, test: 0.1}", "1.1"), ("{train: 0.5}", "0.7")]
+)
+def test_a_split_sums_to_one(project: Project, split: str, total: str) -> None:
+    text = MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  split: {split}")
+    assert project.refused(text) == [f"9: train, validation and test sum to {total}, expected 1"]
+
+
+def test_a_split_sums_to_one_up_to_rounding(project: Project) -> None:
+    split = "{train: 0.7, validation: 0.2, test: 0.1}"
+    assert project.one(MINIMAL.replace("load: specs.data:digits", f"load: specs.data:digits\n  split: {split}"))
+
+
+def test_a_variant_is_served_once(project: Project) -> None:
+    assert (
+        "the variant 'trained' is listed twice"
+        in project.refused(MINIMAL + "serve: {variants: [trained, trained]}\n")[0]
+    )
+
+
+def test_the_runtime_and_the_registry_are_known_ones(project: Project) -> None:
+    text = MINIMAL + "serve: {runtime: xlaa}\npromote: {registry: 'sqllite:r.db', model: d, to: staging}\n"
+    assert project.refused(text) == [
+        "15: unknown runtime 'xlaa' [did you mean 'xla'?]",
+        "16: unknown registry 'sqllite' [did you mean 'sqlite'?]",
+    ]
+
+
+def test_a_standard_may_leave_a_split_to_be_completed(project: Project) -> None:
+    project.write("deploycheck: 1\nname: edge\ndata: {split: {train: 0.6}}\n", "specs/edge.yaml")
+    text = MINIMAL.replace("  load:", "  split: {validation: 0.2, test: 0.2}\n  load:") + "extends: edge.yaml\n"
+    assert project.one(text).data.split.train == 0.6
+    assert project.load("deploycheck: 1\nname: edge\ndata: {split: {train: 0.6}}\n", "specs/edge.yaml") == ()

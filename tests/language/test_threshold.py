@@ -112,7 +112,7 @@ def test_at_point_compares_the_bare_value() -> None:
 @pytest.mark.parametrize("confidence", ["49.9 %", "100 %", "120 %", "-95 %"])
 def test_a_confidence_outside_of_50_to_100_is_refused_at_its_number(confidence: str) -> None:
     error = refused(f"<= 5 % @ {confidence}")
-    assert "50 % to under 100 %" in error.what
+    assert "at least 50 % and under 100 %" in error.what
     assert error.column == 9
 
 

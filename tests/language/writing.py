@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from deploycheck.language import Dimension, Metric, Section, Spec, SpecErrors, TaskWord, Vocabulary, load
 from deploycheck.language.fields import Seconds, Share
+from deploycheck.language.source import parse
 
 MODELS = """\
 from __future__ import annotations
@@ -140,7 +141,16 @@ def _metric(
 ) -> Metric:
     relations = frozenset({"over majority"} if name == "learned" else ())
     over_classes = name == "accuracy.worst_class"
-    return Metric(name, dimension, direction, frozenset(stages), percentiles, relations, task, over_classes)
+    return Metric(
+        name,
+        dimension,
+        direction,
+        frozenset(stages),
+        percentiles=percentiles,
+        relations=relations,
+        task=task,
+        over_classes=over_classes,
+    )
 
 
 METRICS = (
@@ -263,3 +273,19 @@ def line_of(text: str, part: str) -> int:
     """Return the number of the one line that holds ``part``."""
     (number,) = [number for number, line in enumerate(text.splitlines(), 1) if part in line]
     return number
+
+
+def plain_data(text: str) -> dict[str, Any]:
+    """Return a spec's text as plain data."""
+    return parse(text, Path("spec.yaml"), "spec.yaml").data
+
+
+def with_model(build: str, given: str = "{}") -> str:
+    """Return ``MINIMAL`` with another model."""
+    return MINIMAL.replace("specs.models:conv_classifier", build).replace("{features: [32], classes: 10}", given)
+
+
+def with_module(project: Project, source: str, build: str = "specs.made:build", given: str = "{}") -> str:
+    """Write ``specs/made.py``, and return ``MINIMAL`` with a model from it."""
+    project.write(source, "specs/made.py")
+    return with_model(build, given)
