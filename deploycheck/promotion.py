@@ -66,9 +66,9 @@ def rule(
     has several, and each counts); ``candidates`` the variants in the order the spec names them; ``choose`` the
     spec's policy: ``smallest``, ``fastest``, ``most_accurate`` or a variant's name.
     """
-    reasons = [*_find_blocking_checks(expected, results), *_find_mixed_artifacts(results)]
+    reasons = [*_unfinished(expected, results), *_mixed_artifacts(results)]
     if not expected:
-        reasons.append("the spec has no checks: it shows nothing")
+        reasons.append("the spec has no checks: nothing was shown")
     if reasons:
         return Ruling(Decision.WITHHELD, tuple(reasons))
     chosen = _choose(candidates, choose)
@@ -77,8 +77,7 @@ def rule(
     return Ruling(Decision.PROMOTABLE, (), chosen)
 
 
-def _find_blocking_checks(expected: Sequence[str], results: Mapping[str, Sequence[Result]]) -> list[str]:
-    """Name the checks that did not run, and those with an attempt whose outcome withholds promotion."""
+def _unfinished(expected: Sequence[str], results: Mapping[str, Sequence[Result]]) -> list[str]:
     missing = [check for check in expected if not results.get(check)]
     reasons = [f"{check}: did not run" for check in missing]
     for check in expected:
@@ -88,8 +87,8 @@ def _find_blocking_checks(expected: Sequence[str], results: Mapping[str, Sequenc
     return reasons
 
 
-def _find_mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[str]:
-    """Name the variants whose checks were not all run on the same bytes."""
+def _mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Name variants whose checks did not all speak of the same bytes."""
     seen: dict[str, set[str]] = {}
     for attempts in results.values():
         for result in attempts:
