@@ -1,7 +1,7 @@
-"""The promotion rule: what a run must have shown before a registry is touched.
+"""The promotion rule: what a run must have shown before a model is promoted.
 
-Pure. It is given every check that a spec has and what became of each; it answers with a decision and the
-reasons. It fails closed: what was not run, did not finish or can't be told counts against promotion.
+A pure function of every check that a spec has and the outcome of each. It returns a decision and the reasons. A check
+that was not run, did not finish or is undecided counts against promotion.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from deploycheck.verdict import Outcome
 
 
 class Decision(StrEnum):
-    """What a run came to for one spec."""
+    """What a run decided for one spec."""
 
     WITHHELD = "withheld"
     PROMOTABLE = "promotable"
@@ -23,9 +23,9 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one check: its outcome, and the digest of the exported artifact that it speaks of.
+    """The outcome of one attempt at a check, and the digest of the exported artifact that was checked.
 
-    ``artifact`` is empty for a check that speaks of no variant (of the data, say).
+    ``artifact`` is empty for a check that is not of a variant, such as one of the data.
     """
 
     check: str
@@ -34,9 +34,9 @@ class Result:
     artifact: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A variant that could be promoted, with what the policies compare. Sizes in bytes, latency in seconds."""
+    """A variant that could be promoted, with the values that policies compare: bytes, a fraction, seconds."""
 
     variant: str
     artifact: str
@@ -71,10 +71,10 @@ def rule(
     candidates: Sequence[Candidate],
     choose: str,
 ) -> Ruling:
-    """Decide one spec.
+    """Decide whether a variant of one spec may be promoted, and which.
 
-    ``expected`` are the ids of all its checks, ``results`` what each attempt at a check gave (a retried check
-    has several, and each counts), ``candidates`` the variants in the order the spec names them, ``choose`` the
+    ``expected`` are the ids of all its checks; ``results`` the result of each attempt at a check (a retried check
+    has several, and each counts); ``candidates`` the variants in the order the spec names them; ``choose`` the
     spec's policy: ``smallest``, ``fastest``, ``most_accurate`` or a variant's name.
     """
     reasons = [*_unfinished(expected, results), *_mixed_artifacts(results)]
@@ -113,7 +113,7 @@ def _mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[Reason]:
 
 
 def _choose(candidates: Sequence[Candidate], policy: str) -> Candidate | str:
-    """Return the variant the policy names, or why there is none. Ties go to the one the spec names first."""
+    """Return the variant that the policy chooses, or why there is none; of equal ones, the first in the spec."""
     keys: dict[str, Callable[[Candidate], float | None]] = {
         "smallest": lambda candidate: candidate.size,
         "fastest": lambda candidate: candidate.latency,
@@ -121,10 +121,10 @@ def _choose(candidates: Sequence[Candidate], policy: str) -> Candidate | str:
     }
     if policy not in keys:
         named = [candidate for candidate in candidates if candidate.variant == policy]
-        return named[0] if named else f"no artifact of the variant {policy!r}, which `choose` names"
+        return named[0] if named else f"there is no artifact of the variant {policy!r}, which `choose` names"
     values = {candidate.variant: keys[policy](candidate) for candidate in candidates}
     known = {variant: value for variant, value in values.items() if value is not None}
     if not known or len(known) < len(values):
         unknown = ", ".join(values.keys() - known.keys()) or "any variant"
-        return f"`choose: {policy}` can't compare: nothing measured for {unknown}"
+        return f"`choose: {policy}` can't compare the variants: no value was measured for {unknown}"
     return min(candidates, key=lambda candidate: known[candidate.variant])

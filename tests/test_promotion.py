@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from deploycheck.promotion import Candidate, Decision, Result, rule
 from deploycheck.verdict import Outcome
 
-SMALL = Candidate("int8", "sha256:b", size=30, accuracy=0.97, latency=0.003)
-LARGE = Candidate("trained", "sha256:a", size=90, accuracy=0.99, latency=0.002)
+SMALL = Candidate(variant="int8", artifact="sha256:b", size=30, accuracy=0.97, latency=0.003)
+LARGE = Candidate(variant="trained", artifact="sha256:a", size=90, accuracy=0.99, latency=0.002)
 
 
 def results(**outcomes: Outcome) -> dict[str, list[Result]]:
@@ -39,11 +39,11 @@ def test_a_retry_that_turned_green_does_not_promote() -> None:
     assert rule(["a"], attempts, [LARGE], "smallest").decision is Decision.WITHHELD
 
 
-def test_no_checks_at_all_is_no_pass() -> None:
+def test_a_spec_without_checks_is_withheld() -> None:
     assert rule([], {}, [LARGE], "smallest").decision is Decision.WITHHELD
 
 
-def test_checks_on_different_bytes_of_one_variant_do_not_add_up() -> None:
+def test_checks_of_one_variant_on_different_bytes_withhold() -> None:
     attempts = {
         "a": [Result("a", Outcome.PASS, "int8", "sha256:b")],
         "b": [Result("b", Outcome.PASS, "int8", "sha256:c")],
@@ -64,7 +64,7 @@ def test_the_policy_chooses(policy: str, variant: str) -> None:
 
 
 def test_a_policy_that_cannot_compare_withholds() -> None:
-    unmeasured = Candidate("int8", "sha256:b", size=30)
+    unmeasured = Candidate(variant="int8", artifact="sha256:b", size=30)
     ruling = rule(["a"], results(a=Outcome.PASS), [LARGE, unmeasured], "fastest")
     assert ruling.decision is Decision.WITHHELD
     assert "int8" in ruling.reasons[0]

@@ -116,7 +116,7 @@ def test_a_step_that_leaves_a_name_no_manifest_can_hold_makes_no_artifact(tmp_pa
         (building.out / "weights\n.bin").write_bytes(b"")
         return {}
 
-    with pytest.raises(CorruptArtifact, match="no name for a file"):
+    with pytest.raises(CorruptArtifact, match="is not a name for a file"):
         Store(tmp_path).get_or_build("model", KEY, leave)
 
 
@@ -225,9 +225,20 @@ def test_a_manifest_that_is_no_file_is_never_read(artifact: Artifact, make: Call
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside", "/etc/hostname", "notes/../../outside", "", ".", "./weights.bin", "a//b", "\ud800",
-             "nul\0", "manifest.json"]
-)  # fmt: skip
+    "name",
+    [
+        "../outside",
+        "/etc/hostname",
+        "notes/../../outside",
+        "",
+        ".",
+        "./weights.bin",
+        "a//b",
+        "\ud800",
+        "nul\0",
+        "manifest.json",
+    ],
+)
 def test_a_manifest_whose_names_leave_the_folder_is_refused(artifact: Artifact, name: str) -> None:
     (artifact.path.parent / "outside").write_bytes(b"")
     entry = {"sha256": hashlib.sha256(b"").hexdigest(), "size": 0}
@@ -275,7 +286,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_an_artifact_moved_to_another_address_is_refused(artifact: Artifact) -> None:
     artifact.path.rename(artifact.path.with_name(OTHER))
-    with pytest.raises(CorruptArtifact, match="belongs elsewhere"):
+    with pytest.raises(CorruptArtifact, match="belongs at another address"):
         Store(artifact.path.parents[1]).find("model", OTHER)
 
 
@@ -322,15 +333,15 @@ def test_a_build_that_raises_leaves_nothing_but_its_scratch(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["", "Model", "../model", "a/b", "partial", "work", "locks", "9"])
 def test_a_kind_that_is_no_folder_of_its_own_is_refused(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="not an address of an artifact"):
         Store(tmp_path).get_or_build(kind, KEY, fill)
 
 
 @pytest.mark.parametrize("key", ["", "ab", KEY.upper(), "../" + KEY[3:], KEY + "\n"])
 def test_a_key_that_is_no_digest_is_refused(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="not an address of an artifact"):
         Store(tmp_path).find("model", key)
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="not an address of an artifact"):
         write_manifest(tmp_path, "model", key, {})
 
 
@@ -439,10 +450,35 @@ def test_a_limit_on_file_sizes_is_named(tmp_path: Path) -> None:
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))"
     done = subprocess.run(
         [sys.executable, "-c", limited + SCRIPT.format(root=str(tmp_path), key=KEY, size=1 << 20)],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert "can't be written: File too large\n  hint: the size of files is limited" in done.stdout
     assert "found None\npartial []" in done.stdout
+
+
+def test_arrays_that_are_larger_than_a_limit_are_refused_as_files_are(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from deploycheck.store import StoreError, explained
+from deploycheck.store.arrays import write_arrays
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))
+folder = Path(sys.argv[1])
+try:
+    with explained(folder):
+        write_arrays({"w": np.zeros(1 << 16)}, folder / "weights.safetensors")
+except StoreError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.startswith(f"{tmp_path / 'weights.safetensors'}: can't be written: File too large\n")
+    assert "hint: the size of files is limited" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -1,6 +1,6 @@
 """Which class a model answers: ties and outputs that are not finite count against the model.
 
-A constant model would otherwise be right wherever a sort happens to put the label first.
+Without that rule a constant model would be right wherever the label happens to be sorted first.
 """
 
 from __future__ import annotations

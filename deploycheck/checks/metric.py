@@ -32,8 +32,8 @@ from deploycheck.verdict import Measurement, Sample
 SUBJECTS = frozenset(
     {"labels", "outputs", "reference_outputs", "artifact", "reference_artifact", "training", "dataset", "load"}
 )
-ANSWERS = frozenset({"labels", "outputs", "reference_outputs"})
-"""The subjects that differ from one task to another."""
+TASK_SUBJECTS = frozenset({"labels", "outputs", "reference_outputs"})
+"""The subjects whose content depends on the model's task."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def metric(
         unknown = parameters - SUBJECTS - {"percentile"}
         if unknown:
             raise TypeError(f"metric {name!r} asks for {sorted(unknown)}; there are {sorted(SUBJECTS)}")
-        default = {"task": "classification" if parameters & ANSWERS else ""}
+        default = {"task": "classification" if parameters & TASK_SUBJECTS else ""}
         meaning = Metric(name, dimension, direction, frozenset(stages), **default | word)
         if direction not in ("higher", "lower"):
             raise TypeError(f"metric {name!r}: its direction is 'higher' or 'lower', not {direction!r}")

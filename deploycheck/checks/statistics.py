@@ -33,7 +33,7 @@ def _classification(
 ) -> MetricFunction:
     """Return a metric that is computed from the confusion matrix, ``[classes, classes]``: a row per label.
 
-    The last column counts the examples without an answer; it is no label's.
+    The last column counts the examples without an answer.
     """
 
     def function(labels: np.ndarray, outputs: np.ndarray) -> Measurement:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.store import Artifact
+from deploycheck.store import Artifact, CorruptArtifact
 
 GENESIS = "0" * 64
 """The ``previous_hash`` of the first move."""
@@ -102,12 +102,15 @@ def promotions_in_force(moves: Sequence[Promotion]) -> list[Promotion]:
 def find_expiry(artifact: Artifact, time: str) -> date | None:
     """Return the last day on which an export could be loaded, where that day is before ``time``; else None.
 
-    An artifact without such a day never expires.
+    An artifact without such a day never expires. Raises ``CorruptArtifact`` where its day is not a date.
     """
     until = artifact.meta.get("loadable_until")
     if until is None:
         return None
-    last = date.fromisoformat(until)
+    try:
+        last = date.fromisoformat(until)
+    except (TypeError, ValueError) as error:
+        raise CorruptArtifact(f"loadable_until is {until!r}, expected a date", where=str(artifact.path)) from error
     return last if datetime.fromisoformat(time).date() > last else None
 
 

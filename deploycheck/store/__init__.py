@@ -3,9 +3,9 @@
 Under a store's root::
 
     <kind>/<key>/           finished artifacts, each with its manifest.json
-    partial/<kind>-<key>/   one being written; wiped when its step is begun again
-    work/<kind>-<key>/      what a step keeps to resume from (checkpoints); removed once it is finished
-    locks/                  one file a key: between processes a step is done once, the others wait
+    partial/<kind>-<key>/   an artifact being written; removed when its step starts again
+    work/<kind>-<key>/      what a step keeps to resume from (checkpoints); removed once the step is finished
+    locks/                  one file per key: one process does the step, the others wait
 """
 
 from __future__ import annotations

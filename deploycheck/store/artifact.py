@@ -21,11 +21,11 @@ FORMAT = 1
 _KIND = re.compile(r"[a-z][a-z0-9_-]*")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NO_KINDS = frozenset({"partial", "work", "locks"})
-"""What a store calls its own folders."""
+"""The names of a store's own folders."""
 
 
 class CorruptArtifact(DeploycheckError):
-    """An artifact is not what its manifest says. It is named, and never used."""
+    """An artifact is not what its manifest says: it is never used."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class FileEntry:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A verified artifact.
 
-    ``digest`` covers its kind and its files. ``key`` is the address it was made under. No digest covers
-    ``meta``: it says how and when the files were made, never what they are.
+    ``digest`` covers its kind and its files. ``key`` is the address it was made for. No digest covers ``meta``, which
+    says how and when the files were made, and never what they are.
     """
 
     path: Path
@@ -52,14 +52,14 @@ class Artifact:
     meta: Mapping[str, Any]
 
     def file(self, name: str) -> Path:
-        """Return the path of one of its files; a name that it doesn't have is a ``CorruptArtifact``."""
+        """Return the path of one of its files. Raises ``CorruptArtifact`` where it has no file of that name."""
         if name not in self.files:
             raise CorruptArtifact(f"has no file {name}, only {', '.join(self.files)}", where=str(self.path))
         return self.path / name
 
 
 def fingerprint(content: Any) -> str:
-    """Return the sha256 (64 hex digits) of plain JSON content, whatever order its keys are in."""
+    """Return the sha256 (64 hex digits) of plain JSON content, whatever the order of its keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -68,12 +68,12 @@ def open_artifact(path: Path) -> Artifact:
     """Read an artifact's manifest and verify every file against it, before anything is returned.
 
     Raises ``CorruptArtifact`` that names the file, what was expected and what was found; ``StoreError`` where
-    the system doesn't let it be read.
+    the system refuses to read it.
     """
     try:
         if not path.is_dir():
             raise corrupt(path, "there is no such folder")
-        found = set(_files_in(path))  # first of all: a manifest that is a FIFO would never be read to its end
+        found = set(_files_in(path))  # before the manifest is read: reading a FIFO would never end
         if MANIFEST not in found:
             raise corrupt(path, f"{MANIFEST} is missing")
         artifact = _parse_manifest(path, (path / MANIFEST).read_bytes())
@@ -107,15 +107,19 @@ def _parse_manifest(path: Path, content: bytes) -> Artifact:
         case {"format": int(version), **_rest} if version != FORMAT:
             raise corrupt(path, f"{MANIFEST} has the format {version}, expected {FORMAT}")
         case {
-            "format": int(), "kind": str(kind), "key": str(key), "digest": str(digest),
-            "files": dict(listed), "meta": dict(meta),
-        } if _KIND.fullmatch(kind) and _KEY.fullmatch(key):  # fmt: skip
+            "format": int(),
+            "kind": str(kind),
+            "key": str(key),
+            "digest": str(digest),
+            "files": dict(listed),
+            "meta": dict(meta),
+        } if _KIND.fullmatch(kind) and _KEY.fullmatch(key):
             files = {name: _parse_entry(path, name, entry) for name, entry in listed.items()}
         case _:
             raise corrupt(path, f"{MANIFEST} is damaged: its fields are not those of a manifest")
     if digest != _digest(kind, files):
         raise corrupt(path, f"{MANIFEST} is damaged: its digest is not that of what it lists")
-    return Artifact(path, kind, key, digest, files, meta)
+    return Artifact(path=path, kind=kind, key=key, digest=digest, files=files, meta=meta)
 
 
 def _parse_entry(path: Path, name: str, entry: object) -> FileEntry:
@@ -129,7 +133,7 @@ def _parse_entry(path: Path, name: str, entry: object) -> FileEntry:
 
 
 def _is_file_name(name: str) -> bool:
-    """Tell whether a manifest may list this name: relative, in its one spelling, inside of the folder."""
+    """Whether a manifest may list this name: relative, in its one spelling, inside the folder."""
     path = PurePosixPath(name)
     one_spelling = name.isprintable() and bool(path.parts) and path.as_posix() == name
     return one_spelling and not path.is_absolute() and ".." not in path.parts and name != MANIFEST
@@ -137,12 +141,12 @@ def _is_file_name(name: str) -> bool:
 
 def corrupt(path: Path, what: str) -> CorruptArtifact:
     """Return the error that says what is wrong with the artifact at ``path``."""
-    hint = "it can't be trusted: remove that folder, then run again to make it anew"
+    hint = "it can't be trusted: remove that folder, then run again to make a new one"
     return CorruptArtifact(what, where=str(path), hint=hint)
 
 
 def _files_in(path: Path) -> Iterator[str]:
-    """Yield the files of a folder by relative POSIX name; anything but a regular file is refused."""
+    """Yield the relative POSIX names of a folder's files. Raises ``CorruptArtifact`` for what is not a regular file."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -169,27 +173,30 @@ def _digest(kind: str, files: Mapping[str, FileEntry]) -> str:
 
 
 def write_manifest(folder: Path, kind: str, key: str, meta: Mapping[str, Any]) -> Artifact:
-    """Make what lies in ``folder`` an artifact: hash its files, write the manifest, and flush all to disk.
+    """Make ``folder`` an artifact: hash its files, write the manifest, and flush all to disk.
 
-    Raises ``CorruptArtifact`` where something lies there that no artifact can hold.
+    Raises ``CorruptArtifact`` where the folder has something that an artifact can't have.
     """
     check_address(kind, key)
     files = {name: _entry(folder / name) for name in sorted(_files_in(folder)) if name != MANIFEST}
     for name in files:
         if not _is_file_name(name):
-            raise corrupt(folder, f"{name!r} is no name for a file of an artifact")
+            raise corrupt(folder, f"{name!r} is not a name for a file of an artifact")
     digest = _digest(kind, files)
     manifest = {
-        "format": FORMAT, "kind": kind, "key": key, "digest": digest,
+        "format": FORMAT,
+        "kind": kind,
+        "key": key,
+        "digest": digest,
         "files": {name: asdict(entry) for name, entry in files.items()},
         "meta": dict(meta),
-    }  # fmt: skip
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     flush_tree(folder)
-    return Artifact(folder, kind, key, digest, files, dict(meta))
+    return Artifact(path=folder, kind=kind, key=key, digest=digest, files=files, meta=dict(meta))
 
 
 def check_address(kind: str, key: str) -> None:
     """Raise ``ValueError`` unless an artifact can be of this kind, under this key."""
     if not _KIND.fullmatch(kind) or kind in _NO_KINDS or not _KEY.fullmatch(key):
-        raise ValueError(f"no address: {kind}/{key}")
+        raise ValueError(f"not an address of an artifact: {kind}/{key}")

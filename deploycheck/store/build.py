@@ -1,4 +1,4 @@
-"""A store of artifacts that processes share: a step is done once, whole or not at all."""
+"""A store of artifacts that processes share: each step is done once, whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deploycheck.store.disk import explained, flush
 
 @dataclass(frozen=True)
 class Building:
-    """Where a step writes: ``out`` becomes the artifact; ``scratch`` outlives a kill, to be resumed from."""
+    """Where a step writes: ``out`` becomes the artifact; ``scratch`` survives a kill, and the step resumes from it."""
 
     out: Path
     scratch: Path
@@ -32,14 +32,14 @@ class Store:
     def find(self, kind: str, key: str) -> Artifact | None:
         """Return the artifact at an address, verified, or None where there is none.
 
-        Raises ``CorruptArtifact`` where it is damaged or lies at an address that isn't its own.
+        Raises ``CorruptArtifact`` where it is damaged, or is at an address that isn't its own.
         """
         path = self._final(kind, key)
         if not path.exists():
             return None
         artifact = open_artifact(path)
         if (artifact.kind, artifact.key) != (kind, key):
-            raise corrupt(path, f"it is {artifact.kind}/{artifact.key}, which belongs elsewhere")
+            raise corrupt(path, f"it is {artifact.kind}/{artifact.key}, which belongs at another address")
         return artifact
 
     def get_or_build(
@@ -53,10 +53,9 @@ class Store:
     ) -> tuple[Artifact, bool]:
         """Return the artifact at an address, and whether it was there already.
 
-        Where it isn't, or isn't ``usable``, ``build`` writes it and returns its ``meta``. One process builds, the
-        others wait, each after calling ``on_wait``. A build that raises or is killed leaves nothing at the
-        address, and keeps its scratch. Raises ``CorruptArtifact`` as ``find`` does, ``StoreError`` where the disk
-        can't be written.
+        Where there is none, or it isn't ``usable``, ``build`` writes it and returns its ``meta``. One process builds,
+        the others call ``on_wait`` and wait. A build that raises or is killed leaves nothing at the address, and its
+        scratch stays. Raises ``CorruptArtifact`` as ``find`` does, ``StoreError`` where the disk can't be written.
         """
         found = self._find_usable(kind, key, usable)
         scratch = self._beside("work", kind, key)
@@ -69,7 +68,7 @@ class Store:
         return artifact, found is not None
 
     def forget(self, kind: str, key: str) -> bool:
-        """Remove what is at an address, damaged or not, and its scratch; return whether there was any."""
+        """Remove the artifact at an address, damaged or not, and its scratch; return whether there was an artifact."""
         with explained(self.root), self._lock(kind, key, lambda: None):
             existed = self._final(kind, key).exists()
             self._remove(kind, key)
@@ -81,11 +80,11 @@ class Store:
         return found if found and usable(found) else None
 
     def _remove(self, kind: str, key: str) -> None:
-        """Have nothing at an address, nor half-built beside it."""
+        """Remove the artifact at an address, and a partial one of that address."""
         final, partial = self._final(kind, key), self._beside("partial", kind, key)
         _clear(partial)  # left by a run that was killed
         if final.exists():
-            final.rename(partial)  # it goes whole: a kill in what follows leaves no half of it
+            final.rename(partial)  # a kill while it is removed must not leave half of it at the address
             shutil.rmtree(partial)
 
     def _build(self, kind: str, key: str, build: Callable[[Building], Mapping[str, Any]]) -> Artifact:
@@ -128,7 +127,7 @@ class Store:
 
 
 def _clear(folder: Path) -> None:
-    """Have nothing at ``folder``, and the folder above it there."""
+    """Remove ``folder``, and make its parent."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
         shutil.rmtree(folder)

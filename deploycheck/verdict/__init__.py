@@ -1,7 +1,8 @@
-"""Measurement and threshold to verdict: pure arithmetic, no JAX.
+"""From a measurement and a threshold to a verdict: pure arithmetic, no JAX.
 
-``decide`` is the whole of it. What a metric observed is one of the sample types below; ``bounds`` turns a
-sample into one-sided confidence bounds, and a threshold holds, fails or stays undecided by where they lie.
+``decide`` is the entry point. What a metric observed is one of the sample types below. ``bounds`` turns a sample into
+one-sided confidence bounds: a check passes or fails where every value between them does, and is undecided where the
+threshold is between them.
 """
 
 from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds

@@ -1,15 +1,15 @@
-"""Tests of a stream that may be looked at after every observation, and stopped as soon as they are certain.
+"""Tests of a stream that may be made after every observation, and stopped as soon as they are certain.
 
 The test of a proportion is an e-process: the likelihood of what was seen under a mixture of better (or worse)
 proportions, over its likelihood at the limit. Were the limit met exactly, it would reach ``1 / (1 - confidence)``
 at any time, ever, with a probability of at most ``1 - confidence`` (Ville's inequality; Robbins, Annals of
 Mathematical Statistics 41, 1970; Ramdas, Grünwald, Vovk and Shafer, Statistical Science 38, 2023).
 
-That holds for independent observations. Those of a stream seldom are: a queue makes neighbours slow together. Of
-``n`` observations with an autocorrelation time ``t``, every ``t``-th is nearly independent of the others, and the
-likelihood ratio to the power ``1 / t`` is at most the mean of those of the ``t`` thinned streams (the inequality of
-the geometric and the arithmetic mean), which is an e-value. So the counts are divided by ``t``, which is measured
-on the stream itself, on the cautious side. A stall that is rarer than the load lasts leaves nothing to measure.
+This holds for independent observations. Observations of a stream seldom are: a queue makes neighbours slow together.
+Of ``n`` observations with an autocorrelation time ``t``, every ``t``-th is nearly independent of the others. The
+likelihood ratio to the power ``1 / t`` is at most the mean of the ratios of the ``t`` thinned streams (the inequality
+of the geometric and the arithmetic mean), which is an e-value. So the counts are divided by ``t``, which is measured
+on the stream itself, on the cautious side. A stall that is too rare to happen during the load can't be measured.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+from deploycheck.lazy import np
 
 WINDOW = 5
 """Lags are summed up to this many autocorrelation times (Sokal, Monte Carlo Methods, 1997, section 3)."""
 CAUTION = 1.3
-"""Standard errors added to an autocorrelation time of what is seen to depend."""
+"""Standard errors that are added to the autocorrelation time of values that depend on each other."""
 SHORTEST = 20
-"""Fewer observations than this don't show how they depend on each other."""
+"""Fewer observations don't show how they depend on each other."""
 TAIL = 0.1
-"""Of a high quantile's stream, dependence is measured on the slowest of this share, to see enough of them."""
+"""The dependence of a high quantile is measured on this share of the stream, its slowest, to see enough of them."""
 WIDER = 2.5
-"""It is measured on this many times as many too, for its trend towards the slowest."""
+"""It is measured on a share this many times as large too, which shows its trend towards the slowest."""
 LEAST_TREND, MOST_TREND = 0.5, 1.4
+"""The limits of that trend, a factor."""
 LEAST_TO_FAIL, LEAST_TO_PASS, LEAST_IN_TAIL = 30, 60, 20
-"""A stream must last for so many autocorrelation times before they are believed.
+"""A stream must last for this many autocorrelation times before a test of it may fail, or pass.
 
-None passes before so many independent observations in the tail in which they are measured: the fewer there are, the
-likelier it is that what makes it slow hasn't come yet.
+No test passes before this many independent observations of the tail in which they are measured: the fewer there are,
+the more likely it is that the cause of slow requests hasn't happened yet.
 """
 FEWEST_EVENTS = 2
 """One slow request decides nothing."""
 FEWEST_BLOCKS, FEWEST_ROUNDS = 25, 7
+"""Fewer blocks or rounds decide nothing."""
 TIME_OF_FEW_ROUNDS = 2.0
-"""The autocorrelation time that rounds are taken to have while there are too few to measure it on."""
+"""The autocorrelation time that is assumed of rounds while there are too few to measure it."""
 SPREADS = {0.5: 0.95, 4.0: 0.05}
-"""Of the priors on a mean's distance from the limit, in standard deviations of one block, to their share of the error.
+"""The spread of each prior on a mean's distance from the limit, in standard deviations of a block: its error's share.
 
-The wide one decides what is far from its limit from a handful of independent blocks, which the other alone can't.
+The wide prior decides a mean that is far from its limit from a few independent blocks, which the other can't.
 """
 SHARE_OF_PRODUCT = 0.05
-"""Of the error of a lower bound on a mean, what the product of the blocks is given; the rest is the t-test's."""
+"""Of the error of a lower bound on a mean, the share of the product of the blocks; the t-test has the rest."""
 
 
 def evidence_below(events: float, total: float, limit: float) -> float:
     """Return the logarithm of the evidence that events are rarer than ``limit`` (0..1).
 
-    The mixture is Jeffreys' prior, Beta(1/2, 1/2), on what is below the limit. Counts may be fractions.
+    The mixture is Jeffreys' prior, Beta(1/2, 1/2), on proportions below the limit. Counts may be fractions.
     """
     return _evidence(events, total, limit, (0.5, 0.5), below=True)
 
@@ -65,8 +65,8 @@ def evidence_below(events: float, total: float, limit: float) -> float:
 def evidence_above(events: float, total: float, limit: float) -> float:
     """Return the logarithm of the evidence that events are more frequent than ``limit`` (0..1).
 
-    The mixture is a Beta on what is above the limit, most of it within ten times the limit: what matters of a
-    model that is too slow is seen as soon at 2 times the allowed share as at 20.
+    The mixture is a Beta on proportions above the limit, most of it within ten times the limit: a model that is too
+    slow twice as often as allowed matters as much as one that is 20 times.
     """
     return _evidence(events, total, limit, (0.25, max(0.5, 0.1 / limit) if limit else 0.5), below=False)
 
@@ -80,7 +80,7 @@ def _evidence(events: float, total: float, limit: float, prior: tuple[float, flo
         return math.inf if below and events < total else -math.inf
 
     def mass(a: float, b: float) -> float:
-        """Return the logarithm of what a Beta's kernel integrates to on the one side of the limit."""
+        """Return the logarithm of the integral of a Beta's kernel on one side of the limit."""
         share = float(special.betainc(a, b, limit) if below else special.betaincc(a, b, limit))
         return float(special.betaln(a, b)) + math.log(share) if share > sys.float_info.min else -math.inf
 
@@ -91,36 +91,32 @@ def _evidence(events: float, total: float, limit: float, prior: tuple[float, flo
 
 def rate_bounds(happened: tuple[bool, ...], confidence: float) -> tuple[float, float]:
     """Return bounds on how often events happen, each one-sided and valid at any time."""
-    import numpy as np
-
     n = len(happened)
     if not n:
         return 0.0, 1.0
     flags = np.asarray(happened, dtype=bool)
     thin = max(autocorrelation_time(flags.astype(float)), clustering(flags))
     events = int(flags.sum())
-    high = _crossing(lambda limit: is_rarer(events, n, limit, confidence, thin), events / n, 1.0)
-    low = _crossing(lambda limit: is_more_frequent(events, n, limit, confidence, thin), events / n, 0.0)
+    high = _find_crossing(lambda limit: is_rarer(events, n, limit, confidence, thin), events / n, 1.0)
+    low = _find_crossing(lambda limit: is_more_frequent(events, n, limit, confidence, thin), events / n, 0.0)
     return low, high
 
 
-def _crossing(certain: Callable[[float], bool], inside: float, outside: float) -> float:
-    """Return where it becomes certain, between a value where it isn't and an end where it is."""
+def _find_crossing(is_certain: Callable[[float], bool], inside: float, outside: float) -> float:
+    """Return where a test becomes certain, between ``inside``, where it isn't, and ``outside``, where it is."""
     for _ in range(50):
         middle = (inside + outside) / 2
-        inside, outside = (inside, middle) if certain(middle) else (middle, outside)
+        inside, outside = (inside, middle) if is_certain(middle) else (middle, outside)
     return outside
 
 
 def quantile_bounds(values: tuple[float, ...], probability: float, confidence: float) -> tuple[float, float]:
     """Return bounds on a quantile of a stream, each one-sided and valid at any time.
 
-    They are observations: that ``probability`` of the stream lies at or under a value is a proportion, and the
-    upper bound is the smallest value for which that is certain. With fewer observations than it takes with none
-    above (377 for a p99 at 95 %) there is none, hence infinity.
+    The bounds are observations. That ``probability`` of the stream is at or under a value is a proportion, and the
+    upper bound is the smallest value for which it is certain. It is infinite for fewer observations than it takes to
+    be certain of any (377 for a p99 at 95 %).
     """
-    import numpy as np
-
     n = len(values)
     if not n:
         return -math.inf, math.inf
@@ -128,8 +124,8 @@ def quantile_bounds(values: tuple[float, ...], probability: float, confidence: f
     ranked = np.sort(stream)
     slow = 1 - probability
     thin = time_in_tail(stream, slow)
-    most = _settled(thin, n - 1, lambda t: most_events(n, slow, confidence, t), lambda k: stream > ranked[n - k - 1])
-    fewest = _settled(thin, n, lambda t: fewest_events(n, slow, confidence, t), lambda k: stream >= ranked[n - k])
+    most = _find_rank(thin, n - 1, lambda t: most_events(n, slow, confidence, t), lambda k: stream > ranked[n - k - 1])
+    fewest = _find_rank(thin, n, lambda t: fewest_events(n, slow, confidence, t), lambda k: stream >= ranked[n - k])
     high = float(ranked[n - most - 1]) if most >= 0 else math.inf
     low = float(ranked[n - fewest]) if fewest <= n else -math.inf
     return low, high
@@ -138,18 +134,16 @@ def quantile_bounds(values: tuple[float, ...], probability: float, confidence: f
 def time_in_tail(stream: np.ndarray, slow: float) -> float:
     """Return the autocorrelation time of being among the slowest share ``slow``, on the cautious side.
 
-    That many are too few to measure it on. It is measured on more, and half of its trend from the slowest quarter to
-    the slowest tenth is carried on: in some streams the slowest come singly (those whose logarithms are normal), in
-    a queue they come together more than others do.
+    The slowest are too few to measure it on them. It is measured on more of the stream, and half of its trend from the
+    slowest quarter to the slowest tenth is extrapolated: in some streams the slowest come singly (those whose
+    logarithms are normal), in a queue they come together more than others do.
     """
-    import numpy as np
-
     n, ranked = len(stream), np.sort(stream)
 
     def time_of(share: float) -> float:
         return autocorrelation_time((stream > ranked[min(n - 1, int(n * (1 - share)))]).astype(float))
 
-    tail = max(_tail(slow), min(0.5, SHORTEST / n))
+    tail = max(_share_of_tail(slow), min(0.5, SHORTEST / n))
     time = time_of(tail)
     if tail <= slow or tail * WIDER > 0.5:
         return time
@@ -157,13 +151,13 @@ def time_in_tail(stream: np.ndarray, slow: float) -> float:
     return max(1.0, time * float(trend ** (0.5 * math.log(tail / slow) / math.log(WIDER))))
 
 
-def _tail(slow: float) -> float:
-    """Return the share of the slowest on which dependence is measured, of a limit that a share may exceed."""
+def _share_of_tail(slow: float) -> float:
+    """Return the share of the stream, its slowest, on which dependence is measured; ``slow`` may exceed the limit."""
     return min(0.5, max(slow, TAIL))
 
 
-def _settled(thin: float, total: int, rank: Callable[[float], int], exceed: Callable[[int], np.ndarray]) -> int:
-    """Return a rank among ``total`` whose own exceedances don't cluster more than it allows for."""
+def _find_rank(thin: float, total: int, rank: Callable[[float], int], exceed: Callable[[int], np.ndarray]) -> int:
+    """Return a rank among ``total`` whose exceedances don't cluster more than the rank allows for."""
     found = rank(thin)
     while 1 <= found <= total and (seen := clustering(exceed(found))) > thin:
         thin = seen
@@ -173,7 +167,7 @@ def _settled(thin: float, total: int, rank: Callable[[float], int], exceed: Call
 
 def is_rarer(events: float, total: float, limit: float, confidence: float, thin: float) -> bool:
     """Whether events are certainly rarer than ``limit``, of observations with the autocorrelation time ``thin``."""
-    if total < thin * max(LEAST_TO_PASS, LEAST_IN_TAIL / _tail(limit)):
+    if total < thin * max(LEAST_TO_PASS, LEAST_IN_TAIL / _share_of_tail(limit)):
         return False
     return evidence_below(events / thin, total / thin, limit) >= -math.log(1 - confidence)
 
@@ -181,9 +175,9 @@ def is_rarer(events: float, total: float, limit: float, confidence: float, thin:
 def is_more_frequent(events: float, total: float, limit: float, confidence: float, thin: float) -> bool:
     """Whether events are certainly more frequent than ``limit``.
 
-    Whatever the dependence, the share of them ever seen exceeds ``k`` times the true one with a probability of at most
-    ``1 / k`` (the maximal ergodic theorem: Hopf, 1954), so that a handful decides what is far too slow. That is given
-    half of the error again.
+    Whatever the dependence, the share of events seen ever exceeds ``k`` times the true share with a probability of at
+    most ``1 / k`` (the maximal ergodic theorem: Hopf, 1954), so a few of them decide a model that is far too slow. That
+    test has half of the error, on top of the other's.
     """
     if events >= FEWEST_EVENTS and events * (1 - confidence) / 2 > limit * total:
         return True
@@ -194,35 +188,34 @@ def is_more_frequent(events: float, total: float, limit: float, confidence: floa
 
 @functools.lru_cache(maxsize=4096)
 def most_events(total: int, limit: float, confidence: float, thin: float = 1.0) -> int:
-    """Return the most events of ``total`` with which they are certainly rarer than ``limit``; -1 if even none isn't."""
+    """Return the most events of ``total`` that are certainly rarer than ``limit``; -1 where not even 0 events are."""
     low, high = -1, max(0, math.ceil(total * limit))
     while high - low > 1:
         middle = (low + high) // 2
-        enough = is_rarer(middle, total, limit, confidence, thin)
-        low, high = (middle, high) if enough else (low, middle)
+        is_enough = is_rarer(middle, total, limit, confidence, thin)
+        low, high = (middle, high) if is_enough else (low, middle)
     return low
 
 
 @functools.lru_cache(maxsize=4096)
 def fewest_events(total: int, limit: float, confidence: float, thin: float = 1.0) -> int:
-    """Return the fewest events of ``total`` with which they are certainly more frequent; more than all if none are."""
+    """Return the fewest events of ``total`` that are certainly more frequent than ``limit``; more than all if none."""
     low, high = math.floor(total * limit), total + 1
     while high - low > 1:
         middle = (low + high) // 2
-        enough = is_more_frequent(middle, total, limit, confidence, thin)
-        low, high = (low, middle) if enough else (middle, high)
+        is_enough = is_more_frequent(middle, total, limit, confidence, thin)
+        low, high = (low, middle) if is_enough else (middle, high)
     return high
 
 
 def autocorrelation_time(values: np.ndarray, caution: float = CAUTION) -> float:
-    """Return how many consecutive values tell as much as one independent one: 1 for an independent stream.
+    """Return how many consecutive values are worth one independent value: 1 for an independent stream.
 
-    ``1 + 2 * sum(autocorrelations)`` up to a window of its own size. Where neighbours are seen to depend on each other,
-    it is corrected for the bias of a mean that is the stream's own (Wolff, Computer Physics Communications 156, 2004,
-    equation 49), and ``caution`` of its standard errors are added (Madras and Sokal, Journal of Statistical Physics 50,
-    1988).
+    ``1 + 2 * sum(autocorrelations)`` up to a window of its own size. Where neighbours depend on each other, it is
+    corrected for the bias of estimating the mean from the stream itself (Wolff, Computer Physics Communications 156,
+    2004, equation 49), and ``caution`` of its standard errors are added (Madras and Sokal, Journal of Statistical
+    Physics 50, 1988).
     """
-
     n = len(values)
     centred = values - values.mean() if n else values
     variance = float(centred @ centred)
@@ -242,7 +235,7 @@ def autocorrelation_time(values: np.ndarray, caution: float = CAUTION) -> float:
 
 
 def clustering(flags: np.ndarray) -> float:
-    """Return how many times fewer runs of events there are than if they came independently; 1 at least."""
+    """Return how many times fewer runs of events there are than there would be of independent events; at least 1."""
     n, events = len(flags), int(flags.sum())
     if events < 2:
         return 1.0
@@ -253,25 +246,24 @@ def clustering(flags: np.ndarray) -> float:
 def mean_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
     """Return bounds on the mean of a stream of blocks, none negative, each one-sided and valid at any time.
 
-    As ``rounds_bounds``, for as many blocks as their autocorrelation leaves independent, or the product of the blocks
-    where that says more. Infinite for fewer than ``FEWEST_BLOCKS`` of them, which don't show it.
+    As ``rounds_bounds``, for as many blocks as are independent given their autocorrelation; or the product of the
+    blocks where that bound is higher. Infinite for fewer than ``FEWEST_BLOCKS``, which don't show the autocorrelation.
     """
-    import numpy as np
-
     if len(values) < FEWEST_BLOCKS:
         return -math.inf, math.inf
     rates, error = np.asarray(values), 1 - confidence
     low, high = _mean_bounds(values, len(rates) / autocorrelation_time(rates), 1 - (1 - SHARE_OF_PRODUCT) * error)
-    independent = len(rates) / autocorrelation_time(rates, caution=0.0)  # what is far from its limit needs none
+    independent = len(rates) / autocorrelation_time(rates, caution=0.0)  # far from the limit none is needed
     return max(low, _product_bound(values, independent, SHARE_OF_PRODUCT * error)), high
 
 
 def _product_bound(values: tuple[float, ...], independent: float, error: float) -> float:
-    """Return a lower bound on the mean of what is never negative, valid at any time whatever its distribution.
+    """Return a lower bound on the mean of values that are never negative, valid at any time for any distribution.
 
-    Blocks over the mean that they are said to have multiply to an e-process (Waudby-Smith and Ramdas, Estimating means
-    of bounded random variables by betting, JRSS B 86, 2024), so it is their geometric mean, less what chance allows.
-    It decides what is many times its limit while a drift still leaves too few independent blocks for a t-test.
+    The product of the blocks, each over the mean that is tested, is an e-process (Waudby-Smith and Ramdas, Estimating
+    means of bounded random variables by betting, JRSS B 86, 2024). So the bound is their geometric mean, less what
+    chance allows. It decides a mean of many times its limit while a drift leaves too few independent blocks for a
+    t-test.
     """
     if min(values) <= 0:
         return 0.0
@@ -283,8 +275,8 @@ def rounds_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, 
 
     Student's t, with its likelihood ratio mixed over a normal prior on the distance from the limit in standard
     deviations (Lai, Annals of Statistics 4, 1976; Wang and Ramdas, Anytime-valid t-tests and confidence sequences,
-    Sequential Analysis 44, 2025), for as many as their autocorrelation leaves independent. Infinite for fewer than
-    ``FEWEST_ROUNDS``, which don't show what comes seldom.
+    Sequential Analysis 44, 2025), for as many values as are independent given their autocorrelation. Infinite for
+    fewer than ``FEWEST_ROUNDS``, which don't show rare events.
     """
     if len(values) < FEWEST_ROUNDS:
         return -math.inf, math.inf
@@ -292,9 +284,7 @@ def rounds_bounds(values: tuple[float, ...], confidence: float) -> tuple[float, 
 
 
 def time_of_rounds(values: tuple[float, ...]) -> float:
-    """Return the autocorrelation time of values of rounds: one round outlasts little, but a few can't show it."""
-    import numpy as np
-
+    """Return the autocorrelation time of values of rounds: few things outlast a round, but few rounds can't show it."""
     return autocorrelation_time(np.asarray(values)) if len(values) >= SHORTEST else TIME_OF_FEW_ROUNDS
 
 
@@ -324,7 +314,7 @@ def _reach(n: float, error: float, spread: float) -> float:
 
 
 def looks(most: int) -> Iterator[int]:
-    """Yield after how many observations, of ``most``, to look: after each at first, then after every 5 % more."""
+    """Yield after how many observations, of ``most``, to test: after each at first, then after every 5 % more."""
     n = 1
     while n < most:
         yield n

@@ -24,7 +24,7 @@ TRAINING = TrainingReport(
 
 
 def logits(answers: Sequence[int], classes: int = 3) -> np.ndarray:
-    """Return outputs whose highest logit is each answer's; they are no probabilities, and may all be negative."""
+    """Return outputs whose highest logit is each answer's; they are not probabilities, and may all be negative."""
     outputs = np.full((len(answers), classes), -5.0, np.float32)
     outputs[np.arange(len(answers)), answers] = -1.0
     return outputs

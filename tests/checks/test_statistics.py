@@ -115,7 +115,7 @@ def test_it_is_decided_by_resampling_and_the_bounds_hold_the_value() -> None:
 
 
 def test_metrics_that_set_classes_side_by_side_say_so() -> None:
-    """They are no good within one class, where the language refuses them."""
+    """Within one class they mean nothing, and the language refuses them there."""
     over = {metric.word.name for metric in pytest_deploycheck_metrics() if metric.word.over_classes}
     assert over == {"accuracy.worst_class", "precision.macro", "recall.macro", "f1.macro", "auc"}
 

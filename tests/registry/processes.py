@@ -72,11 +72,15 @@ def made(folder: Path, content: str, meta: Mapping[str, Any] | None = None) -> A
     return write_manifest(at, "model", "ab" * 32, meta or {})
 
 
+def current_digest(registry: Registry, alias: str = "staging") -> str | None:
+    version = registry.current("digits", alias)
+    return version.digest if version else None
+
+
 def move(registry: Registry, artifact: Artifact, alias: str = "staging", evidence: bytes = b"{}") -> str:
-    """Propose and promote an artifact, against what stands there now."""
-    before = registry.current("digits", alias)
+    """Propose and promote an artifact, in place of the version that the alias points at."""
+    expected = current_digest(registry, alias)
     version = registry.propose("digits", artifact, evidence, NOW)
-    expected = before.digest if before else None
     registry.promote("digits", alias, version.digest, expected=expected, actor="ada", time=NOW)
     return version.digest
 
@@ -153,6 +157,15 @@ def _change_until_killed(path: Path) -> None:
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("DELETE FROM promotions")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def propose_and_print_what_is_left(path: Path, artifact: Path) -> None:
+    registry = SqliteRegistry(path)
+    try:
+        registry.propose("digits", open_artifact(artifact), b"{}", "now")
+    except DeploycheckError as error:
+        print(type(error).__name__, error)
+    print("left", [path.name for path in registry.artifacts.glob("[!.]*")])
 
 
 def remove_shared_memory(registry: SqliteRegistry) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,35 +11,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploycheck.registry import Registry, RegistryError, StalePromotion
-from deploycheck.registry import database as registry_database
+from deploycheck.registry import RegistryError, StalePromotion
 from deploycheck.registry.sqlite import SqliteRegistry, open_sqlite
-from deploycheck.store import Artifact, CorruptArtifact, StoreError, open_artifact, write_manifest
+from deploycheck.store import Artifact, CorruptArtifact, open_artifact
 from tests.registry.fail_points import kill_everywhere
-from tests.registry.limited import run_on_a_small_disk, run_read_only
 from tests.registry.processes import (
     NOW,
+    current_digest,
     first_promotion_until_killed,
     made,
     move,
-    print_what_is_read,
     promote_together,
     promote_until_killed,
-    read_and_promote_on_a_full_disk,
-    read_what_a_killed_writer_left_on_a_full_disk,
-    remove_shared_memory,
     roll_back_until_killed,
 )
-
-
-def standing(registry: Registry, alias: str = "staging") -> str | None:
-    version = registry.current("digits", alias)
-    return version.digest if version else None
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> SqliteRegistry:
-    return open_sqlite("registry.db", tmp_path)
 
 
 def altered(registry: SqliteRegistry, statement: str) -> None:
@@ -53,7 +37,7 @@ def altered(registry: SqliteRegistry, statement: str) -> None:
 # Promotion
 
 
-def test_nothing_stands_anywhere_before_a_promotion(registry: SqliteRegistry, tmp_path: Path) -> None:
+def test_an_alias_points_at_nothing_before_a_promotion(registry: SqliteRegistry, tmp_path: Path) -> None:
     assert registry.current("digits", "staging") is None
     assert registry.history() == ()
     assert registry.verify() == ()
@@ -92,17 +76,17 @@ def test_a_promotion_on_what_is_no_longer_there_is_stale_and_names_who_moved_it(
     late = registry.propose("digits", made(tmp_path, "b"), b"{}", NOW).digest
     with pytest.raises(StalePromotion, match=rf"points at {first}, expected None, moved there by ada at"):
         registry.promote("digits", "staging", late, expected=None, actor="bob", time=NOW)
-    assert standing(registry) == first
+    assert current_digest(registry) == first
 
 
-def test_promoting_what_stands_there_changes_nothing(registry: SqliteRegistry, tmp_path: Path) -> None:
+def test_promoting_the_current_version_changes_nothing(registry: SqliteRegistry, tmp_path: Path) -> None:
     digest = move(registry, made(tmp_path, "a"))
     again = registry.promote("digits", "staging", digest, expected=None, actor="bob", time="later")
     assert registry.history() == (again,)
     assert again.actor == "ada"
 
 
-def test_a_version_promoted_again_stands_on_its_new_evidence(registry: SqliteRegistry, tmp_path: Path) -> None:
+def test_a_version_promoted_again_has_its_new_evidence(registry: SqliteRegistry, tmp_path: Path) -> None:
     one, two = made(tmp_path, "a"), made(tmp_path, "b")
     for artifact, evidence in ((one, b"1"), (two, b"2"), (one, b"3")):
         move(registry, artifact, evidence=evidence)
@@ -110,7 +94,7 @@ def test_a_version_promoted_again_stands_on_its_new_evidence(registry: SqliteReg
     assert recorded == [f"sha256:{hashlib.sha256(evidence).hexdigest()}" for evidence in (b"1", b"2", b"3")]
 
 
-def test_a_proposal_alone_does_not_change_what_evidence_a_promoted_version_stands_on(
+def test_a_proposal_alone_does_not_change_the_evidence_of_a_promoted_version(
     registry: SqliteRegistry, tmp_path: Path
 ) -> None:
     artifact = made(tmp_path, "a")
@@ -137,14 +121,14 @@ def test_models_and_aliases_move_apart(registry: SqliteRegistry, tmp_path: Path)
     move(registry, two, "production")
     registry.propose("letters", two, b"{}", NOW)
     registry.promote("letters", "staging", two.digest, expected=None, actor="ada", time=NOW)
-    assert (standing(registry, "staging"), standing(registry, "production")) == (one.digest, two.digest)
+    assert (current_digest(registry, "staging"), current_digest(registry, "production")) == (one.digest, two.digest)
     assert [promotion.model for promotion in registry.history("letters")] == ["letters"]
     assert len(registry.history()) == 3
     assert registry.verify() == ()
 
 
 @pytest.mark.parametrize("name", ["", "Digits", "../x", ".hidden", "a b", "a/b", "a" * 65, "a\n"])
-def test_a_name_that_is_none_is_refused(registry: SqliteRegistry, tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_is_refused(registry: SqliteRegistry, tmp_path: Path, name: str) -> None:
     with pytest.raises(RegistryError, match="is not a name"):
         registry.propose(name, made(tmp_path, "a"), b"{}", NOW)
     with pytest.raises(RegistryError, match="is not a name"):
@@ -160,10 +144,10 @@ def test_rolling_back_goes_further_each_time_and_ends_at_the_first(registry: Sql
     assert (back.from_digest, back.to_digest, back.reason, back.actor) == (c, b, "roll_back", "bob")
     assert back.evidence_digest == f"sha256:{hashlib.sha256(b'b').hexdigest()}"
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
-    assert standing(registry) == a
+    assert current_digest(registry) == a
     with pytest.raises(RegistryError, match="points at its first version: there is nothing to go back to"):
         registry.roll_back("digits", "staging", actor="bob", time=NOW)
-    assert standing(registry) == a
+    assert current_digest(registry) == a
     assert registry.verify() == ()
 
 
@@ -172,7 +156,7 @@ def test_what_was_rolled_back_is_not_on_the_way_back_again(registry: SqliteRegis
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
     move(registry, made(tmp_path, "c"))
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
-    assert standing(registry) == a
+    assert current_digest(registry) == a
 
 
 @pytest.mark.parametrize(("day", "expired"), [("2026-11-23", False), ("2026-11-24", True)])
@@ -187,8 +171,18 @@ def test_rolling_back_to_an_export_that_expired_is_refused_with_its_date(
             registry.roll_back("digits", "staging", actor="bob", time=time)
     else:
         registry.roll_back("digits", "staging", actor="bob", time=time)
-    assert standing(registry) == (second if expired else first)
+    assert current_digest(registry) == (second if expired else first)
     assert len(registry.history()) == (2 if expired else 3)
+
+
+def test_rolling_back_to_an_export_whose_last_day_is_not_a_date_is_refused(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    move(registry, made(tmp_path, "a", {"loadable_until": "soon"}))
+    second = move(registry, made(tmp_path, "b"))
+    with pytest.raises(CorruptArtifact, match="loadable_until is 'soon', expected a date"):
+        registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    assert current_digest(registry) == second
 
 
 def test_an_alias_never_promoted_has_no_way_back(registry: SqliteRegistry, tmp_path: Path) -> None:
@@ -217,7 +211,7 @@ def test_any_moves_leave_the_alias_where_a_stack_of_promotions_would(
         else:
             with pytest.raises(RegistryError, match=r"nothing (to go back to|was ever proposed)"):
                 registry.roll_back("digits", "staging", actor="bob", time=NOW)
-    assert standing(registry) == (stack[-1] if stack else None)
+    assert current_digest(registry) == (stack[-1] if stack else None)
     assert registry.verify() == ()
 
 
@@ -265,7 +259,7 @@ def test_a_flipped_byte_stops_the_way_back_and_is_found_by_verify(registry: Sqli
     flip_a_byte(first.path / "weights.bin")
     with pytest.raises(CorruptArtifact, match=r"weights\.bin is damaged"):
         registry.roll_back("digits", "staging", actor="bob", time=NOW)
-    assert standing(registry) == second
+    assert current_digest(registry) == second
     (problem,) = registry.verify()
     assert str(first.path) in problem
     assert "weights.bin is damaged" in problem
@@ -327,7 +321,9 @@ def test_a_promotion_removed_from_the_history_is_found_by_verify(registry: Sqlit
     assert registry.verify() == ("promotion 2 is missing from the history",)
 
 
-def test_a_history_that_undoes_more_than_was_done_is_no_way_back(registry: SqliteRegistry, tmp_path: Path) -> None:
+def test_a_history_that_undoes_more_than_was_promoted_can_not_be_rolled_back(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
     for name in "ab":
         move(registry, made(tmp_path, name))
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
@@ -358,7 +354,7 @@ def test_a_promotion_killed_anywhere_leaves_the_alias_at_the_old_or_the_new(tmp_
         seen.add(current.digest)
 
         move(registry, new, evidence=b"new")
-        assert standing(registry) == new.digest
+        assert current_digest(registry) == new.digest
         assert [promotion.to_digest for promotion in registry.history()] == [old.digest, new.digest]
         assert registry.verify() == ()
         assert {path.name for path in registry.artifacts.iterdir()} == {
@@ -373,9 +369,9 @@ def test_a_first_promotion_killed_anywhere_is_done_whole_or_not_at_all(tmp_path:
     seen = set()
     for folder in kill_everywhere(first_promotion_until_killed, tmp_path):
         registry, new = reopened(folder, "new")
-        seen.add(standing(registry))
+        seen.add(current_digest(registry))
         assert registry.verify() == ()
-        assert move(registry, new) == standing(registry) == new.digest
+        assert move(registry, new) == current_digest(registry) == new.digest
         assert len(registry.history()) == 1
         assert registry.verify() == ()
     assert seen == {None, new.digest}
@@ -387,7 +383,7 @@ def test_a_roll_back_killed_anywhere_is_done_whole_or_not_at_all(tmp_path: Path)
         registry, old = reopened(folder, "old")
         history = registry.history()
         lengths.add(len(history))
-        assert (standing(registry) == old.digest) == (len(history) == 3)
+        assert (current_digest(registry) == old.digest) == (len(history) == 3)
         assert registry.verify() == ()
     assert lengths == {2, 3}
 
@@ -411,7 +407,7 @@ def test_of_four_processes_that_promote_at_once_one_wins(registry: SqliteRegistr
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert heard.count("stale") == 3
     (promotion,) = registry.history()
-    assert promotion.to_digest == standing(registry)
+    assert promotion.to_digest == current_digest(registry)
     assert promotion.to_digest in heard
     assert registry.verify() == ()
     assert len(list(registry.artifacts.iterdir())) == 4
@@ -445,142 +441,4 @@ def test_a_link_that_leads_out_of_the_project_is_refused(tmp_path: Path, name: s
 def test_a_folder_below_the_project_is_made(tmp_path: Path) -> None:
     registry = open_sqlite("a/b/registry.db", tmp_path)
     digest = move(registry, made(tmp_path, "a"))
-    assert standing(open_sqlite("a/b/registry.db", tmp_path)) == digest
-
-
-# The database
-
-
-def test_a_database_held_by_another_program_is_named(
-    registry: SqliteRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digest = move(registry, made(tmp_path, "a"))
-    monkeypatch.setattr(registry_database, "BUSY_SECONDS", 0)
-    other = sqlite3.connect(registry.path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(RegistryError, match="database is locked") as caught:
-        registry.promote("digits", "production", digest, expected=None, actor="ada", time=NOW)
-    assert caught.value.where == str(registry.path)
-    other.execute("ROLLBACK")
-    registry.promote("digits", "production", digest, expected=None, actor="ada", time=NOW)
-    other.close()
-
-
-def test_a_registry_is_read_while_another_program_writes(registry: SqliteRegistry, tmp_path: Path) -> None:
-    digest = move(registry, made(tmp_path, "a"))
-    other = sqlite3.connect(registry.path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    other.execute("DELETE FROM promotions")
-    assert standing(registry) == digest
-    assert len(registry.history()) == 1
-    assert registry.verify() == ()
-    other.execute("ROLLBACK")
-    other.close()
-
-
-def test_a_file_that_is_no_database_is_refused_and_left_alone(registry: SqliteRegistry, tmp_path: Path) -> None:
-    registry.path.write_bytes(b"not a database, but somebody's notes" * 100)
-    with pytest.raises(RegistryError, match="not a database"):
-        registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
-    assert registry.path.read_bytes().startswith(b"not a database")
-
-
-def test_a_database_of_another_program_is_refused_and_left_alone(registry: SqliteRegistry, tmp_path: Path) -> None:
-    other = sqlite3.connect(registry.path)
-    other.execute("CREATE TABLE photos (name TEXT)")
-    other.commit()
-    with pytest.raises(RegistryError, match="it has schema 0, expected 1"):
-        registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
-    assert [name for (name,) in other.execute("SELECT name FROM sqlite_master")] == ["photos"]
-    other.close()
-
-
-def test_a_registry_of_a_later_version_is_refused(registry: SqliteRegistry, tmp_path: Path) -> None:
-    move(registry, made(tmp_path, "a"))
-    database = sqlite3.connect(registry.path)
-    database.execute("PRAGMA user_version = 2")
-    database.close()
-    with pytest.raises(RegistryError, match="it has schema 2, expected 1"):
-        registry.history()
-
-
-def run_of(function: Callable[..., None], *paths: Path) -> str:
-    """Return Python code that calls a function of ``processes``."""
-    given = ", ".join(f"Path({str(path)!r})" for path in paths)
-    return f"from pathlib import Path; from {function.__module__} import {function.__name__} as run; run({given})"
-
-
-def test_a_registry_can_be_read_from_a_read_only_disk(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    registry = SqliteRegistry(disk / "registry.db")
-    digest = move(registry, made(tmp_path, "a"))
-    remove_shared_memory(registry)
-    said = run_read_only(run_of(print_what_is_read, registry.path), disk)
-    assert said == f"current {digest}\nhistory 1\nverify ()\n"
-
-
-def test_a_registry_can_be_read_from_a_full_disk_and_a_refused_promotion_names_it(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    script = run_of(read_and_promote_on_a_full_disk, disk / "registry.db", tmp_path)
-    current, history, verified, *refused = run_on_a_small_disk(script, disk, kibibytes=512).splitlines()
-    assert current.startswith("current sha256:")
-    assert (history, verified) == ("history 1", "verify ()")
-    assert refused[0].startswith(f"RegistryError {disk / 'registry.db'}: sqlite says: ")
-    assert refused[1].startswith("  hint: the disk is full")
-
-
-def test_changes_that_a_killed_writer_left_are_not_passed_over_on_a_full_disk(tmp_path: Path) -> None:
-    """Without its log the database is an older state: reading that would name the wrong version."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    script = run_of(read_what_a_killed_writer_left_on_a_full_disk, disk / "registry.db", tmp_path)
-    said = run_on_a_small_disk(script, disk, kibibytes=512)
-    assert said.startswith("RegistryError")
-    assert "hint: the disk is full" in said
-
-
-SCRIPT = """
-from pathlib import Path
-from deploycheck.errors import DeploycheckError
-from deploycheck.registry.sqlite import SqliteRegistry
-from deploycheck.store import open_artifact
-registry = SqliteRegistry(Path({path!r}))
-try:
-    registry.propose("digits", open_artifact(Path({artifact!r})), b"{{}}", "now")
-except DeploycheckError as error:
-    print(type(error).__name__, error)
-print("left", [path.name for path in registry.artifacts.glob("[!.]*")])
-"""
-
-
-def test_a_full_disk_is_named_and_no_half_of_an_artifact_is_kept(tmp_path: Path) -> None:
-    artifact = made(tmp_path, "a" * 200)
-    (artifact.path / "weights.bin").write_bytes(bytes(1 << 20))
-    artifact = write_manifest(artifact.path, "model", "ab" * 32, {})
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    script = SCRIPT.format(path=str(disk / "registry.db"), artifact=str(artifact.path))
-    said = run_on_a_small_disk(script, disk, kibibytes=256)
-    assert said.startswith(f"StoreError {disk}")
-    assert "can't be written: No space left on device\n  hint: the disk is full" in said
-    assert "left []" in said
-
-
-def test_a_read_only_disk_is_named(tmp_path: Path) -> None:
-    artifact = made(tmp_path, "a")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    script = SCRIPT.format(path=str(disk / "registry.db"), artifact=str(artifact.path))
-    said = run_read_only(script, disk)
-    assert said.startswith(f"StoreError {disk}")
-    assert "Read-only file system\n  hint: the file system is read-only" in said
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_rights_is_named(registry: SqliteRegistry, tmp_path: Path) -> None:
-    artifact = made(tmp_path, "a")
-    tmp_path.chmod(0o555)
-    with pytest.raises(StoreError, match="you may not write there"):
-        registry.propose("digits", artifact, b"{}", NOW)
+    assert current_digest(open_sqlite("a/b/registry.db", tmp_path)) == digest

@@ -152,7 +152,7 @@ def test_events_that_come_together_cluster() -> None:
 
 
 def test_a_burst_counts_as_little_more_than_one_event() -> None:
-    """Twelve slow requests of 5,000, in one stall, are no twelve independent ones: nothing is certain of them."""
+    """Twelve slow requests of 5,000, in one stall, are not twelve independent ones: nothing is certain of them."""
     stalled = (9.0,) * 12 + (0.001,) * 600
     assert bounds(Quantile(0.99, stalled), 0.95)[0] < 9.0
     spread = ((9.0,) + (0.001,) * 20) * 12
