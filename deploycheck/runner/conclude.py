@@ -147,7 +147,13 @@ def _candidates(
             size = bytes_of(open_artifact(Path(step.path)))
         except DeploycheckError:
             continue  # damaged since it was checked: no candidate
-        yield Candidate(variant, step.digest, size, accuracy, latencies[0] if latencies else None)
+        yield Candidate(
+            variant=variant,
+            artifact=step.digest,
+            size=size,
+            accuracy=accuracy,
+            latency=latencies[0] if latencies else None,
+        )
 
 
 def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:

@@ -24,7 +24,7 @@ import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import deploycheck
-from deploycheck.serving import quiet
+from deploycheck.serving import machine_state
 
 for module in pkgutil.walk_packages(deploycheck.__path__, "deploycheck."):
     if not module.name.endswith("__main__"):
@@ -182,7 +182,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     pytester.makepyfile(net=NET, digits_data=DATA)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
-    monkeypatch.setattr(quiet, "disturbance", lambda *_: "")  # other tests are at work on the machine
+    monkeypatch.setattr(machine_state, "disturbance", lambda *_: "")  # other tests are at work on the machine
     pytester.makeini("[pytest]\n")
     pytester.syspathinsert()
     return Project(pytester, shared_cache)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploycheck.runner import measure
+from deploycheck.serving import scenarios
 from tests.plugin.conftest import SPEC, Project
 
 AGAINST = SPEC.replace(
@@ -73,24 +73,34 @@ def test_a_worse_model_is_refused_with_the_interval_and_an_equal_one_passes(proj
 
 
 SPOILT = """
+from dataclasses import replace
+
 import jax.numpy as jnp
-from deploycheck.stages.model import Method, Network
+from deploycheck.language.fields import Section
 
 
-def rewrite(apply, options):
-    def answer(weights, inputs):
-        logits = apply(weights, inputs)
-        wrong = inputs["image"].sum(axis=(1, 2)) % 100 < options["percent"]
-        return jnp.where(wrong[:, None], jnp.roll(logits, 1, axis=-1), logits)
-
-    return answer
+class Options(Section):
+    percent: int
 
 
-def compress(network, options, example, where):
-    return Network(network.weights, rewrite(network.apply, options))
+class Spoil:
+    name = "spoil"
+    options = Options
+    trains = False
+
+    def compress(self, source, options, trainer):
+        return self.structure(source, options, None)
+
+    def structure(self, source, options, build):
+        def apply(params, state, inputs):
+            logits = source.apply(params, state, inputs)["logits"]
+            wrong = (16 * inputs["image"]).sum(axis=(1, 2)) % 100 < options.percent
+            return {"logits": jnp.where(wrong[:, None], jnp.roll(logits, 1, axis=-1), logits)}
+
+        return replace(source, apply=apply)
 
 
-spoil = Method(compress, rewrite)
+spoil = Spoil()
 """
 
 
@@ -113,7 +123,7 @@ def test_two_points_less_than_what_is_promoted_is_refused(project: Project, perc
 
 
 def test_two_are_served_at_once_and_measured_in_turn(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "TURN_S", 0.1)
+    monkeypatch.setattr(scenarios, "TURN_S", 0.1)
     project.write(FIRST)
     assert project.run("--deploycheck-promote", "spec.yaml").ret == 0
     project.write(AGAINST + SERVED)
@@ -126,7 +136,7 @@ def test_two_are_served_at_once_and_measured_in_turn(project: Project, monkeypat
         assert ratio["interval"][0] < ratio["value"] < ratio["interval"][1]
         assert "in turn A B B A" in ratio["reason"]
         assert ratio["samples"] >= 7
-    assert {"duel[int8,baseline]", "model[baseline]"} <= {step["step"] for step in project.spec["steps"]}
+    assert {"comparison[int8,baseline]", "baseline"} <= {step["step"] for step in project.spec["steps"]}
 
 
 SLICED = """\

@@ -4,7 +4,9 @@ import json
 import math
 import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import jsonschema
@@ -25,7 +27,7 @@ def test_a_spec_is_gated_from_data_to_promotion(project: Project) -> None:
     assert set(project.verdicts().values()) == {"pass"}
     assert project.spec["decision"] == "promoted"
     promotion = project.spec["promotion"]
-    result.stdout.fnmatch_lines(["promoted: int8 is now digits@staging *", f"it lies in {promotion['path']}"])
+    result.stdout.fnmatch_lines(["promoted: int8 is now digits@staging *", f"stored in {promotion['path']}"])
     assert open_artifact(Path(promotion["path"])).digest == promotion["artifact"]
     jsonschema.validate(project.evidence, json_schema())
     served = [check for check in project.spec["checks"] if check["stage"] == "serve[int8]"]
@@ -269,7 +271,7 @@ def test_evidence_of_an_artifact_that_changed_since_promotes_nothing(
     whole = chosen.read_bytes()
     chosen.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert main(["promote", "evidence.json", "--cache", str(cache)]) == 1
-    assert "weights.safetensors is damaged" in capsys.readouterr().out
+    assert "weights.safetensors is damaged" in capsys.readouterr().err
     chosen.write_bytes(whole)
     assert main(["promote", "evidence.json", "--cache", str(cache)]) == 0
     assert SqliteRegistry(project.pytester.path / "registry.db").current("digits", "staging") is not None
@@ -278,9 +280,14 @@ def test_evidence_of_an_artifact_that_changed_since_promotes_nothing(
 def test_two_workers_agree_with_one_and_promote_once(project: Project, tmp_path: Path) -> None:
     project.write()
     result = project.pytester.runpytest_subprocess(
-        "--deploycheck", f"--deploycheck-cache={tmp_path}", "--deploycheck-evidence=evidence.json",
-        "--deploycheck-promote", "-n", "2", "spec.yaml",
-    )  # fmt: skip
+        "--deploycheck",
+        f"--deploycheck-cache={tmp_path}",
+        "--deploycheck-evidence=evidence.json",
+        "--deploycheck-promote",
+        "-n",
+        "2",
+        "spec.yaml",
+    )
     assert result.ret == 0
     assert project.spec["decision"] == "promoted"
     parallel = project.verdicts()
@@ -384,19 +391,22 @@ def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project
     assert "no such check" not in result.stderr.str()
 
 
-def test_an_export_that_will_not_last_is_made_anew(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def exported_anew() -> bool:
+def test_an_export_that_will_not_last_is_made_again(project: Project, tmp_path: Path) -> None:
+    def exported() -> dict[str, Any]:
         assert project.run("spec.yaml::compress[int8]", "-k", "size_ratio", cache=tmp_path).ret == 0
-        return not next(step["reused"] for step in project.spec["steps"] if step["step"] == "model[trained]")
+        return next(step for step in project.spec["steps"] if step["step"] == "model[trained]")
 
     project.write(SPEC.replace("epochs: 12", "epochs: 1"))
-    with monkeypatch.context() as patched:
-        patched.setattr("deploycheck.stages.export.LOADABLE_DAYS", 80)
-        assert exported_anew()
-    assert exported_anew()
-    assert not exported_anew()
+    first = exported()
+    assert not first["reused"]
+    manifest = Path(first["path"]) / "manifest.json"
+    soon = (datetime.now(UTC) + timedelta(days=80)).date().isoformat()
+    manifest.write_text(re.sub(r'("loadable_until": )"[^"]*"', rf'\1"{soon}"', manifest.read_text()))
+    again = exported()
+    assert not again["reused"]
+    assert again["because"] == "what was exported can't be loaded for much longer"
+    assert again["digest"] == first["digest"]
+    assert exported()["reused"]
 
 
 @pytest.mark.parametrize(
