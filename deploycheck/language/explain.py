@@ -57,6 +57,8 @@ def _explain(detail: Any, cell: Cell, vocabulary: Vocabulary) -> SpecError:
         case "mistake" | "incomplete":
             said = detail["ctx"]
             return SpecError(said["what"], cell.place(path, key=said["key"]), said["hint"])
+        case "value_error":  # from a validator of a plugin's options
+            return SpecError(f"`{_dotted(path)}`: {detail['ctx']['error']}", cell.place(path))
         case "extra_forbidden":
             where = f"in `{_dotted(path[:-1])}`" if len(path) > 1 else "at the top"
             hint = did_you_mean(str(path[-1]), known_keys(path[:-1], vocabulary))

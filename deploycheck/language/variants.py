@@ -26,7 +26,6 @@ TRAINED, BASELINE = "trained", "baseline"
 RESERVED: Mapping[str, str] = {TRAINED: "the model before compression", BASELINE: "what is promoted now"}
 """Names that no variant can have, and what they mean."""
 
-
 _NOTHING = Vocabulary()
 """What is installed where a validator is given no vocabulary."""
 

@@ -57,6 +57,7 @@ def test_options_are_plain_data_that_the_method_accepts_again(project: Project, 
         ("quantize: {weights: int4}", "int4", "'int4' is not one of: int8", "did you mean 'int8'?"),
         ("quantize: {}", "quantize", "has no 'weights'", "add `weights: ...`"),
         ("prune: {sparsity: 3 ms}", "3 ms", "expected a proportion", ""),
+        ("prune: {sparsity: 100 %}", "{sparsity", "prune`: keep some of the weights", ""),
         ("half: {by: 2}", "by", "unknown key 'by' in", ""),
     ],
 )

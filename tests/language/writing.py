@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pytest
+from pydantic import model_validator
 
 from deploycheck.language import Dimension, Metric, Section, Spec, SpecErrors, TaskWord, Vocabulary, load
 from deploycheck.language.fields import Seconds, Share
@@ -189,6 +190,12 @@ class Prune(Section):
 
     sparsity: Share
     pause: Seconds = 0.0
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        if self.sparsity == 1:
+            raise ValueError("keep some of the weights")
+        return self
 
 
 class Half(Section):
