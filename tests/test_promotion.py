@@ -24,7 +24,7 @@ def test_every_check_passed_is_promotable() -> None:
 def test_a_check_that_did_not_run_withholds_by_name() -> None:
     ruling = rule(["a", "b"], results(a=Outcome.PASS), [LARGE], "smallest")
     assert ruling.decision is Decision.WITHHELD
-    assert ruling.reasons == ("b: did not run",)
+    assert [str(reason) for reason in ruling.reasons] == ["b: did not run"]
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), st.sampled_from(list(Outcome))))
@@ -50,7 +50,7 @@ def test_checks_of_one_variant_on_different_bytes_withhold() -> None:
     }
     ruling = rule(["a", "b"], attempts, [SMALL], "smallest")
     assert ruling.decision is Decision.WITHHELD
-    assert "2 different artifacts" in ruling.reasons[0]
+    assert "2 different artifacts" in str(ruling.reasons[0])
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_a_policy_that_cannot_compare_withholds() -> None:
     unmeasured = Candidate(variant="int8", artifact="sha256:b", size=30)
     ruling = rule(["a"], results(a=Outcome.PASS), [LARGE, unmeasured], "fastest")
     assert ruling.decision is Decision.WITHHELD
-    assert "int8" in ruling.reasons[0]
+    assert "int8" in str(ruling.reasons[0])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from deploycheck.runner.extensions import builtin_extensions
 
-from deploycheck.builtin import pytest_deploycheck_metrics
 from deploycheck.checks import SUBJECTS, MetricFunction, metric
 from deploycheck.errors import DeploycheckError
 from deploycheck.language import Dimension
@@ -25,6 +24,7 @@ from deploycheck.verdict import (
     Sample,
     WorstOf,
 )
+from tests.checks.built_in import built_in_metrics
 
 DECLARED: dict[str, Any] = {
     "dimension": Dimension.COUNT,
@@ -177,8 +177,7 @@ LOWER_IS_BETTER = {
 
 def test_the_built_in_metrics_are_those_of_the_six_families() -> None:
     directions = dict.fromkeys(HIGHER_IS_BETTER, "higher") | dict.fromkeys(LOWER_IS_BETTER, "lower")
-    assert {each.word.name: each.word.direction for each in pytest_deploycheck_metrics()} == directions
-    assert len(builtin_extensions().metrics) == len(pytest_deploycheck_metrics())
+    assert {each.word.name: each.word.direction for each in built_in_metrics()} == directions
 
 
 SAMPLES: dict[str, type[Sample]] = {
@@ -197,11 +196,11 @@ SAMPLES: dict[str, type[Sample]] = {
 
 
 def test_a_built_in_metric_declares_the_sample_by_which_it_is_decided() -> None:
-    declared = {each.word.name: each.sample for each in pytest_deploycheck_metrics()}
+    declared = {each.word.name: each.sample for each in built_in_metrics()}
     assert {name: declared[name] for name in SAMPLES} == SAMPLES
 
 
-@pytest.mark.parametrize("each", pytest_deploycheck_metrics(), ids=lambda each: each.word.name)
+@pytest.mark.parametrize("each", built_in_metrics(), ids=lambda each: each.word.name)
 def test_a_metric_takes_a_percentile_where_its_word_is_a_family(each: MetricFunction) -> None:
     parameters = set(signature(each.function).parameters)
     assert parameters - each.subjects == ({"percentile"} if each.word.percentiles else set())

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from deploycheck.builtin import pytest_deploycheck_metrics
 from deploycheck.checks import MetricFunction, statistics
 from deploycheck.checks.quality import top3
 from deploycheck.verdict import Resampled, bounds, value_of
+from tests.checks.built_in import built_in_metrics
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 4, 300)
@@ -116,7 +116,7 @@ def test_it_is_decided_by_resampling_and_the_bounds_hold_the_value() -> None:
 
 def test_metrics_that_set_classes_side_by_side_say_so() -> None:
     """Within one class they mean nothing, and the language refuses them there."""
-    over = {metric.word.name for metric in pytest_deploycheck_metrics() if metric.word.over_classes}
+    over = {metric.word.name for metric in built_in_metrics() if metric.word.over_classes}
     assert over == {"accuracy.worst_class", "precision.macro", "recall.macro", "f1.macro", "auc"}
 
 
