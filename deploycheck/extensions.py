@@ -97,6 +97,7 @@ class Extensions:
             registries=frozenset(self.registries),
             tasks={name: task.word for name, task in self.tasks.items()},
             scenarios={name: scenario.fields for name, scenario in self.scenarios.items()},
+            unmeasured={name: scenario.unmeasured for name, scenario in self.scenarios.items()},
         )
 
     def loader(self, name: str) -> Callable[..., Any]:

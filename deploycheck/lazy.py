@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import numpy as np
 else:
     import lazy_loader
 
     np = lazy_loader.load("numpy")
+    sqlite3 = lazy_loader.load("sqlite3")
 
-__all__ = ["np"]
+__all__ = ["np", "sqlite3"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploycheck.lazy import sqlite3
 from deploycheck.registry.ledger import RegistryError
 from deploycheck.store import hint_for
 

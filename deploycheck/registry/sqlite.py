@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -26,6 +25,7 @@ from typing import Literal
 from filelock import FileLock
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.lazy import sqlite3
 from deploycheck.registry.database import create, reading, writing
 from deploycheck.registry.ledger import (
     GENESIS,

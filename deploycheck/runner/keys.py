@@ -109,7 +109,7 @@ def environment() -> dict[str, str]:
 NOUNS = {
     "settings": "setting",
     "inputs": "input",
-    "files": "file",
+    "files": "path",
     "sources": "source",
     "libraries": "library",
     "platform": "platform",

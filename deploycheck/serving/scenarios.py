@@ -42,6 +42,11 @@ class Scenario(Protocol):
         """Which of ``arrivals`` and ``rate`` of a spec's ``load`` the scenario uses."""
         ...
 
+    @property
+    def unmeasured(self) -> frozenset[str]:
+        """The metrics that can't be measured in the scenario."""
+        ...
+
     async def send(
         self, generator: LoadGenerator, requests: Sequence[Encoded], load: Load, budget: Budget, turn: int = 0
     ) -> Responses:
@@ -96,6 +101,7 @@ class Server(_SingleRequests):
 
     name: str = "server"
     fields: frozenset[str] = frozenset({"arrivals", "rate"})
+    unmeasured: frozenset[str] = frozenset()
 
     async def send(
         self, generator: LoadGenerator, requests: Sequence[Encoded], load: Load, budget: Budget, turn: int = 0
@@ -118,6 +124,7 @@ class SingleStream(_SingleRequests):
 
     name: str = "single_stream"
     fields: frozenset[str] = frozenset()
+    unmeasured: frozenset[str] = frozenset()
     together: int = 1
 
     async def send(
@@ -157,6 +164,7 @@ class Offline:
 
     name: str = "offline"
     fields: frozenset[str] = frozenset()
+    unmeasured: frozenset[str] = frozenset({"latency", "error_rate"})
 
     async def send(
         self, generator: LoadGenerator, requests: Sequence[Encoded], load: Load, budget: Budget, turn: int = 0

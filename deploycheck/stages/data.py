@@ -1,10 +1,8 @@
-"""The data stage: load, split, fit the preprocessing, and count what the data checks ask about."""
+"""A dataset as files: its splits, and what the preprocessing learned from the training split."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,36 +36,3 @@ def read(folder: Path) -> Dataset:
 
     splits = {name: files.read(folder / f"{name}.safetensors") for name in SPLITS}
     return Dataset(splits, load_file(folder / FITTED))
-
-
-def missing_values(splits: Iterable[Examples]) -> int:
-    """Count the values that are no number (NaN) in the inputs of all splits."""
-    return sum(
-        int(np.isnan(array).sum())
-        for split in splits
-        for array in split.inputs.values()
-        if np.issubdtype(array.dtype, np.floating)
-    )
-
-
-def duplicates_across(splits: Iterable[Examples]) -> int:
-    """Count the distinct inputs that stand, byte for byte, in more than one split."""
-    standing_in = Counter(digest for split in splits for digest in set(_row_digests(split)))
-    return sum(count > 1 for count in standing_in.values())
-
-
-def _row_digests(examples: Examples) -> Iterable[bytes]:
-    columns = [np.ascontiguousarray(examples.inputs[name]) for name in sorted(examples.inputs)]
-    for row in range(len(examples)):
-        digest = hashlib.blake2b(digest_size=16)
-        for column in columns:
-            digest.update(column[row].tobytes())
-        yield digest.digest()
-
-
-def smallest_class(splits: Iterable[Examples]) -> tuple[int, int, int]:
-    """Return the rarest class over all splits, its number of examples, and the number of all examples."""
-    labels = np.concatenate([split.labels for split in splits])
-    counts = np.bincount(labels)
-    rarest = int(np.argmin(counts))
-    return rarest, int(counts[rarest]), len(labels)

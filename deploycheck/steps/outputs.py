@@ -12,7 +12,6 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language import Spec
 from deploycheck.ref import Ref
-from deploycheck.serving.signature import read_signature
 from deploycheck.steps.data import DATA, TEST
 from deploycheck.steps.kind import BASELINE, Making, Metadata, Nothing, Subject, made_variants
 from deploycheck.steps.model import stage_of
@@ -80,7 +79,9 @@ class OutputsStep:
         if child.returncode:
             last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
             raise DeploycheckError(f"the exported artifact can't answer the test split: {last}")
-        signature = read_signature(artifact.file("signature.json"))
+        from deploycheck.serving.signature import SIGNATURE, read_signature
+
+        signature = read_signature(artifact.file(SIGNATURE))
         return {"model": artifact.digest, "outputs": [tensor.name for tensor in signature.outputs]}
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from deploycheck.serving.report import LoadReport
+from deploycheck.serving.load_report import LoadReport
 
 from deploycheck.checks.latency import (
     cold_start,

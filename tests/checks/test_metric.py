@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploycheck.runner.extensions import builtin_extensions
 
 from deploycheck.checks import SUBJECTS, MetricFunction, metric
 from deploycheck.errors import DeploycheckError

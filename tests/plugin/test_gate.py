@@ -68,7 +68,7 @@ def test_an_unchanged_spec_is_not_done_again_and_a_changed_one_only_from_there(
     project.write(SPEC.replace(", activations: int8", ""))
     project.run("spec.yaml", cache=tmp_path)
     made = {step["step"] for step in project.spec["steps"] if not step["reused"]}
-    assert made == {"model[int8]", "outputs[int8]"}
+    assert made == {"variant[int8]", "model[int8]", "outputs[int8]"}
 
 
 def test_a_model_that_learned_nothing_is_refused_by_name(project: Project) -> None:
@@ -154,13 +154,13 @@ def test_mistakes_in_arguments_are_found_without_running_the_code(project: Proje
     result.stdout.fnmatch_lines(["*spec.yaml:5:*build_nnx takes no 'featurs'*", "*did you mean 'features'?*"])
 
 
-def test_what_this_version_cannot_run_is_said_before_anything_is_run(project: Project, tmp_path: Path) -> None:
+def test_a_word_that_does_not_exist_is_refused_before_anything_is_run(project: Project, tmp_path: Path) -> None:
     project.write(
         SPEC.replace("int8: {quantize: {weights: int8, activations: int8}}", "small: {prune: {sparsity: 80 %}}")
     )
     result = project.run("spec.yaml", cache=tmp_path / "cache")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.stdout.fnmatch_lines(["*spec.yaml:22:*the method `prune` can't be run by this version*"])
+    result.stdout.fnmatch_lines(["*spec.yaml:22:*unknown key 'prune' in `compress.variants.small`*"])
     assert not (tmp_path / "cache" / "store").exists()
 
 
@@ -187,12 +187,13 @@ def test_a_crash_in_one_check_is_an_error_and_withholds(project: Project) -> Non
         """
         from deploycheck.checks import metric
         from deploycheck.language import Dimension
+        from deploycheck.verdict import Exact
 
-        @metric("crashing", dimension=Dimension.COUNT, direction="lower", stages=["train"])
+        @metric("crashing", dimension=Dimension.COUNT, direction="lower", stages=["train"], sample=Exact)
         def crashing(labels):
             raise ZeroDivisionError("the metric itself is broken")
 
-        def pytest_deploycheck_metrics():
+        def pytest_deploycheck_extensions():
             return [crashing]
         """
     )
@@ -386,7 +387,7 @@ def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project
     project.write(SPEC.replace("load: digits_data:digits", "load: read_data:read\n  with: {path: ../images}"))
     result = project.run("spec.yaml::data", cache=tmp_path)
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.stdout.fnmatch_lines(["spec.yaml:9:16: ../images lies outside of *", "  move the file into the project"])
+    result.stdout.fnmatch_lines(["spec.yaml:9:16: ../images is outside of *", "  move the file into the project"])
     assert "no spec was collected" not in result.stdout.str()
     assert "no such check" not in result.stderr.str()
 
