@@ -28,8 +28,6 @@ _SCHEMA = (
     ) STRICT""",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-_UNWRITABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY})
-"""Errors of reading where sqlite can't make the files that readers share with writers: a read-only or a full disk."""
 _SHARED_MEMORY = 32 * 1024
 """Bytes of the file that sqlite makes to read a database that others may write."""
 
@@ -76,7 +74,7 @@ def _begin_reading(path: Path) -> sqlite3.Connection:
     try:
         return _begin(_connect(path, "?mode=ro"))
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _UNWRITABLE or _has_changes_in_log(path):
+        if error.sqlite_errorcode & 0xFF not in _unwritable() or _has_changes_in_log(path):
             raise
     return _begin(_connect(path, "?mode=ro&immutable=1"))  # nobody can write there: no lock is needed
 
@@ -137,3 +135,8 @@ def _check_schema(database: sqlite3.Connection, path: Path) -> None:
             where=str(path),
             hint="the file is another program's, or of another version of deploycheck: choose another file",
         )
+
+
+def _unwritable() -> frozenset[int]:
+    """Return sqlite's codes for a file that can be read but not written."""
+    return frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY})
