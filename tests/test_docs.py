@@ -13,11 +13,13 @@ import pytest
 from deploycheck import cli, evidence, language
 from deploycheck.language import load
 from deploycheck.language.source import parse
-from deploycheck.runner.extensions import builtin_extensions
+from deploycheck.runner.installed import extensions_from
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXTENSIONS = extensions_from((), ROOT)
+CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -65,7 +67,7 @@ def test_a_spec_in_the_documentation_is_valid_or_a_part_of_one(text: str, tmp_pa
         del example["extends"]  # what is shown may loosen the example
         text = json.dumps(overlaid(example, shown))
     path.write_text(text)
-    load(path, tmp_path, builtin_extensions().vocabulary)
+    load(path, tmp_path, EXTENSIONS.vocabulary)
 
 
 @pytest.mark.parametrize("text", blocks("python"))
@@ -97,21 +99,23 @@ def test_commands_in_the_documentation_exist(text: str, pytestconfig: pytest.Con
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in LINK.findall(page.read_text()):
+    for target in LINK.findall(CODE.sub("", page.read_text())):
         assert (page.parent / target).exists(), target
 
 
 def test_the_language_page_has_every_word() -> None:
     page = (ROOT / "docs/language.md").read_text()
-    extensions = builtin_extensions()
-    for names in (extensions.loaders, extensions.steps, extensions.compressors, extensions.runtimes):
+    for names in (EXTENSIONS.loaders, EXTENSIONS.preprocessing, EXTENSIONS.methods, EXTENSIONS.runtimes):
         assert not [name for name in names if f"`{name}`" not in page and f"{{{name}:" not in page]
     cells = re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE)
     written = {name.removesuffix(".pNN") for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
-    assert extensions.metrics.keys() <= written
+    assert EXTENSIONS.metrics.keys() <= written
 
 
-@pytest.mark.parametrize(("name", "schema"), [("spec", language.json_schema()), ("evidence", evidence.json_schema())])
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [("spec", language.json_schema(EXTENSIONS.vocabulary)), ("evidence", evidence.json_schema())],
+)
 def test_the_published_schemas_are_current(name: str, schema: dict) -> None:
     published = ROOT / f"docs/reference/{name}.schema.json"
     assert json.loads(published.read_text()) == schema, f"run: deploycheck schema {name} > {published}"

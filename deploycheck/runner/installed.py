@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deploycheck import builtin
 from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions, collect
+from deploycheck.hook import objects_of
 
 if TYPE_CHECKING:
     import pytest
@@ -26,6 +27,12 @@ def load_entry_points(config: pytest.Config) -> None:
 def extensions_of(config: pytest.Config) -> Extensions:
     """Return the extensions that are built in and those of every plugin that pytest has loaded."""
     return collect(_declared(config), config.rootpath)
+
+
+def extensions_from(files: Iterable[Path], root: Path) -> Extensions:
+    """Return the extensions that are built in and those that files declare, where pytest isn't running."""
+    built_in = builtin.pytest_deploycheck_extensions()
+    return collect([(None, built_in), *((file, objects_of([file])) for file in files)], root)
 
 
 def _declared(config: pytest.Config) -> Iterator[tuple[Path | None, Sequence[Any]]]:

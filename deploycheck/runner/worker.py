@@ -24,12 +24,10 @@ from typing import IO, Any
 import jax
 import numpy as np
 
-from deploycheck import builtin
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, collect
-from deploycheck.hook import objects_of
 from deploycheck.runner.code import PACKAGE
 from deploycheck.runner.digests import Digests
+from deploycheck.runner.installed import extensions_from
 from deploycheck.runner.recording import Recorder, find_changed
 from deploycheck.runner.tasks import AlreadyFailed, Task, lasts
 from deploycheck.steps import STEP_KINDS
@@ -133,7 +131,7 @@ def _do(task: Task, root: Path, digests: Digests, progress: Callable[[str], None
                 out=building.out,
                 scratch=building.scratch,
                 progress=progress,
-                extensions=_extensions(root, task.extensions),
+                extensions=extensions_from(task.extensions, root),
             )
             metadata = kind.make(making)
         except Exception:
@@ -150,11 +148,6 @@ def _do(task: Task, root: Path, digests: Digests, progress: Callable[[str], None
     )
     digests.save()
     return reused
-
-
-def _extensions(root: Path, files: tuple[Path, ...]) -> Extensions:
-    declared = [(None, builtin.pytest_deploycheck_extensions()), *((file, objects_of([file])) for file in files)]
-    return collect(declared, root)
 
 
 def _failure(error: Exception) -> dict[str, str]:

@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-from deploycheck.serving.load_report import LoadReport
 
 from deploycheck.checks.latency import (
     cold_start,
@@ -19,6 +18,7 @@ from deploycheck.checks.latency import (
 )
 from deploycheck.checks.metric import MetricFunction
 from deploycheck.language.threshold import parse_threshold
+from deploycheck.serving.load_report import LoadReport
 from deploycheck.verdict import (
     Blocks,
     Events,

@@ -26,7 +26,8 @@ def is_loaded(module):
     return type(module) is not importlib.util._LazyModule
 
 code = pytest.main(["--deploycheck", "--collect-only", "-q", "-p", "no:cacheprovider", "specs/"])
-print("IMPORTED", json.dumps([int(code), sorted({name.partition(".")[0] for name, module in sys.modules.items() if is_loaded(module)})]))
+loaded = {name.partition(".")[0] for name, module in sys.modules.items() if is_loaded(module)}
+print("IMPORTED", json.dumps([int(code), sorted(loaded)]))
 """
 
 STAGES = ("data", "train", "compress[int8]", "serve[int8]")
