@@ -132,11 +132,8 @@ def test_examples_are_read_as_they_were_saved(tmp_path_factory: pytest.TempPathF
 def test_taking_rows_takes_them_of_everything() -> None:
     examples = Examples({"x": np.arange(4)}, np.array([0, 1, 2, 3]), {"site": np.array(list("abcd"))})
     taken = examples.take(np.array([3, 1]))
-    assert (taken.inputs["x"].tolist(), taken.labels.tolist(), taken.columns["site"].tolist()) == (
-        [3, 1],
-        [3, 1],
-        ["d", "b"],
-    )
+    assert taken.inputs["x"].tolist() == taken.labels.tolist() == [3, 1]
+    assert taken.columns["site"].tolist() == ["d", "b"]
 
 
 def test_a_saved_part_keeps_its_columns(tmp_path: Path) -> None:
