@@ -77,7 +77,7 @@ def train(
     every epoch.
     """
     first = build(seeds[0])
-    _check_outputs(first, job)
+    _check_model(first, job)
     program = _compile(first, job)
     runs = []
     for index, seed in enumerate(seeds):
@@ -90,7 +90,7 @@ def train(
 
 def fit(model: Model, job: Job, seed: int, scratch: Path, progress: Callable[[str], None]) -> Model:
     """Train on from a model's own weights; return it with those of the epoch that is kept."""
-    _check_outputs(model, job)
+    _check_model(model, job)
     with checkpoints(scratch) as manager:
         run = _run(model, _compile(model, job), job, seed, manager, progress)
     return replace(model, params=run.params, state=run.state)
@@ -100,10 +100,12 @@ def _titled(title: str, progress: Callable[[str], None]) -> Callable[[str], None
     return lambda line: progress(f"{title}: {line}")
 
 
-def _check_outputs(model: Model, job: Job) -> None:
-    """Refuse a model whose outputs don't fit the labels, before it is trained."""
-    shapes = jax.eval_shape(model.apply, model.params, model.state, dict(model.inputs))
+def _check_model(model: Model, job: Job) -> None:
+    """Refuse a model that can't be trained, or whose outputs don't fit the labels, before it is trained."""
+    inputs = dict(model.inputs)
+    shapes = jax.eval_shape(model.apply, model.params, model.state, inputs)
     job.task.check(shapes, job.examples["train"].labels)
+    jax.eval_shape(model.train, model.params, model.state, inputs, jax.random.key(0))
 
 
 @dataclass(frozen=True)

@@ -1,71 +1,127 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.model import Model, build_model, flatten, predictor, to_network
-from deploycheck.stages.preprocess import apply_all
+from deploycheck.stages.preprocess import apply_all, scale
+from tests.stages.networks import IMAGE, LOGITS, build, from_function, plain
+
+Stripes = tuple[np.ndarray, np.ndarray]
 
 
-def test_every_form_gives_logits_and_trains(
-    builder: Callable[[int], Model], stripes: tuple[np.ndarray, np.ndarray]
-) -> None:
+def joined(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def test_every_form_gives_logits_and_trains(builder: Callable[[int], Model], stripes: Stripes) -> None:
     model = builder(0)
     inputs = {"image": stripes[0][:8]}
-    assert model.apply(model.params, model.state, inputs).shape == (8, 3)
-    logits, state = model.train(model.params, model.state, inputs, jax.random.key(1))
-    assert logits.shape == (8, 3)
+    outputs = model.apply(model.params, model.state, inputs)
+    assert {name: array.shape for name, array in outputs.items()} == {"logits": (8, 3)}
+    outputs, state = model.train(model.params, model.state, inputs, jax.random.key(1))
+    assert {name: array.shape for name, array in outputs.items()} == {"logits": (8, 3)}
     assert jax.tree.structure(state) == jax.tree.structure(model.state)
 
 
-def test_inference_answers_each_example_alone(
-    builder: Callable[[int], Model], stripes: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_inference_answers_each_example_alone(builder: Callable[[int], Model], stripes: Stripes) -> None:
     model = builder(0)
-    together = model.apply(model.params, model.state, {"image": stripes[0][:8]})
-    alone = model.apply(model.params, model.state, {"image": stripes[0][3:4]})
+    together = model.apply(model.params, model.state, {"image": stripes[0][:8]})["logits"]
+    alone = model.apply(model.params, model.state, {"image": stripes[0][3:4]})["logits"]
     np.testing.assert_allclose(together[3:4], alone, atol=1e-5)
 
 
 def test_seeds_differ_and_repeat(builder: Callable[[int], Model]) -> None:
-    def weights(seed: int) -> np.ndarray:
-        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(builder(seed).params)])
-
-    np.testing.assert_array_equal(weights(1), weights(1))
-    assert not np.array_equal(weights(1), weights(2))
+    one, again, other = (joined(builder(seed).params) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
 
 
-def test_training_mode_drops_out_and_inference_does_not(stripes: tuple[np.ndarray, np.ndarray]) -> None:
-    from tests.stages.conftest import BUILDERS
-
-    example = {"image": stripes[0][:8]}
-    for form in ("nnx", "linen"):
-        model = build_model(BUILDERS[form], {}, example, 0, where="model")
-        one, _ = model.train(model.params, model.state, example, jax.random.key(1))
-        other, _ = model.train(model.params, model.state, example, jax.random.key(2))
-        assert not np.allclose(one, other), form
-        first, second = (model.apply(model.params, model.state, example) for _ in range(2))
-        np.testing.assert_array_equal(first, second)
+@pytest.mark.parametrize("form", ["nnx", "linen"])
+def test_training_mode_drops_out_and_inference_does_not(form: str, stripes: Stripes) -> None:
+    example, model = {"image": stripes[0][:8]}, build(form, 0)
+    one, _ = model.train(model.params, model.state, example, jax.random.key(1))
+    other, _ = model.train(model.params, model.state, example, jax.random.key(2))
+    assert not np.allclose(one["logits"], other["logits"])
+    first, second = (model.apply(model.params, model.state, example) for _ in range(2))
+    np.testing.assert_array_equal(first["logits"], second["logits"])
 
 
-def test_running_statistics_move_in_training(stripes: tuple[np.ndarray, np.ndarray]) -> None:
-    from tests.stages.conftest import BUILDERS
-
-    example = {"image": stripes[0][:8]}
-    for form in ("nnx", "linen"):
-        model = build_model(BUILDERS[form], {}, example, 0, where="model")
-        _, state = model.train(model.params, model.state, example, jax.random.key(1))
-        before, after = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(s)]) for s in (model.state, state))
-        assert not np.allclose(before, after), form
+@pytest.mark.parametrize("form", ["nnx", "linen"])
+def test_running_statistics_move_in_training(form: str, stripes: Stripes) -> None:
+    model = build(form, 0)
+    _, state = model.train(model.params, model.state, {"image": stripes[0][:8]}, jax.random.key(1))
+    assert not np.allclose(joined(model.state), joined(state))
 
 
-def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(DeploycheckError, match="it returned int, which is no model"):
-        build_model(lambda: 3, {}, {"image": np.zeros((1, 2))}, 0, where="specs/a.yaml: model.build")
+def test_what_is_not_a_model_is_refused() -> None:
+    with pytest.raises(DeploycheckError, match="it returned int, which is not a model"):
+        build_model(lambda: 3, {}, IMAGE, 0, LOGITS)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [("seed", 5), ("key", jax.random.key(5)), ("rngs", nnx.Rngs(5).params.key.get_value())],
+)
+def test_a_builder_is_given_the_seed_in_the_form_that_it_asks_for(parameter: str, expected: Any) -> None:
+    given: list[Any] = []
+
+    def with_seed(seed: int) -> Any:
+        return with_any(seed)
+
+    def with_key(key: jax.Array) -> Any:
+        return with_any(key)
+
+    def with_rngs(rngs: nnx.Rngs) -> Any:
+        return with_any(rngs.params.key.get_value())
+
+    def with_any(value: Any) -> Any:
+        given.append(value)
+        return {}, lambda params, image: image
+
+    builders: dict[str, Callable[..., Any]] = {"seed": with_seed, "key": with_key, "rngs": with_rngs}
+    build_model(builders[parameter], {}, IMAGE, 5, LOGITS)
+    assert given == [expected]
+
+
+def test_a_builders_own_seed_is_kept() -> None:
+    given: list[int] = []
+
+    def builder(seed: int) -> Any:
+        given.append(seed)
+        return {}, lambda params, image: image
+
+    build_model(builder, {"seed": 7}, IMAGE, 5, LOGITS)
+    assert given == [7]
+
+
+def test_outputs_that_have_names_keep_them() -> None:
+    def two_heads(params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        return {"logits": x @ params["w"], "features": x}
+
+    model = from_function({"w": jnp.ones((4, 2))}, two_heads, (4,))  # type: ignore[arg-type]
+    outputs = model.apply(model.params, model.state, {"x": jnp.ones((5, 4))})
+    assert {name: array.shape for name, array in outputs.items()} == {"logits": (5, 2), "features": (5, 4)}
+
+
+def test_a_tuple_of_outputs_is_refused() -> None:
+    model = from_function({}, lambda params, x: (x, x), (4,))  # type: ignore[arg-type,return-value]
+    with pytest.raises(DeploycheckError, match="the model gives a tuple, expected one array or a dict of arrays"):
+        model.apply(model.params, model.state, {"x": jnp.ones((5, 4))})
+
+
+def test_several_inputs_are_given_by_name() -> None:
+    inputs = {name: jax.ShapeDtypeStruct((2, 3), jnp.float32) for name in ("b", "a")}
+    model = build_model(lambda: ({}, lambda params, a, b: a - b), {}, inputs, 0, LOGITS)
+    outputs = model.apply(model.params, model.state, {"b": jnp.ones((2, 3)), "a": jnp.full((2, 3), 5.0)})
+    np.testing.assert_array_equal(outputs["logits"], np.full((2, 3), 4.0))
 
 
 def test_weights_are_named_by_path_and_come_back() -> None:
@@ -76,12 +132,33 @@ def test_weights_are_named_by_path_and_come_back() -> None:
     np.testing.assert_array_equal(again["layers"][0]["kernel"], tree["layers"][0]["kernel"])
 
 
+def test_a_form_takes_weights_and_is_the_model_again(builder: Callable[[int], Model], stripes: Stripes) -> None:
+    model, form = builder(0), builder(1).form
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves((form.params, form.state)))
+    again = form.with_weights(model.weights)
+    inputs = {"image": stripes[0][:4]}
+    np.testing.assert_array_equal(
+        again.apply(again.params, again.state, inputs)["logits"],
+        model.apply(model.params, model.state, inputs)["logits"],
+    )
+
+
+def test_a_network_preprocesses_raw_inputs_by_what_was_fitted(stripes: Stripes) -> None:
+    model, raw = plain(0), {"image": stripes[0][:4]}
+    fitted = {"preprocess/0.scale/by": np.float32(2), "preprocess/0.scale/offset": np.float32(1)}
+    network = to_network(model, apply_all([(scale, {})]), fitted)
+    np.testing.assert_allclose(
+        network.apply(network.weights, raw)["logits"],
+        model.apply(model.params, model.state, {"image": 2 * raw["image"] + 1})["logits"],
+        rtol=1e-5,
+    )
+    assert network.weights.keys() == {*model.weights, *fitted}
+
+
 @pytest.mark.parametrize("count", [1, 7, 8, 9])
-def test_prediction_in_batches_is_prediction(
-    count: int, builder: Callable[[int], Model], stripes: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_prediction_in_batches_is_prediction(count: int, builder: Callable[[int], Model], stripes: Stripes) -> None:
     network = to_network(builder(0), apply_all([]), {})
     inputs = {"image": stripes[0][:count]}
-    logits = predictor(network.apply, 4)(network.weights, inputs)
-    assert logits.shape == (count, 3)
-    np.testing.assert_allclose(logits, network.apply(network.weights, inputs), atol=1e-5)
+    outputs = predictor(network.apply, 4)(network.weights, inputs)
+    assert outputs["logits"].shape == (count, 3)
+    np.testing.assert_allclose(outputs["logits"], network.apply(network.weights, inputs)["logits"], atol=1e-5)

@@ -41,14 +41,17 @@ class Regression:
     losses: Mapping[str, Loss] = MappingProxyType({"squared_error": squared_error})
 
     def labels(self, raw: np.ndarray) -> np.ndarray:
-        """Return the labels as float32; refuse what isn't a number, and what isn't finite."""
+        """Return the labels as float32; refuse what isn't a number, and what isn't finite as float32."""
         is_number = np.issubdtype(raw.dtype, np.floating) or np.issubdtype(raw.dtype, np.integer)
         if raw.ndim != 1 or not is_number:
             raise DeploycheckError(f"labels are {raw.dtype} of shape {raw.shape}, expected numbers of shape [n]")
-        if not np.isfinite(raw).all():
-            count = int((~np.isfinite(raw)).sum())
-            raise DeploycheckError(f"{count} of {len(raw)} labels are not finite", hint="leave those examples out")
-        return raw.astype(np.float32)
+        with np.errstate(over="ignore"):
+            labels = raw.astype(np.float32)
+        if not np.isfinite(labels).all():
+            count = int((~np.isfinite(labels)).sum())
+            what = f"{count} of {len(labels)} labels are not finite as float32"
+            raise DeploycheckError(what, hint="leave those examples out, or scale the labels")
+        return labels
 
     def check(self, shapes: Mapping[str, Any], labels: np.ndarray) -> None:
         """Refuse a model that doesn't give one number per example."""

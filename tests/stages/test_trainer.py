@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.stages.examples import Examples
+from deploycheck.stages.model import Model
+from deploycheck.stages.quantization import quantize_weights
+from deploycheck.stages.recipe import Recipe
+from deploycheck.stages.tasks.classification import CLASSIFICATION
+from deploycheck.stages.tasks.regression import REGRESSION
+from deploycheck.stages.trainer import Trainer
+from tests.stages.killing import kill_at, run_until_killed
+from tests.stages.networks import from_function, plain
+
+RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=6, batch_size=32)
+STILL = Recipe(optimizer="sgd", options={"learning_rate": 0.0}, epochs=2, batch_size=32)
+
+Splits = Mapping[str, Examples]
+
+
+def trainer_for(
+    examples: Splits, scratch: Path, recipe: Recipe = RECIPE, progress: Callable[[str], None] = lambda line: None
+) -> Trainer:
+    return Trainer(
+        examples=examples,
+        task=CLASSIFICATION,
+        recipe=recipe,
+        seed=0,
+        scratch=scratch,
+        progress=progress,
+        build=lambda path, arguments: plain(0),
+    )
+
+
+def assert_same_weights(one: Model, other: Model) -> None:
+    assert one.weights.keys() == other.weights.keys()
+    for name, array in one.weights.items():
+        np.testing.assert_array_equal(array, other.weights[name])
+
+
+def accuracy(model: Model, part: Examples) -> float:
+    outputs = model.apply(model.params, model.state, part.inputs)
+    return CLASSIFICATION.scores({name: np.asarray(array) for name, array in outputs.items()}, part.labels)["accuracy"]
+
+
+def test_fit_starts_from_the_weights_that_it_is_given(
+    builder: Callable[[int], Model], examples: Splits, tmp_path: Path
+) -> None:
+    model = builder(3)
+    params = jax.tree.map(lambda leaf: leaf + 0.25, model.params)
+    fitted = trainer_for(examples, tmp_path, STILL).fit(replace(model, params=params))
+    assert_same_weights(replace(fitted, state=model.state), replace(model, params=params))
+
+
+def test_one_step_of_gradient_descent_is_what_it_is_by_hand(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(20, 3)).astype(np.float32), random.normal(size=20).astype(np.float32)
+    weights = np.array([[0.5], [-1.0], [2.0]], np.float32)
+    model = from_function({"w": weights}, lambda params, x: x @ params["w"], (3,), output="prediction")
+    recipe = Recipe(optimizer="sgd", options={"learning_rate": 0.1}, epochs=1, batch_size=20, loss="squared_error")
+    part = Examples({"x": x}, y)
+    trainer = replace(trainer_for({"train": part, "validation": part}, tmp_path, recipe), task=REGRESSION)
+    gradient = 2 / 20 * x.T @ (x @ weights - y[:, None])
+    np.testing.assert_allclose(trainer.fit(model).params["w"], weights - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_fit_learns_by_the_recipe_of_the_spec_or_by_its_own(examples: Splits, tmp_path: Path) -> None:
+    model = plain(0)
+    trainer = trainer_for(examples, tmp_path, STILL)
+    assert_same_weights(trainer.fit(model, name="as in the spec"), model)
+    fitted = trainer.fit(model, RECIPE, name="own")
+    assert accuracy(fitted, examples["validation"]) > 0.9 > accuracy(model, examples["validation"])
+
+
+def test_the_source_keeps_its_weights(examples: Splits, tmp_path: Path) -> None:
+    model = plain(0)
+    trainer_for(examples, tmp_path).fit(model)
+    assert_same_weights(model, plain(0))
+
+
+def test_a_loss_of_its_own_takes_the_place_of_the_tasks(examples: Splits, tmp_path: Path) -> None:
+    def first_logit_is_five(outputs: Any, labels: jax.Array) -> jax.Array:
+        return jnp.square(outputs["logits"][:, 0] - 5)
+
+    recipe = replace(RECIPE, epochs=20, watch="validation.loss", patience=20)
+    lines: list[str] = []
+    trainer = trainer_for(examples, tmp_path, recipe, lines.append)
+    fitted, inputs = trainer.fit(plain(0), loss=first_logit_is_five), examples["validation"].inputs
+    before, after = (
+        float(jnp.square(model.apply(model.params, model.state, inputs)["logits"][:, 0] - 5).mean())
+        for model in (plain(0), fitted)
+    )
+    assert after < 0.1 * before
+    assert accuracy(fitted, examples["validation"]) < 0.7
+
+
+def test_project_is_applied_after_every_step(examples: Splits, tmp_path: Path) -> None:
+    lines: list[str] = []
+    recipe = replace(RECIPE, options={"learning_rate": 1.0}, epochs=2, batch_size=20)
+    zeroed = replace(plain(0), params=jax.tree.map(jnp.zeros_like, plain(0).params))
+    trainer = trainer_for(examples, tmp_path, recipe, lines.append)
+    fitted = trainer.fit(zeroed, project=lambda params: jax.tree.map(jnp.zeros_like, params))
+    assert_same_weights(fitted, zeroed)
+    # The mean over all steps is the loss of equal logits only if no step began from other weights.
+    assert [f"loss {math.log(3):.4f}" in line for line in lines] == [True, True]
+
+
+def test_weights_that_project_prunes_stay_at_zero_while_the_others_learn(examples: Splits, tmp_path: Path) -> None:
+    model = plain(0)
+    mask = jnp.arange(36)[:, None] % 2 == 0
+
+    def prune(params: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {**params, "kernel": params["kernel"] * mask}
+
+    fitted = trainer_for(examples, tmp_path).fit(replace(model, params=prune(model.params)), project=prune)
+    kernel = np.asarray(fitted.params["kernel"])
+    np.testing.assert_array_equal(kernel[1::2], 0)
+    assert np.all(np.any(kernel[::2] != np.asarray(model.params["kernel"])[::2], axis=1))
+    assert accuracy(fitted, examples["validation"]) > 0.9
+
+
+def test_the_weights_are_those_of_the_best_epoch(examples: Splits, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, options={"learning_rate": 0.3}, epochs=60, watch="validation.loss", patience=2)
+    lines: list[str] = []
+    trained = trainer_for(examples, tmp_path / "patient", recipe, lines.append).fit(plain(0))
+    shorter = replace(recipe, epochs=len(lines) - 2)
+    assert_same_weights(trained, trainer_for(examples, tmp_path / "shorter", shorter).fit(plain(0)))
+
+
+def test_lines_of_progress_name_the_training(examples: Splits, tmp_path: Path) -> None:
+    lines: list[str] = []
+    trainer_for(examples, tmp_path, STILL, lines.append).fit(plain(0), name="second round")
+    assert [line.partition(", ")[0] for line in lines] == ["second round: epoch 1/2", "second round: epoch 2/2"]
+
+
+def test_trainings_with_different_names_are_resumed_apart(examples: Splits, tmp_path: Path) -> None:
+    lines: list[str] = []
+    trainer = trainer_for(examples, tmp_path, replace(RECIPE, epochs=1), lines.append)
+    first = trainer.fit(plain(0), name="first")
+    second = trainer.fit(first, name="second")
+    assert len(lines) == 2
+    assert not np.array_equal(first.params["kernel"], second.params["kernel"])
+    assert_same_weights(trainer.fit(plain(0), name="first"), first)
+    assert len(lines) == 2
+
+
+def fit_until_killed(epoch: int, scratch: Path, examples: Splits) -> None:
+    trainer_for(examples, scratch, progress=kill_at(epoch)).fit(plain(0))
+
+
+def test_a_killed_fit_goes_on_and_ends_where_an_undisturbed_one_does(examples: Splits, tmp_path: Path) -> None:
+    run_until_killed(fit_until_killed, 4, tmp_path / "killed", examples)
+    lines: list[str] = []
+    resumed = trainer_for(examples, tmp_path / "killed", progress=lines.append).fit(plain(0))
+    whole = trainer_for(examples, tmp_path / "whole").fit(plain(0))
+    assert lines[0].startswith("finetune: resumed after epoch")
+    assert not any("epoch 1/" in line for line in lines)
+    assert_same_weights(resumed, whole)
+
+
+def test_a_model_whose_outputs_do_not_fit_the_labels_is_refused(examples: Splits, tmp_path: Path) -> None:
+    model = from_function({"w": jnp.zeros((36, 2))}, lambda params, x: x.reshape(-1, 36) @ params["w"], (6, 6, 1))
+    with pytest.raises(DeploycheckError, match=r"gives \[2, 2\], expected logits \[2, 3\] or more"):
+        trainer_for(examples, tmp_path).fit(model)
+
+
+def test_a_model_with_int8_weights_is_refused(examples: Splits, tmp_path: Path) -> None:
+    small = quantize_weights(plain(0), activations=False)
+    with pytest.raises(DeploycheckError, match="a model with int8 weights can't be trained"):
+        trainer_for(examples, tmp_path).fit(small)
