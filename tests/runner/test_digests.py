@@ -44,7 +44,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return a function that makes it late enough for every file to be old."""
-    return lambda: monkeypatch.setattr(time, "time_ns", lambda now=time.time_ns(): now + 3 * module.SETTLED_NS)
+
+    def wait() -> None:
+        now = time.time_ns() + 3 * module.SETTLED_NS
+        monkeypatch.setattr(time, "time_ns", lambda: now)
+
+    return wait
 
 
 @pytest.fixture
