@@ -118,7 +118,7 @@ class Extensions:
     def method(self, name: str) -> Method:
         """Return a compression method: an installed one, or one by import path."""
         method = self.methods.get(name) or self.load_object(name)
-        if not isinstance(method, Method):
+        if not _is_object_of(method, Method):
             raise _unexpected(name, method, "a compression method (deploycheck.stages.methods.Method)")
         return method
 
@@ -129,6 +129,11 @@ class Extensions:
     def installed(self, source: Source) -> Any | None:
         """Return the installed object that a source means, or None where it is an import path."""
         return getattr(self, source.kind).get(source.name) if source.kind in KINDS else None
+
+
+def _is_object_of(found: Any, expected: type[Any]) -> bool:
+    """Whether an extension is of a kind's type; a class that has all of a protocol's members isn't."""
+    return isinstance(found, expected) and not isinstance(found, type)
 
 
 def _unexpected(name: str, found: Any, expected: str) -> DeploycheckError:
@@ -178,7 +183,7 @@ def collect(declared: Iterable[tuple[Path | None, Iterable[Any]]], root: Path) -
 
 def _named(each: Any, file: Path | None) -> Source:
     for name, kind in KINDS.items():
-        if isinstance(each, kind.type):
+        if _is_object_of(each, kind.type):
             return Source(name, kind.name(each))
     words = ", ".join(kind.word for kind in KINDS.values())
     what = f"pytest_deploycheck_extensions returned {each!r}, which is none of: {words}"

@@ -9,30 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploycheck.language import Spec, load
-from deploycheck.plan import COMPLETES, STEPS_OF_SUBJECTS, Plan, make_plan, method_chain, named, unbuilt
-from deploycheck.runner.extensions import builtin_extensions
+from deploycheck.checks.metric import SUBJECTS
+from deploycheck.language import SpecErrors
+from deploycheck.language.fields import Section
+from deploycheck.plan import (
+    COMPLETES,
+    REFERENCE,
+    Plan,
+    checks_of,
+    find_impossible,
+    make_plans,
+    subject_of,
+    with_needs,
+)
+from deploycheck.ref import Ref
+from tests.planning import EXTENSIONS, HEAD, ROOT, built_in, plan, spec, specs
 
-EXTENSIONS = builtin_extensions()
-SUBJECTS, METHODS = EXTENSIONS.subjects, frozenset(EXTENSIONS.compressors)
-ROOT = Path(__file__).parents[1]
-
-HEAD = """\
-deploycheck: 1
-name: digits
-model:
-  build: specs.models:conv_classifier
-  with: {shape: [8, 8, 1], features: [32], classes: 10}
-  input: {image: {shape: [8, 8, 1], dtype: float32}}
-data:
-  load: specs.data:digits
-  expect: {missing_values: "== 0"}
-train:
-  optimizer: {adam: {learning_rate: 3e-3}}
-  epochs: 3
-  batch_size: 64
-  expect: {accuracy: ">= 97 %"}
-"""
 COMPRESS = """\
 compress:
   variants:
@@ -46,64 +38,64 @@ serve:
   expect: {latency.p99: "<= 20 ms", parity: "<= 1e-3"}
 """
 BODIES = [HEAD, HEAD + COMPRESS, HEAD + COMPRESS + SERVE, HEAD + SERVE.replace("[lighter]", "[trained]")]
+DATA, TRAINING = Ref("data"), Ref("training")
 
 
-def spec(text: str, folder: Path) -> Spec:
-    path = folder / "spec.yaml"
-    path.write_text(text)
-    (loaded,) = load(path, ROOT, EXTENSIONS.vocabulary)
-    return loaded
+def model(variant: str) -> Ref:
+    return Ref("model", (variant,))
 
 
-def plan(text: str, folder: Path) -> Plan:
-    return make_plan(spec(text, folder), "spec.yaml", EXTENSIONS.subjects)
+def outputs(variant: str) -> Ref:
+    return Ref("outputs", (variant,))
+
+
+def sources(made: Plan, variant: str) -> list[Ref]:
+    """Return the steps that hold the weights which a variant is made from, its own first."""
+    found = [made.steps[model(variant)]["weights"]]
+    while found[-1] != TRAINING:
+        found.append(made.steps[found[-1]]["weights"])
+    return found
 
 
 def test_every_expectation_is_one_check_and_every_stage_begins_with_its_completion(tmp_path: Path) -> None:
-    assert [check.id.removeprefix("spec.yaml::") for check in plan(HEAD + COMPRESS + SERVE, tmp_path).checks] == [
-        "data::completes", "data::missing_values",
-        "train::completes", "train::accuracy",
-        "compress[int8]::completes", "compress[int8]::size", "compress[int8]::size_ratio",
-        "compress[lighter]::completes", "compress[lighter]::size", "compress[lighter]::size_ratio",
-        "compress[lighter]::accuracy_drop",
-        "serve[lighter]::completes", "serve[lighter]::latency.p99", "serve[lighter]::parity",
-    ]  # fmt: skip
+    made = plan(HEAD + COMPRESS + SERVE, tmp_path)
+    stages = {
+        "data": ["completes", "missing_values"],
+        "train": ["completes", "accuracy"],
+        "compress[int8]": ["completes", "size", "size_ratio"],
+        "compress[lighter]": ["completes", "size", "size_ratio", "accuracy_drop"],
+        "serve[lighter]": ["completes", "latency.p99", "parity"],
+    }
+    assert [check.id for check in made.checks] == [
+        f"spec.yaml::{stage}::{name}" for stage, names in stages.items() for name in names
+    ]
 
 
-def test_a_variants_own_expectation_stands_in_place_of_its_sections(tmp_path: Path) -> None:
+def test_a_variants_own_expectation_replaces_that_of_its_section(tmp_path: Path) -> None:
     checks = {check.id: check for check in plan(HEAD + COMPRESS, tmp_path).checks}
-    held_to = {id: check.threshold.text for id, check in checks.items() if check.threshold}
-    assert held_to["spec.yaml::compress[int8]::size"] == "<= 10 kB"
-    assert held_to["spec.yaml::compress[lighter]::size"] == "<= 9 kB"
+    texts = {id: check.threshold.text for id, check in checks.items() if check.threshold}
+    assert texts["spec.yaml::compress[int8]::size"] == "<= 10 kB"
+    assert texts["spec.yaml::compress[lighter]::size"] == "<= 9 kB"
     assert "spec.yaml::compress[int8]::accuracy_drop" not in checks
 
 
 def test_a_percentile_is_a_family_with_its_share(tmp_path: Path) -> None:
     (latency,) = [check for check in plan(HEAD + COMPRESS + SERVE, tmp_path).checks if check.family == "latency"]
     assert (latency.metric, latency.percentile, latency.key) == ("latency.p99", 0.99, "serve.latency.p99")
-    assert latency.needs == ("load[lighter]",)
+    assert latency.needs == (Ref("load", ("lighter",)),)
 
 
 def test_a_variant_is_made_from_the_one_it_names(tmp_path: Path) -> None:
     made = plan(HEAD + COMPRESS, tmp_path)
-    assert made.steps["model[trained]"].needs == ("training",)
-    assert made.steps["model[int8]"].needs == ("model[trained]",)
-    assert made.steps["model[lighter]"].needs == ("model[int8]",)
-    assert [name for name, _ in method_chain(made.spec, "lighter")] == ["quantize", "quantize"]
-    assert method_chain(made.spec, "trained") == ()
+    assert sources(made, "trained") == [TRAINING]
+    assert sources(made, "int8") == [Ref("variant", ("int8",)), TRAINING]
+    assert sources(made, "lighter") == [Ref("variant", ("lighter",)), Ref("variant", ("int8",)), TRAINING]
 
 
-def test_a_chain_of_methods_runs_from_the_trained_model_to_the_variant(tmp_path: Path) -> None:
-    made = spec(HEAD + COMPRESS, tmp_path)
-    both = ("quantize", {"weights": "int8", "activations": "int8"})
-    assert method_chain(made, "int8") == (both,)
-    assert method_chain(made, "lighter") == (both, ("quantize", {"weights": "int8"}))
-
-
-def test_a_variant_may_be_made_from_one_that_stands_after_it(tmp_path: Path) -> None:
+def test_a_variant_may_be_made_from_one_that_is_written_after_it(tmp_path: Path) -> None:
     late = "  variants: {last: {from: first, quantize: {weights: int8}}, first: {quantize: {weights: int8}}}\n"
     made = plan(f"{HEAD}compress:\n{late}", tmp_path)
-    assert made.steps["model[last]"].needs == ("model[first]",)
+    assert made.steps[Ref("variant", ("last",))]["weights"] == Ref("variant", ("first",))
     assert made.candidates == ("trained", "last", "first")
 
 
@@ -133,46 +125,130 @@ serve:
   variants: [int8]
   expect: {latency.p50: "<= 1 ms", latency.p99.9: "<= 9 ms", throughput: ">= 9 /s", memory: "<= 1 GB"}
 """
-EVALUATED = ("data", "outputs[trained]")
+EVALUATED = (DATA, outputs("trained"))
+LOAD = Ref("load", ("int8",))
 
 
 @pytest.mark.parametrize(
     ("check", "needs"),
     [
-        ("data::completes", ("data",)),
-        ("data::missing_values", ("data",)),
-        ("data::duplicates_across_splits", ("data",)),
-        ("data::smallest_class", ("data",)),
-        ("train::completes", ("training", "model[trained]", "outputs[trained]")),
+        ("data::completes", (DATA,)),
+        ("data::missing_values", (DATA,)),
+        ("data::duplicates_across_splits", (DATA,)),
+        ("data::smallest_class", (DATA,)),
+        ("train::completes", (TRAINING, model("trained"), outputs("trained"))),
         ("train::accuracy", EVALUATED),
         ("train::accuracy.worst_class", EVALUATED),
-        ("train::learned", (*EVALUATED, "training")),
-        ("train::parameters", ("model[trained]",)),
-        ("compress[int8]::completes", ("model[int8]", "outputs[int8]")),
-        ("compress[int8]::accuracy", ("data", "outputs[int8]")),
-        ("compress[int8]::accuracy_drop", ("data", "outputs[int8]", "outputs[trained]")),
-        ("compress[int8]::size", ("model[int8]",)),
-        ("compress[int8]::size_ratio", ("model[int8]", "model[trained]")),
-        ("serve[int8]::completes", ("load[int8]",)),
-        ("serve[int8]::latency.p50", ("load[int8]",)),
-        ("serve[int8]::latency.p99.9", ("load[int8]",)),
-        ("serve[int8]::throughput", ("load[int8]",)),
-        ("serve[int8]::memory", ("load[int8]",)),
+        ("train::learned", (*EVALUATED, TRAINING)),
+        ("train::parameters", (model("trained"),)),
+        ("compress[int8]::completes", (Ref("variant", ("int8",)), model("int8"), outputs("int8"))),
+        ("compress[int8]::accuracy", (DATA, outputs("int8"))),
+        ("compress[int8]::accuracy_drop", (DATA, outputs("int8"), outputs("trained"))),
+        ("compress[int8]::size", (model("int8"),)),
+        ("compress[int8]::size_ratio", (model("int8"), model("trained"))),
+        ("serve[int8]::completes", (LOAD,)),
+        ("serve[int8]::latency.p50", (LOAD,)),
+        ("serve[int8]::latency.p99.9", (LOAD,)),
+        ("serve[int8]::throughput", (LOAD,)),
+        ("serve[int8]::memory", (LOAD,)),
     ],
 )
-def test_a_check_needs_what_its_metric_looks_at(check: str, needs: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_check_needs_what_its_metric_looks_at(check: str, needs: tuple[Ref, ...], tmp_path: Path) -> None:
     checks = {found.id.removeprefix("spec.yaml::"): found for found in plan(EVERY_METRIC, tmp_path).checks}
     assert len(checks) == 19
     assert checks[check].needs == needs
 
 
-def test_every_subject_of_an_installed_metric_has_a_step_that_makes_it() -> None:
-    assert frozenset().union(*EXTENSIONS.subjects.values()) == STEPS_OF_SUBJECTS.keys()
+PROMOTE = "promote: {model: digits, to: staging}\n"
+BASELINE = Ref("baseline")
+BESIDE_BASELINE, BESIDE_TRAINED = Ref("comparison", ("int8", "baseline")), Ref("comparison", ("int8", "trained"))
 
 
-def test_the_training_is_told_apart_from_its_variant(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("section", "written", "against", "reads", "compared"),
+    [
+        (
+            "compress",
+            'accuracy: ">= 98 % of baseline"',
+            "baseline",
+            {"labels": DATA, "outputs": outputs("int8")},
+            {"labels": DATA, "outputs": outputs("baseline")},
+        ),
+        (
+            "compress",
+            'accuracy: ">= 98 % of reference"',
+            "trained",
+            {"labels": DATA, "outputs": outputs("int8")},
+            {"labels": DATA, "outputs": outputs("trained")},
+        ),
+        (
+            "compress",
+            'accuracy_drop: "<= 1 pp of baseline"',
+            "baseline",
+            {"labels": DATA, "outputs": outputs("int8"), "reference_outputs": outputs("baseline")},
+            {},
+        ),
+        (
+            "compress",
+            'size: "<= 110 % of baseline"',
+            "baseline",
+            {"artifact": model("int8")},
+            {"artifact": BASELINE},
+        ),
+        (
+            "serve",
+            'latency.p50: "<= 110 % of baseline"',
+            "baseline",
+            {"load": BESIDE_BASELINE},
+            {"load": BESIDE_BASELINE},
+        ),
+        ("serve", 'throughput: ">= 2 x trained"', "trained", {"load": BESIDE_TRAINED}, {"load": BESIDE_TRAINED}),
+    ],
+)
+def test_a_relative_threshold_reads_both_models(
+    section: str, written: str, against: str, reads: dict[str, Ref], compared: dict[str, Ref], tmp_path: Path
+) -> None:
+    expect = {"compress": 'size: "<= 1 MB"', "serve": 'errors: "== 0"', section: written}
+    compress = f"compress:\n  variants: {{int8: {{quantize: {{weights: int8}}}}}}\n  expect: {{{expect['compress']}}}\n"
+    serve = f"serve: {{variants: [int8], expect: {{{expect['serve']}}}}}\n"
+    made = plan(HEAD + compress + serve + PROMOTE, tmp_path)
+    (check,) = [check for check in made.checks if check.against]
+    assert (check.against, check.reads, check.compared) == (against, reads, compared)
+    assert {*reads.values(), *compared.values()} <= made.steps.keys()
+
+
+def test_two_models_are_measured_together_only_for_the_checks_that_compare_them(tmp_path: Path) -> None:
+    serve = 'serve: {variants: [int8], expect: {throughput: ">= 9 /s", latency.p50: "<= 110 % of baseline"}}\n'
+    compress = "compress: {variants: {int8: {quantize: {weights: int8}}}}\n"
+    made = plan(HEAD + compress + serve + PROMOTE, tmp_path)
+    assert made.steps[BESIDE_BASELINE] == {"data": DATA, "first": model("int8"), "second": BASELINE}
+    assert [check.metric for check in checks_of(made, LOAD)] == ["throughput"]
+    assert [check.metric for check in checks_of(made, BESIDE_BASELINE)] == ["latency.p50"]
+    assert made.steps[BASELINE] == {}
+
+
+def test_the_metrics_of_the_spec_itself_read_what_the_variant_answers(tmp_path: Path) -> None:
+    own = "metrics: {sure: {use: specs.metrics:overconfident, kind: proportion, direction: lower, with: {sure: 0.9}}}\n"
+    text = HEAD.replace('accuracy: ">= 97 %"', 'sure: "<= 3 %"') + own
+    (check,) = [check for check in plan(text, tmp_path).checks if check.metric == "sure"]
+    assert check.reads == {"labels": DATA, "outputs": outputs("trained")}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS.metrics)
+def test_every_parameter_of_an_installed_metric_is_read_from_some_step(name: str) -> None:
+    for parameter in EXTENSIONS.metrics[name].subjects:
+        assert callable(subject_of(parameter).read)
+
+
+def test_a_parameter_and_the_same_of_the_other_model_are_read_the_same_way() -> None:
+    assert {name for name in SUBJECTS if name.startswith(REFERENCE)}
+    for name in SUBJECTS:
+        assert subject_of(name) is subject_of(name.removeprefix(REFERENCE))
+
+
+def test_the_train_stage_is_about_the_trained_model(tmp_path: Path) -> None:
     checks = plan(EVERY_METRIC, tmp_path).checks
-    assert {(check.stage, check.kind, check.variant) for check in checks} == {
+    assert {(check.stage, check.section, check.variant) for check in checks} == {
         ("data", "data", None),
         ("train", "train", "trained"),
         ("compress[int8]", "compress", "int8"),
@@ -180,7 +256,7 @@ def test_the_training_is_told_apart_from_its_variant(tmp_path: Path) -> None:
     }
 
 
-def test_a_check_knows_where_it_stands_and_how_much_it_weighs(tmp_path: Path) -> None:
+def test_a_check_knows_its_place_and_its_severity(tmp_path: Path) -> None:
     text = HEAD.replace('accuracy: ">= 97 %"', "accuracy: {threshold: '>= 97 %', severity: warn}") + COMPRESS
     made = plan(text, tmp_path)
     checks = {check.id.removeprefix("spec.yaml::"): check for check in made.checks}
@@ -188,157 +264,177 @@ def test_a_check_knows_where_it_stands_and_how_much_it_weighs(tmp_path: Path) ->
     for id in ("train::accuracy", "compress[int8]::size", "compress[lighter]::size"):
         place = made.spec.place(*checks[id].path, key=True)
         assert text.splitlines()[place.line - 1][place.column - 1 :].startswith(id.partition("::")[2])
-    assert made.spec.place(*checks["compress[int8]::size"].path) != made.spec.place(
-        *checks["compress[lighter]::size"].path
-    )
+    both = [made.spec.place(*checks[f"compress[{variant}]::size"].path) for variant in ("int8", "lighter")]
+    assert both[0] != both[1]
     assert made.spec.place(*checks["data::completes"].path, key=True).line == 2
 
 
+@pytest.mark.parametrize(
+    ("entry", "promote", "baseline"),
+    [
+        ("size: '<= 1 MB'", "", "required"),
+        ("size: '<= 1 MB'", "promote: {model: digits, to: staging, baseline: optional}\n", "optional"),
+        (
+            "size: {threshold: '<= 110 % of baseline', baseline: required}",
+            "promote: {model: digits, to: staging, baseline: optional}\n",
+            "required",
+        ),
+    ],
+)
+def test_what_a_check_says_of_a_missing_baseline_counts_before_what_the_spec_says(
+    entry: str, promote: str, baseline: str, tmp_path: Path
+) -> None:
+    text = HEAD + f"compress: {{variants: {{int8: {{quantize: {{weights: int8}}}}}}, expect: {{{entry}}}}}\n" + promote
+    (check,) = [check for check in plan(text, tmp_path).checks if check.metric == "size"]
+    assert check.baseline == baseline
+
+
 def test_the_cells_of_a_matrix_are_plans_of_their_own(tmp_path: Path) -> None:
-    path = tmp_path / "spec.yaml"
-    path.write_text(HEAD + "matrix: {train.epochs: [1, 2]}\n")
-    specs = load(path, ROOT, EXTENSIONS.vocabulary)
-    plans = [make_plan(cell, f"spec.yaml::[{cell.label}]", EXTENSIONS.subjects) for cell in specs]
+    cells = specs(HEAD + "matrix: {train.epochs: [1, 2]}\n", tmp_path)
+    plans = make_plans(cells, "spec.yaml", EXTENSIONS)
     assert [made.spec.train.epochs for made in plans] == [1, 2]
-    assert [made.checks[0].id for made in plans] == [
-        "spec.yaml::[epochs=1]::data::completes", "spec.yaml::[epochs=2]::data::completes"
-    ]  # fmt: skip
+    assert [(made.id, made.checks[0].id) for made in plans] == [
+        (f"spec.yaml::[epochs={epochs}]", f"spec.yaml::[epochs={epochs}]::data::completes") for epochs in (1, 2)
+    ]
     assert plans[0].steps == plans[1].steps
-
-
-@pytest.mark.parametrize(("variant", "name"), [(None, "model"), ("int8", "model[int8]")])
-def test_a_name_holds_the_variant_where_there_is_one(variant: str | None, name: str) -> None:
-    assert named("model", variant) == name
 
 
 @pytest.mark.parametrize(
     ("text", "candidates"),
     [(HEAD, ("trained",)), (HEAD + COMPRESS, ("trained", "int8", "lighter")), (HEAD + COMPRESS + SERVE, ("lighter",))],
 )
-def test_what_is_served_is_what_can_be_promoted_and_without_a_server_every_variant(
+def test_the_served_variants_can_be_promoted_and_without_a_server_every_variant(
     text: str, candidates: tuple[str, ...], tmp_path: Path
 ) -> None:
     assert plan(text, tmp_path).candidates == candidates
 
 
 @pytest.mark.parametrize("text", BODIES)
-def test_whatever_is_needed_is_there_and_was_made_before(text: str, tmp_path: Path) -> None:
+def test_every_need_is_in_the_plan_and_before_the_step_that_needs_it(text: str, tmp_path: Path) -> None:
     made = plan(text, tmp_path)
-    before: list[str] = []
-    for name, step in made.steps.items():
-        assert name == step.name
-        assert set(step.needs) <= set(before), "steps stand in an order in which they can be done: there is no circle"
-        before.append(name)
+    before: list[Ref] = []
+    for ref, needs in made.steps.items():
+        assert set(needs.values()) <= set(before)
+        before.append(ref)
     assert {need for check in made.checks for need in check.needs} <= made.steps.keys()
     assert all(check.needs for check in made.checks)
     assert len({check.id for check in made.checks}) == len(made.checks)
     assert {check.stage for check in made.checks} == {c.stage for c in made.checks if c.metric == COMPLETES}
 
 
+def test_a_step_that_no_check_needs_can_be_added_with_its_needs(tmp_path: Path) -> None:
+    made = plan(EVERY_METRIC, tmp_path)
+    noise = Ref("noise", ("int8",))
+    assert noise not in made.steps
+    steps = with_needs(made.spec, [noise], EXTENSIONS)
+    assert steps[noise] == {"data": DATA, "model": model("int8")}
+    assert list(steps)[-1] == noise
+    assert steps.keys() - {noise} <= made.steps.keys()
+
+
+class Options(Section):
+    """No options."""
+
+
+class Tuned:
+    """A compression method that trains, or one that doesn't."""
+
+    options = Options
+
+    def __init__(self, name: str, trains: bool) -> None:
+        self.name = name
+        self.trains = trains
+
+    def compress(self, source: object, options: object, trainer: object) -> object:
+        return source
+
+    def structure(self, source: object, options: object, build: object) -> object:
+        return source
+
+
+def test_only_a_variant_whose_method_may_train_needs_the_data(tmp_path: Path) -> None:
+    methods = {"trains": Tuned("trains", True), "plain": Tuned("plain", False)}
+    extensions = replace(built_in(), methods=methods)
+    variants = (
+        "{a: {method: {trains: {}}}, b: {method: {plain: {}}}, c: {method: {'specs.models:conv_classifier': {}}}}"
+    )
+    made = plan(f"{HEAD}compress: {{variants: {variants}}}\n", tmp_path, extensions)
+    needs = {name: made.steps[Ref("variant", (name,))] for name in "abc"}
+    assert needs == {
+        "a": {"weights": TRAINING, "data": DATA},
+        "b": {"weights": TRAINING},
+        "c": {"weights": TRAINING, "data": DATA},  # nothing is known of it before its code is imported
+    }
+
+
 @st.composite
 def bodies(draw: st.DrawFn) -> str:
     """A spec with variants made from one another, in any order, some of them served."""
     names = [f"v{i}" for i in range(draw(st.integers(1, 5)))]
-    sources = {name: draw(st.sampled_from(["trained", *names[:i]])) for i, name in enumerate(names)}
+    made_from = {name: draw(st.sampled_from(["trained", *names[:i]])) for i, name in enumerate(names)}
     written = draw(st.permutations(names))
     served = draw(st.lists(st.sampled_from(["trained", *names]), unique=True))
-    variants = ", ".join(f"{name}: {{from: {sources[name]}, quantize: {{weights: int8}}}}" for name in written)
+    variants = ", ".join(f"{name}: {{from: {made_from[name]}, quantize: {{weights: int8}}}}" for name in written)
     compress = f"compress: {{variants: {{{variants}}}, expect: {{accuracy_drop: '<= 1 pp', size_ratio: '<= 0.5'}}}}\n"
     serve = f"serve: {{variants: [{', '.join(served)}], expect: {{memory: '<= 1 GB'}}}}\n" if served else ""
     return HEAD + compress + serve
 
 
 @given(bodies())
-def test_however_variants_hang_together_every_need_is_there_and_none_goes_in_a_circle(text: str) -> None:
-    (loaded,) = _loaded(text, Path("spec.yaml"))
-    made = make_plan(loaded, "spec.yaml", EXTENSIONS.subjects)
-    needs = {name: step.needs for name, step in made.steps.items()}
+def test_however_variants_are_made_from_each_other_every_need_is_there_and_there_is_no_cycle(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = plan(text, Path(folder))
+    needs = {ref: set(roles.values()) for ref, roles in made.steps.items()}
     assert {need for every in needs.values() for need in every} <= needs.keys()
-    order = list(graphlib.TopologicalSorter(needs).static_order())
-    assert len(order) == len(needs)
+    assert len(list(graphlib.TopologicalSorter(needs).static_order())) == len(needs)
     assert {need for check in made.checks for need in check.needs} <= needs.keys()
-    assert {f"model[{name}]" for name in made.candidates} <= needs.keys()
-    for variant in made.spec.compress.variants if made.spec.compress else ():
-        ancestors, at = 0, f"model[{variant}]"
-        while at != "model[trained]":
-            ancestors, (at,) = ancestors + 1, needs[at]
-        assert len(method_chain(made.spec, variant)) == ancestors
+    assert {model(name) for name in made.candidates} <= needs.keys()
+    assert made.spec.compress is not None
+    for name, section in made.spec.compress.variants.items():
+        above = section.source or "trained"
+        assert sources(made, name) == [Ref("variant", (name,)), *sources(made, above)]
 
 
 @given(st.permutations(["accuracy: '>= 97 %'", "size: '<= 1 MB'", "parameters: '<= 1000000'"]))
 def test_the_order_of_the_spec_is_the_order_of_the_checks(entries: list[str]) -> None:
-    path = ROOT / "specs" / "digits.yaml"
     text = HEAD.replace('expect: {accuracy: ">= 97 %"}', f"expect: {{{', '.join(entries)}}}")
-    (loaded,) = _loaded(text, path)
-    checks = make_plan(loaded, "x", EXTENSIONS.subjects).checks
-    assert [check.metric for check in checks if check.stage == "train"] == [
-        COMPLETES, *(entry.partition(":")[0] for entry in entries)
-    ]  # fmt: skip
-
-
-def _loaded(text: str, beside: Path) -> tuple[Spec, ...]:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / beside.name
-        path.write_text(text)
-        return load(path, ROOT, EXTENSIONS.vocabulary)
-
-
-SEARCH = """\
-optimize:
-  search: {sampler: tpe, trials: 2, maximize: validation.accuracy}
-  space: {train.optimizer.adam.learning_rate: {log: [1e-4, 1e-1]}}
-"""
-
-
-SLICES = "serve: {expect: {throughput: {threshold: '>= 9 /s', slices: {by: label}}}}\n"
-OTHER = replace(EXTENSIONS, runtimes={**EXTENSIONS.runtimes, "other": "mine:Runtime"})
+        checks = plan(text, Path(folder)).checks
+    expected = [COMPLETES, *(entry.partition(":")[0] for entry in entries)]
+    assert [check.metric for check in checks if check.stage == "train"] == expected
 
 
 @pytest.mark.parametrize(
-    ("added", "what", "at"),
+    ("text", "what"),
     [
-        (SEARCH, "`optimize` searches", "optimize:"),
-        ("compress: {variants: {small: {prune: {sparsity: 80 %}}}}\n", "the method `prune`", "prune:"),
-        ("compress: {variants: {tiny: {quantize: {weights: int4}}}}\n", "quantising to int4", "weights: int4"),
-        ("compress: {variants: {tiny: {distill: {model: {}}}}}\n", "the method `distill`", "distill:"),
-        ("serve: {properties: [finite]}\n", "`properties`", "properties:"),
-        ("serve: {runtime: other}\n", "the runtime other", "runtime:"),
-        ("serve: {expect: {throughput: {threshold: '>= 9 /s', samples: 9}}}\n", "a check's `samples`", "throughput:"),
-        (SLICES, "`slices` of throughput, which isn't measured on test examples,", "throughput:"),
+        (
+            HEAD + "serve: {expect: {throughput: {threshold: '>= 9 /s', slices: {by: label}}}}\n",
+            "throughput can't be sliced: it isn't measured on test examples",
+        ),
+        (
+            HEAD.replace('missing_values: "== 0"', 'smallest_class: ">= 90 % of baseline"') + PROMOTE,
+            "smallest_class can't be of baseline: there is one for all variants",
+        ),
     ],
 )
-def test_what_cannot_be_run_yet_is_named_where_it_stands(added: str, what: str, at: str, tmp_path: Path) -> None:
-    path = tmp_path / "spec.yaml"
-    path.write_text(HEAD + added)
-    (loaded,) = load(path, ROOT, OTHER.vocabulary)
-    (error,) = unbuilt(loaded, SUBJECTS, METHODS)
-    assert error.what == f"{what} can't be run by this version"
-    assert error.place.file == str(path)
-    assert path.read_text().splitlines()[error.place.line - 1][error.place.column - 1 :].startswith(at)
+def test_a_check_that_its_metric_cannot_give_is_refused_at_its_place(text: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecErrors) as refused:
+        plan(text, tmp_path)
+    (error,) = refused.value.errors
+    assert error.what == what
+    line = text.splitlines()[error.place.line - 1]
+    assert line[error.place.column - 1 :].startswith(what.partition(" ")[0])
 
 
-def test_all_that_cannot_be_run_yet_is_named_at_once(tmp_path: Path) -> None:
-    text = (
-        HEAD
-        + SEARCH
-        + "serve: {properties: [finite], expect: {throughput: {threshold: '>= 2 x trained', samples: 3}}}\n"
-    )
-    errors = unbuilt(spec(text, tmp_path), SUBJECTS, METHODS)
-    assert [error.what.removesuffix(" can't be run by this version") for error in errors] == [
-        "`optimize` searches", "`properties`", "a check's `samples`",
-    ]  # fmt: skip
+def test_all_impossible_checks_are_found_at_once(tmp_path: Path) -> None:
+    sliced = "{threshold: '>= 9 /s', slices: {by: label}}"
+    text = f"{HEAD}serve: {{expect: {{throughput: {sliced}, memory: {sliced.replace('>= 9 /s', '<= 1 GB')}}}}}\n"
+    with pytest.raises(SpecErrors) as refused:
+        plan(text, tmp_path)
+    assert [error.what.partition(" ")[0] for error in refused.value.errors] == ["throughput", "memory"]
 
 
-def test_a_method_that_is_installed_or_named_by_its_path_can_be_run(tmp_path: Path) -> None:
-    mine = replace(EXTENSIONS, compressors={**EXTENSIONS.compressors, "shrink": "mine:METHOD"})
-    path = tmp_path / "spec.yaml"
-    variants = "{a: {method: {shrink: {}}}, b: {method: {'specs.models:conv_classifier': {}}}}"
-    path.write_text(f"{HEAD}compress: {{variants: {variants}}}\n")
-    (loaded,) = load(path, ROOT, mine.vocabulary)
-    assert unbuilt(loaded, SUBJECTS, frozenset(mine.compressors)) == []
-    assert [name for name, _ in method_chain(loaded, "b")] == ["specs.models:conv_classifier"]
-
-
-def test_all_that_the_example_asks_for_can_be_run() -> None:
-    (digits,) = load(ROOT / "specs" / "digits.yaml", ROOT, EXTENSIONS.vocabulary)
-    assert unbuilt(digits, SUBJECTS, METHODS) == []
+def test_all_that_the_example_asks_for_can_be_measured(tmp_path: Path) -> None:
+    text = (ROOT / "specs" / "digits.yaml").read_text()
+    digits = spec(text.replace("extends: standards/edge.yaml\n", ""), tmp_path)
+    assert find_impossible(digits, EXTENSIONS) == []

@@ -12,6 +12,7 @@ import ast
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from typing import Any
 ABSENT = "absent"
 """The digest of a file that isn't there."""
 SETTLED_NS = 2_000_000_000
+FORMAT = f"1, Python {sys.version_info.major}.{sys.version_info.minor}"
+"""What a memo must say to be used: Pythons write the syntax tree of one source differently."""
 
 Import = tuple[int, str, tuple[str, ...]]
 """An import statement: how many packages up it starts, the module, and the names taken from it."""
@@ -66,7 +69,7 @@ class Digests:
             names = sorted(path.name for path in folder.iterdir())
         except OSError:
             return ABSENT
-        return hashlib.sha256("\0".join(names).encode()).hexdigest()
+        return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
 
     def tree(self, path: Path) -> str:
         """Return the digest of a file, or of the names and contents of all files in a folder."""
@@ -74,7 +77,7 @@ class Digests:
             return self.file(path)
         files = sorted(file for file in path.rglob("*") if file.is_file())
         lines = (f"{self.file(file)} {file.relative_to(path).as_posix()}" for file in files)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def save(self) -> None:
         """Keep what is known for later runs; where several processes do so at once, the last one's is kept."""
@@ -82,7 +85,7 @@ class Digests:
             return
         self.memo.parent.mkdir(parents=True, exist_ok=True)
         partial = self.memo.with_name(f".{self.memo.name}.{os.getpid()}")
-        partial.write_text(json.dumps(self._known))
+        partial.write_text(json.dumps({"format": FORMAT, "files": self._known}))
         partial.replace(self.memo)
         self._changed = False
 
@@ -110,7 +113,10 @@ def _load(memo: Path) -> dict[str, dict[str, Any]]:
         found = json.loads(memo.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    match found:
+        case {"format": str(written), "files": dict(files)} if written == FORMAT:
+            return files
+    return {}
 
 
 def _read_code(content: bytes) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _files(settings: Any, root: Path, digests: Digests) -> dict[str, str]:
     """Return the digests of the files and folders that texts in the settings name, from the root."""
     found: dict[str, str] = {}
     for text in _texts(settings):
-        path = root / text
+        path = Path(os.path.normpath(root / text))
         try:
             is_data = path.exists() and not root.is_relative_to(path) and not path.is_relative_to(PACKAGE)
         except (OSError, ValueError):
@@ -121,9 +121,9 @@ MOST = 3
 def why_different(before: Content, after: Content) -> str:
     """Return what changed between two keys of one step, in words: ``source net.py changed``."""
     changes = [
-        f"{noun} {name} {_change(before.get(part, {}), after[part], name)}"
+        f"{noun} {name} {change}"
         for part, noun in NOUNS.items()
-        for name in _different(before.get(part, {}), after[part])
+        for name, change in _differences(before.get(part, {}), after[part])
     ]
     if before.get("own") != after["own"]:
         changes.append("deploycheck's own code changed")
@@ -131,19 +131,15 @@ def why_different(before: Content, after: Content) -> str:
     return "; ".join(changes[:MOST]) + more
 
 
-def _different(before: Any, after: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the paths at which two mappings differ: ``train.epochs``."""
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the paths at which two mappings differ, each with how: ``train.epochs``, ``changed``."""
     for name in sorted(before.keys() | after.keys()):
-        one, other = before.get(name), after.get(name)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from _different(one, other, f"{prefix}{name}.")
-        elif one != other:
-            yield f"{prefix}{name}"
-
-
-def _change(before: Any, after: Any, path: str) -> str:
-    if path in before and path in after:
-        return "changed"
-    if path in before or path in after:
-        return "is new" if path in after else "is gone"
-    return "changed"
+        path = f"{prefix}{name}"
+        if name not in after:
+            yield path, "is gone"
+        elif name not in before:
+            yield path, "is new"
+        elif isinstance(before[name], Mapping) and isinstance(after[name], Mapping):
+            yield from _differences(before[name], after[name], f"{path}.")
+        elif before[name] != after[name]:
+            yield path, "changed"

@@ -58,8 +58,13 @@ class Recorder:
         """Forget the user's modules, so that what the block imports is seen; yield what gives the record at its end."""
         forget_users_modules()
         self._seen = seen = _Seen()
+
+        def end() -> Used:
+            self._seen = None  # what follows is read for the record, not by the user's code
+            return self._used(seen)
+
         try:
-            yield lambda: self._used(seen)
+            yield end
         finally:
             self._seen = None
 

@@ -1,4 +1,4 @@
-"""What a spec's thresholds can't be decided by is said before anything is run, with the number that would do."""
+"""Thresholds that can't be decided are reported before anything is run, with the number that would be enough."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploycheck.language import load
-from deploycheck.plan import Plan, plans_of
-from deploycheck.runner.extensions import builtin_extensions
 from deploycheck.runner.lint import Finding, lint
-from deploycheck.runner.run import Runner
 from deploycheck.stages.examples import Examples
-from tests.test_plan import HEAD, ROOT
+from tests.planning import EXTENSIONS, HEAD, plan
 
 SERVE = """\
 compress:
@@ -37,14 +33,7 @@ def of_test(count: int, wards: int = 1) -> Examples:
 def findings(
     text: str, folder: Path, test: Examples | None = None, floors: Mapping[str, float] | None = None
 ) -> list[Finding]:
-    path = folder / "spec.yaml"
-    path.write_text(text)
-    runner = Runner(ROOT, folder / "cache", "run", builtin_extensions(), lambda _: None)
-    extensions = runner.extensions
-    specs = load(path, ROOT, extensions.vocabulary)
-    (plan,) = plans_of(specs, "spec.yaml", extensions.subjects, frozenset(extensions.compressors))
-    assert isinstance(plan, Plan)
-    return list(lint(runner, plan, test, floors or {}))
+    return list(lint(plan(text, folder), EXTENSIONS, test, floors or {}))
 
 
 def served(expect: str, load: str = "rate: 100 /s") -> str:
@@ -82,7 +71,7 @@ def served(expect: str, load: str = "rate: 100 /s") -> str:
         ),
     ],
 )
-def test_a_budget_too_small_for_its_threshold_is_an_error_where_it_stands(
+def test_a_budget_too_small_for_its_threshold_is_an_error_at_its_place(
     expect: str, load: str, what: str, hint: str, tmp_path: Path
 ) -> None:
     (found,) = findings(served(expect, load), tmp_path)
@@ -104,7 +93,7 @@ def test_a_budget_too_small_for_its_threshold_is_an_error_where_it_stands(
         ('errors: "== 0"', "rate: 100 /s, requests: 3"),
     ],
 )
-def test_what_can_be_decided_is_not_complained_of(expect: str, load: str, tmp_path: Path) -> None:
+def test_a_threshold_that_can_be_decided_gets_no_finding(expect: str, load: str, tmp_path: Path) -> None:
     assert findings(served(expect, load), tmp_path) == []
 
 
@@ -119,17 +108,19 @@ def test_what_can_be_decided_is_not_complained_of(expect: str, load: str, tmp_pa
         ('throughput: ">= 99 /s"', {"throughput": 0.02}, False),
     ],
 )
-def test_a_threshold_within_the_noise_is_warned_of(
+def test_a_threshold_within_the_noise_gets_a_warning(
     expect: str, floors: Mapping[str, float], inside: bool, tmp_path: Path
 ) -> None:
     found = findings(served(expect), tmp_path, floors=floors)
     assert [each.severity for each in found] == ["warning"] * inside
     if inside:
-        assert "lies within the noise of this machine" in found[0].error.what
+        assert "is within the noise of this machine" in found[0].error.what
         assert "an equal model passes from " in (found[0].error.hint or "")
 
 
-def test_a_test_set_too_small_for_its_threshold_is_an_error_with_the_number_that_would_do(tmp_path: Path) -> None:
+def test_a_test_set_too_small_for_its_threshold_is_an_error_with_the_number_that_would_be_enough(
+    tmp_path: Path,
+) -> None:
     (found,) = findings(HEAD, tmp_path, of_test(60))
     assert found.error.what == "even a model without error would not pass on the 60 test examples"
     assert "about 39 more examples like these would decide it" in (found.error.hint or "")
@@ -137,16 +128,14 @@ def test_a_test_set_too_small_for_its_threshold_is_an_error_with_the_number_that
     assert findings(HEAD, tmp_path) == []
 
 
-def test_slices_have_a_size_of_their_own(tmp_path: Path) -> None:
-    text = HEAD.replace(
-        TRAIN, 'expect: {accuracy: {threshold: ">= 60 %", slices: {by: ward, at_least: 30}}}'
-    )  # fmt: skip
+def test_each_slice_must_be_large_enough(tmp_path: Path) -> None:
+    text = HEAD.replace(TRAIN, 'expect: {accuracy: {threshold: ">= 60 %", slices: {by: ward, at_least: 30}}}')
     (found,) = findings(text, tmp_path, of_test(200, wards=8))
     assert "has 25 examples, at least 30 are asked for; 8 slices are too small" in (found.error.hint or "")
     assert findings(text, tmp_path, of_test(240, wards=8)) == []
 
 
-def test_a_comparison_is_of_a_model_that_is_equal(tmp_path: Path) -> None:
+def test_a_comparison_is_tried_with_an_equal_model(tmp_path: Path) -> None:
     text = HEAD + 'compress: {variants: {int8: {quantize: {weights: int8}}}, expect: {accuracy_drop: "<= 1 pp"}}\n'
     text = text.replace(TRAIN, 'expect: {learned: ">= 1 % over majority"}')
     (found,) = findings(text, tmp_path, of_test(100))
@@ -155,7 +144,7 @@ def test_a_comparison_is_of_a_model_that_is_equal(tmp_path: Path) -> None:
     assert findings(text, tmp_path, of_test(800)) == []
 
 
-def test_of_statistics_and_numbers_nothing_is_said_before_there_are_any(tmp_path: Path) -> None:
+def test_metrics_that_only_a_model_can_give_get_no_finding(tmp_path: Path) -> None:
     text = HEAD.replace(TRAIN, 'expect: {f1.macro: ">= 97 %", log_loss: "<= 0.1"}')
     assert findings(text, tmp_path, of_test(50)) == []
     numbers = Examples({"image": np.zeros((50, 1))}, np.linspace(0, 1, 50, dtype=np.float32))
@@ -163,7 +152,7 @@ def test_of_statistics_and_numbers_nothing_is_said_before_there_are_any(tmp_path
     assert findings(text, tmp_path, numbers) == []
 
 
-def test_against_a_model_that_errs_too_a_small_test_set_may_do(tmp_path: Path) -> None:
+def test_a_test_set_too_small_for_a_relative_threshold_gets_only_a_warning(tmp_path: Path) -> None:
     text = HEAD.replace(TRAIN, 'expect: {accuracy: ">= 98 % of baseline"}') + "promote: {model: digits, to: staging}\n"
     (found,) = findings(text, tmp_path, of_test(60))
     assert found.severity == "warning"
@@ -177,13 +166,15 @@ def test_against_a_model_that_errs_too_a_small_test_set_may_do(tmp_path: Path) -
         ('latency.p50: "<= 1 ms"', "it takes 60 requests"),
     ],
 )
-def test_what_no_budget_or_none_so_small_decides_is_an_error(expect: str, what: str, tmp_path: Path) -> None:
+def test_a_threshold_that_no_budget_or_only_a_larger_one_can_decide_is_an_error(
+    expect: str, what: str, tmp_path: Path
+) -> None:
     (found,) = findings(served(expect, "rate: 100 /s, requests: 40"), tmp_path)
     assert found.severity == "error"
     assert what in found.error.what
 
 
-def test_a_few_seeds_decide_nothing(tmp_path: Path) -> None:
+def test_too_few_seeds_for_a_check_over_seeds_is_an_error(tmp_path: Path) -> None:
     text = HEAD.replace(TRAIN, 'expect: {accuracy.over_seeds: ">= 97 %"}')
     (found,) = findings(text, tmp_path)
     assert (found.error.what, found.severity) == ("1 seed can't decide it: 3 at least", "error")

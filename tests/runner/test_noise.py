@@ -1,104 +1,131 @@
-"""What an artifact comes to against itself, measured and remembered, by the commands as they are typed."""
+"""What an artifact measures against itself, and what is remembered of it."""
 
 from __future__ import annotations
 
 import json
-import re
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from deploycheck.cli import CACHE, main
 from deploycheck.errors import DeploycheckError
-from deploycheck.runner import measure
-from deploycheck.runner.noise import FILE, floors_of
-from deploycheck.serving import quiet
-from tests.plugin.conftest import DATA, NET, SPEC
-from tests.test_plan import HEAD, plan
+from deploycheck.plan import Plan
+from deploycheck.ref import Ref
+from deploycheck.runner.execute import Done
+from deploycheck.runner.noise import FILE, Floor, Noise, floors_of, measure_noise, remember
+from deploycheck.serving import load_report
+from deploycheck.serving.load_report import LoadReport
+from deploycheck.steps.noise import SIDES
+from deploycheck.store import Artifact
+from tests.planning import EXTENSIONS, HEAD, plan
 
-Captured = pytest.CaptureFixture[str]
 SERVED = """\
+compress: {variants: {int8: {quantize: {weights: int8}}, again: {quantize: {weights: int8}}}}
 serve:
-  variants: [int8]
-  batching: {max_size: 2}
+  variants: [int8, again]
   load: {rate: 1000 /s, requests: 400}
   expect:
     throughput: ">= 99.99 % of baseline"
     latency.p90: "<= 100000 % of baseline"
+    errors: "== 0"
+promote: {model: digits, to: staging}
 """
+SEEN = Noise("int8", "in turn", 0, (Floor("throughput", 1.0, 0.98, 1.02, 0.02), Floor("errors", 1, 0, 2, math.inf)))
+ROUNDS = 12
+A = LoadReport(
+    latencies_s=tuple(0.001 + 0.0001 * (row % 7) for row in range(60 * ROUNDS)),
+    rounds=(60,) * ROUNDS,
+    requests_per_s=tuple(100.0 + row % 3 for row in range(ROUNDS)),
+    saturation="in turn A B B A, 12 rounds",
+    disturbed=("other processes took 40 % of the machine",),
+)
+B = replace(A, requests_per_s=tuple(100.0 + (row + 1) % 3 for row in range(ROUNDS)))
 
 
-SEEN = {"throughput", "latency.p50", "latency.p90"}
+class Measured:
+    """A runner whose noise step was done before: it wrote these reports."""
+
+    extensions = EXTENSIONS
+
+    def __init__(self, folder: Path, reports: Mapping[str, LoadReport]) -> None:
+        load_report.write(reports, folder)
+        self.folder = folder
+        self.asked: list[Ref] = []
+
+    def step(self, plan: Plan, ref: Ref) -> Done:
+        assert set(plan.steps[ref].values()) <= plan.steps.keys()
+        self.asked.append(ref)
+        artifact = Artifact(self.folder, "noise", "0" * 64, "sha256:", {}, {})
+        return Done(artifact=artifact, reused=False, seconds=0.0)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a project that is quick to train, on a machine that passes for quiet."""
-    (tmp_path / "noise_net.py").write_text(NET)
-    (tmp_path / "noise_data.py").write_text(DATA)
-    spec = SPEC.replace("net:", "noise_net:").replace("digits_data:", "noise_data:").replace("epochs: 12", "epochs: 2")
-    (tmp_path / "spec.yaml").write_text(spec + SERVED)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(quiet, "disturbance", lambda *_: "")
-    monkeypatch.setattr(measure, "MOST_ROUNDS", 9)
-    monkeypatch.setattr(measure, "TURN_S", 0.1)
-    return tmp_path
+def measured(tmp_path: Path) -> Measured:
+    return Measured(tmp_path, dict(zip(SIDES, (A, B), strict=True)))
 
 
-def test_the_noise_floor_is_measured_and_lint_warns_of_what_lies_within_it(folder: Path, capsys: Captured) -> None:
-    assert main(["lint", "spec.yaml"]) == 0
-    said = capsys.readouterr().out
-    assert "not loaded yet, so that the size of its test set isn't known: spec.yaml" in said
-    assert "0 errors, 0 warnings" in said
+@pytest.mark.parametrize(("variant", "measures"), [(None, "int8"), ("again", "again")])
+def test_a_variant_is_compared_with_itself_the_first_where_none_is_named(
+    variant: str | None, measures: str, measured: Measured, tmp_path: Path
+) -> None:
+    noise = measure_noise(measured, plan(HEAD + SERVED, tmp_path), variant)  # type: ignore[arg-type]
+    assert measured.asked == [Ref("noise", (measures,))]
+    assert (noise.variant, noise.schedule, noise.disturbed) == (measures, "in turn A B B A, 12 rounds", 1)
 
-    assert main(["noise", "spec.yaml"]) == 0
-    out, err = capsys.readouterr()
-    assert out.startswith("spec.yaml: int8 against itself, in turn A B B A, 9 rounds\n")
-    for metric in SEEN:
-        line = re.search(rf"^  {metric} +(\S+) x \((\S+) to (\S+)\) +smallest .* see: (\S+) ?%$", out, re.MULTILINE)
-        assert line, out
-        ratio, low, high, smallest = map(float, line.groups())
-        assert low < ratio < high
-        assert smallest > 0
-    assert re.search(r"^  latency.p99 .* none$", out, re.MULTILINE)  # so few rounds don't reach so far out
-    assert "serve: A against B, round 9 of 9 at most" in err
-    written = json.loads((folder / CACHE / FILE).read_text())
-    assert written["spec.yaml"]["variant"] == "int8"
-    assert set(written["spec.yaml"]["smallest"]) == SEEN
 
-    assert main(["lint", "."]) == 0
-    said = capsys.readouterr().out
-    assert ">= 99.99 % of baseline lies within the noise of this machine" in said
-    assert "0 errors, 1 warning" in said
+def test_the_smallest_visible_regression_is_where_the_bounds_end(measured: Measured, tmp_path: Path) -> None:
+    noise = measure_noise(measured, plan(HEAD + SERVED, tmp_path), None)  # type: ignore[arg-type]
+    floors = {floor.metric: floor for floor in noise.floors}
+    assert list(floors) == ["throughput", "latency.p50", "latency.p99", "latency.p90"]  # nothing of the errors
+    assert all(floor.low <= floor.ratio <= floor.high for floor in floors.values())
+    assert floors["throughput"].smallest == 1 - floors["throughput"].low > 0
+    assert floors["latency.p50"].smallest == floors["latency.p50"].high - 1
+    assert floors["latency.p99"].smallest == math.inf  # too few rounds for this percentile
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("text", "variant", "says"),
     [
-        (["noise", "spec.yaml", "--variant", "int4"], "it serves no int4\n  hint: there are: int8"),
-        (["noise", "bare.yaml"], "it has no `serve`: nothing in it is timed"),
-        (["noise", "../elsewhere.yaml"], "lies outside of this folder"),
-        (["lint", "nowhere"], "nowhere"),
+        (HEAD + SERVED, "int4", "spec.yaml: it serves no int4\n  hint: there are: int8, again"),
+        (HEAD, None, "spec.yaml: it has no `serve`: nothing in it is timed"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(folder: Path, capsys: Captured, arguments: list[str], says: str) -> None:
-    (folder / "bare.yaml").write_text((folder / "spec.yaml").read_text().partition("serve:")[0])
-    assert main(arguments) == 1
-    out, err = capsys.readouterr()
-    assert says in out + err
-    assert "Traceback" not in out + err
+def test_what_cannot_be_measured_is_refused(
+    text: str, variant: str | None, says: str, measured: Measured, tmp_path: Path
+) -> None:
+    with pytest.raises(DeploycheckError) as refused:
+        measure_noise(measured, plan(text, tmp_path), variant)  # type: ignore[arg-type]
+    assert str(refused.value) == says
+    assert measured.asked == []
 
 
-def test_lint_counts_what_is_wrong_in_a_spec(folder: Path, capsys: Captured) -> None:
-    (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("batch_size: 64", "batch_size: 0"))
-    assert main(["lint", "."]) == 1
-    assert "1 error, 0 warnings" in capsys.readouterr().out
-
-
-def test_what_was_remembered_and_is_damaged_is_named(tmp_path: Path) -> None:
+def test_floors_are_remembered_for_this_spec_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(HEAD, tmp_path)
     assert floors_of(made, tmp_path) == {}
+    file = remember(SEEN, made, tmp_path)
+    (entry,) = json.loads(file.read_text()).values()
+    assert entry["spec.yaml"]["variant"] == "int8"
+    assert floors_of(made, tmp_path) == {"throughput": 0.02}  # what is infinite is not kept
+    assert floors_of(replace(made, id="other.yaml"), tmp_path) == {}
+    monkeypatch.setattr(platform, "node", lambda: "quieter")
+    assert floors_of(made, tmp_path) == {}
+
+
+def test_other_specs_and_machines_are_kept(tmp_path: Path) -> None:
+    made = plan(HEAD, tmp_path)
+    other = replace(made, id="other.yaml")
+    remember(SEEN, made, tmp_path)
+    remember(replace(SEEN, floors=(Floor("throughput", 1.0, 0.99, 1.01, 0.01),)), other, tmp_path)
+    assert floors_of(made, tmp_path) == {"throughput": 0.02}
+    assert floors_of(other, tmp_path) == {"throughput": 0.01}
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    made = plan(HEAD, tmp_path)
     (tmp_path / FILE).write_text("{")
-    with pytest.raises(DeploycheckError, match="delete it, and measure again"):
+    with pytest.raises(DeploycheckError, match="delete it, and measure again") as raised:
         floors_of(made, tmp_path)
+    assert raised.value.where == str(tmp_path / FILE)
