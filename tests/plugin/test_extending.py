@@ -95,7 +95,7 @@ def test_a_loader(project: Project) -> None:
     (project.pytester.path / "digits.raw").write_bytes(b"".join(rows))
     written(project, "A loader")
     project.run("spec.yaml::data")
-    assert project.verdicts() == {"data::completes": "pass"}
+    assert project.verdicts() == {"data::completes": "pass", "data::missing_values": "pass"}
     is_known_to_lint(project)
 
 
