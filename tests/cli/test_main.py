@@ -8,7 +8,7 @@ import pytest
 
 from deploycheck.cli import main
 from deploycheck.registry.sqlite import SqliteRegistry
-from deploycheck.runner import registries
+from deploycheck.steps import baseline
 from tests.cli.asking import Captured, refused, run
 
 
@@ -66,7 +66,7 @@ def test_an_interrupt_ends_the_command_with_its_own_code(capsys: Captured, monke
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(registries, "open_registry", interrupt)
+    monkeypatch.setattr(baseline, "open_registry", interrupt)
     assert main(["registry", "history"]) == 130
     assert capsys.readouterr() == ("", "interrupted\n")
 

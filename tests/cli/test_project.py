@@ -67,7 +67,7 @@ def test_the_projects_root_is_pytests_wherever_the_command_is_called(
 
 @pytest.mark.parametrize("conftest", ["conftest.py", "specs/conftest.py"])
 def test_the_metric_of_the_documentation_is_known_where_a_conftest_declares_it(folder: Path, conftest: str) -> None:
-    examples = re.findall(r"^```python\n(.*?)^```$", EXTENDING.read_text(), re.MULTILINE | re.DOTALL)
+    examples = re.findall(r"^```python conftest.py\n(.*?)^```$", EXTENDING.read_text(), re.MULTILINE | re.DOTALL)
     (example,) = [text for text in examples if "@metric" in text and "recall_of_threes" in text]
     files = {"specs/spec.yaml": spec(more='recall_of_threes: ">= 90 %"'), "models.py": NET, "data.py": DATA}
     write(folder, {"pytest.ini": "[pytest]\n", **files})

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploycheck.runner.extensions import builtin_extensions
 
 from deploycheck.cli import main
 from deploycheck.evidence import Evidence, TargetRecord
@@ -13,6 +12,7 @@ from deploycheck.evidence.forms.json import as_json
 from deploycheck.promotion import Decision
 from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.runner.conclude import promote
+from deploycheck.runner.installed import extensions_from
 from tests.cli.asking import Captured, digest, flip, promotable, refused, written
 from tests.evidence.records import evidence
 from tests.registry.processes import made
@@ -132,7 +132,7 @@ def test_of_several_specs_one_that_cannot_be_promoted_does_not_hold_up_the_other
 def test_evidence_of_a_run_that_promoted_leaves_nothing_to_do(
     registry: SqliteRegistry, folder: Path, capsys: Captured
 ) -> None:
-    moved, _ = promote(promotable(made(folder, "c")), folder, folder / ".deploycheck", builtin_extensions())
+    moved, _ = promote(promotable(made(folder, "c")), folder / ".deploycheck", extensions_from((), folder))
     assert main(["promote", written(moved)]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[1].startswith("  promoted: int8 is now digits@staging")
@@ -141,7 +141,7 @@ def test_evidence_of_a_run_that_promoted_leaves_nothing_to_do(
 
 
 def test_a_promotion_that_is_refused_says_why(folder: Path, capsys: Captured) -> None:
-    moved, _ = promote(promotable(made(folder, "c")), folder, folder / ".deploycheck", builtin_extensions())
+    moved, _ = promote(promotable(made(folder, "c")), folder / ".deploycheck", extensions_from((), folder))
     (only,) = moved.specs
     elsewhere = TargetRecord(registry="nowhere:models", model="digits", alias="staging")
     assert main(["promote", written(evidence(only.model_copy(update={"target": elsewhere})))]) == 1
@@ -153,7 +153,7 @@ def test_a_promotion_that_is_refused_says_why(folder: Path, capsys: Captured) ->
 def test_evidence_of_a_promotion_long_undone_does_not_claim_that_it_stands(
     registry: SqliteRegistry, folder: Path, capsys: Captured
 ) -> None:
-    moved, _ = promote(promotable(made(folder, "c")), folder, folder / ".deploycheck", builtin_extensions())
+    moved, _ = promote(promotable(made(folder, "c")), folder / ".deploycheck", extensions_from((), folder))
     path = written(moved)
     assert main(["registry", "roll-back", "digits", "staging"]) == 0
     capsys.readouterr()

@@ -92,7 +92,7 @@ def test_another_registry_is_looked_at_where_one_is_named(
     [
         (["current", "letters", "staging"], "letters@staging was never promoted"),
         (["current", "digits", "production"], "digits@production was never promoted"),
-        (["current", "Digits!", "staging"], "'Digits!' is no name for a model or an alias"),
+        (["current", "Digits!", "staging"], "'Digits!' is not a name for a model or an alias"),
         (["roll-back", "letters", "staging"], "staging was never promoted: there is nothing to go back to"),
         (["roll-back", "digits", "production"], "production was never promoted: there is nothing to go back to"),
     ],
@@ -139,8 +139,8 @@ def test_a_registry_that_is_not_there_is_an_error_and_is_not_made(
     ("url", "says"),
     [
         ("mlflow:http://models", "unknown registry 'mlflow'\n  hint: there are: sqlite"),
-        ("sqlite:../models.db", "lies outside of"),
-        ("sqlite:", "is no path of a file"),
+        ("sqlite:../models.db", "is outside of"),
+        ("sqlite:", "is not the path of a file"),
         ("sqlite:notes.txt", "sqlite says: file is not a database"),
     ],
 )

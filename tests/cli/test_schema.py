@@ -12,7 +12,7 @@ from tests.cli.asking import Captured, promotable
 from tests.registry.processes import made
 
 
-@pytest.mark.parametrize(("of", "title"), [("spec", "Tree"), ("evidence", "Evidence")])
+@pytest.mark.parametrize(("of", "title"), [("spec", "deploycheck spec"), ("evidence", "Evidence")])
 def test_a_schema_is_printed_that_is_one(capsys: Captured, of: str, title: str) -> None:
     assert main(["schema", of]) == 0
     schema = json.loads(capsys.readouterr().out)

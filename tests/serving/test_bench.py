@@ -13,6 +13,7 @@ from deploycheck.serving import bench as module
 from deploycheck.serving.bench import HIGHEST_S, describe_failures, histogram
 from deploycheck.serving.client import Client, session
 from deploycheck.serving.load import WarmUp
+from deploycheck.serving.process import batching_options
 from deploycheck.serving.protocol import decode_request
 from tests.serving.benches import IMAGES, make_bench
 from tests.serving.checks_on_loads import ANSWERS_SOME, FAST, FEW_FAIL, NONE_FAILS
@@ -57,7 +58,8 @@ def test_no_more_requests_are_encoded_than_are_different_enough(
 
 
 def test_the_server_gets_the_batching_of_the_spec(tmp_path: Path) -> None:
-    assert make_bench(tmp_path, {}).options == ["--max-batch=4", "--max-delay-ms=1"]
+    batching = make_bench(tmp_path, {}).serve.batching
+    assert batching_options(batching) == ("--max-batch=4", "--max-delay-ms=1")
 
 
 @pytest.mark.parametrize(
