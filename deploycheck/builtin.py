@@ -22,8 +22,9 @@ METRIC_FAMILIES = (data, latency, quality, regression, size, statistics)
 
 def pytest_deploycheck_extensions() -> Sequence[Extension]:
     """Return what is built in; a metric is found in its family's module under ``checks``."""
-    # Not isinstance: that would ask the modules' lazy libraries what they are, and so import them.
-    metrics = [value for family in METRIC_FAMILIES for value in vars(family).values() if type(value) is MetricFunction]
+    metrics = [
+        value for family in METRIC_FAMILIES for value in vars(family).values() if isinstance(value, MetricFunction)
+    ]
     return [
         *metrics,
         *(NPZ, CSV, PARQUET),

@@ -16,16 +16,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deploycheck.language.errors import did_you_mean
-
-if TYPE_CHECKING:
-    import griffe
-else:
-    import lazy_loader
-
-    griffe = lazy_loader.load("griffe")  # only a spec that names code needs it
+from deploycheck.lazy import griffe
 
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
