@@ -7,7 +7,7 @@ read the model from its artifact, never from the spec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import ItemsView, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,10 @@ def write(trained: Trained, folder: Path) -> None:
 
 
 def read(artifact: Artifact, extensions: Extensions) -> Trained:
-    """Read what ``write`` wrote: the model is built and restructured as its config says, then given its weights."""
+    """Read what ``write`` wrote: the model is built and restructured as its config says, then given its weights.
+
+    Raises ``DeploycheckError`` where the build now gives weights of other names, shapes or dtypes.
+    """
     from safetensors.numpy import load_file
 
     config = Config.model_validate_json(artifact.file(CONFIG).read_bytes())
@@ -74,13 +77,17 @@ def read(artifact: Artifact, extensions: Extensions) -> Trained:
     model = form_of(config, fitted, extensions)
     # After the user's code was imported: it may have set how wide JAX's numbers are.
     weights = {name: jnp.asarray(array) for name, array in arrays.items() if name not in fitted}
-    missing = sorted(model.weights.keys() ^ weights.keys())
-    if missing:
-        what = (
-            f"the model that {config.build} builds now has other weights than the stored one: {', '.join(missing[:5])}"
-        )
-        raise DeploycheckError(what, where=str(artifact.path), hint="its code must give the same model each time")
+    different = sorted({name for name, _ in _layout(model.weights) ^ _layout(weights)})
+    if different:
+        what = f"the model that {config.build} builds now has other weights than the stored one: "
+        hint = "its code must give the same model each time"
+        raise DeploycheckError(what + ", ".join(different[:5]), where=str(artifact.path), hint=hint)
     return Trained(config, model.with_weights(weights), fitted)
+
+
+def _layout(weights: Mapping[str, Any]) -> ItemsView[str, tuple[tuple[int, ...], Any]]:
+    """Return each weight's shape and dtype."""
+    return {name: (tuple(array.shape), array.dtype) for name, array in weights.items()}.items()
 
 
 def form_of(config: Config, fitted: Mapping[str, Any], extensions: Extensions) -> Model:

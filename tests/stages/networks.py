@@ -67,7 +67,7 @@ def plain(seed: int) -> Model:
 
 def from_function(
     params: Any,
-    function: Callable[..., jax.Array],
+    function: Callable[..., Any],
     shape: tuple[int, ...],
     *,
     output: str = "logits",

@@ -154,6 +154,23 @@ def test_quantised_products_keep_their_dtype(dtype: str, activations: bool) -> N
         assert difference < 0.05 * np.abs(np.asarray(before, np.float64)).max()
 
 
+@with_and_without_activations
+@pytest.mark.parametrize("shape", [(4, 3), (3, 3, 1, 2)], ids=["matrix", "convolution"])
+def test_a_product_that_asks_for_a_wider_result_gives_it(shape: tuple[int, ...], activations: bool) -> None:
+    def product(params: Any, x: jax.Array) -> jax.Array:
+        if len(shape) == 2:
+            return jnp.dot(x, params["w"], preferred_element_type=jnp.float32)
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, params["w"], (1, 1), "SAME", dimension_numbers=numbers, preferred_element_type=jnp.float32
+        )
+
+    example = (4,) if len(shape) == 2 else (4, 4, 1)
+    model = from_function({"w": jnp.ones(shape, jnp.bfloat16)}, product, example, dtype=jnp.bfloat16)
+    small = quantize_weights(model, activations=activations)
+    assert run(small, {"x": jnp.ones((2, *example), jnp.bfloat16)})["logits"].dtype == jnp.float32
+
+
 def test_tied_weights_are_quantised_once() -> None:
     model = from_function({"e": jnp.eye(4) * 3}, lambda params, x: (x @ params["e"]) @ params["e"].T, (4,))
     inputs = {"x": jnp.arange(8.0).reshape(2, 4)}
@@ -162,13 +179,14 @@ def test_tied_weights_are_quantised_once() -> None:
     np.testing.assert_allclose(run(small, inputs)["logits"], run(model, inputs)["logits"], rtol=0.03)
 
 
-def test_a_product_of_two_weights_is_not_taken_for_one_with_an_activation() -> None:
+def test_a_product_of_two_weights_is_evaluated_in_their_own_dtype() -> None:
     random = np.random.default_rng(0)
     params = {name: jnp.asarray(random.normal(size=(4, 4)), jnp.float32) for name in ("a", "b")}
-    model = from_function(params, lambda params, x: x * (params["a"] @ params["b"]).sum(), (4,))
-    inputs = {"x": jnp.ones((2, 4))}
+    model = from_function(params, lambda params, x: x @ params["a"] + x @ (params["a"] @ params["b"]), (4,))
+    inputs = {"x": jnp.asarray(random.normal(size=(2, 4)), jnp.float32)}
     small = quantize_weights(model, activations=True)
-    np.testing.assert_allclose(run(small, inputs)["logits"], run(model, inputs)["logits"], rtol=0.1)
+    assert sorted("i8>" in line for line in products(small, inputs)) == [False, False, True]
+    np.testing.assert_allclose(run(small, inputs)["logits"], run(model, inputs)["logits"], atol=0.1)
 
 
 def test_whole_numbers_are_not_quantised() -> None:

@@ -158,7 +158,7 @@ def fit_until_killed(epoch: int, scratch: Path, examples: Splits) -> None:
     trainer_for(examples, scratch, progress=kill_at(epoch)).fit(plain(0))
 
 
-def test_a_killed_fit_goes_on_and_ends_where_an_undisturbed_one_does(examples: Splits, tmp_path: Path) -> None:
+def test_a_killed_fit_resumes_and_ends_where_an_undisturbed_one_does(examples: Splits, tmp_path: Path) -> None:
     run_until_killed(fit_until_killed, 4, tmp_path / "killed", examples)
     lines: list[str] = []
     resumed = trainer_for(examples, tmp_path / "killed", progress=lines.append).fit(plain(0))

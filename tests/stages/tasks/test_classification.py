@@ -66,7 +66,7 @@ def test_the_score_is_the_share_of_examples_whose_class_has_the_largest_logit() 
     assert CLASSIFICATION.scores(outputs, np.array([0, 2, 0, 2])) == {"accuracy": 0.75}
 
 
-def test_cross_entropy_is_the_negative_logarithm_of_the_classs_probability() -> None:
+def test_cross_entropy_is_the_negative_logarithm_of_the_probability_of_the_class() -> None:
     outputs = {"logits": jnp.array([[0.0, 0.0], [math.log(3), 0.0], [math.log(3), 0.0]])}
     losses = CLASSIFICATION.losses["cross_entropy"](outputs, jnp.array([0, 0, 1]))
     np.testing.assert_allclose(losses, [math.log(2), math.log(4 / 3), math.log(4)], rtol=1e-6)
