@@ -194,9 +194,13 @@ class Runner:
                     return self._worker[1].do(task, progress)
                 except WorkerSpent:
                     self._close_worker()
-                except CodeFailed:
+                except (CodeFailed, AlreadyFailed):
                     raise
-                except BaseException:  # it died, or this process is told to end
+                except DeploycheckError:  # it died
+                    task.mark_failed()
+                    self._close_worker()
+                    raise
+                except BaseException:  # this process is told to end
                     self._close_worker()
                     raise
 
