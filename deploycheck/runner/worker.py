@@ -153,7 +153,7 @@ def _do(task: Task, root: Path, digests: Digests, progress: Callable[[str], None
         task.key,
         build,
         usable=lambda artifact: lasts(artifact) and not find_changed(artifact.meta.get("used", {}), root, digests),
-        on_wait=lambda: progress("another process is making it"),
+        on_wait=lambda: progress(f"{task.name}: another process is making it"),
     )
     digests.save()
     return reused
