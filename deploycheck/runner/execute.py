@@ -34,11 +34,12 @@ EXPIRED = "what was exported can't be loaded for much longer"
 class StepFailed(DeploycheckError):
     """A step could not be done; the first check that needed it carries this.
 
-    ``trace`` is the traceback from where the user's code began, if that is what raised.
+    ``step`` is its name; ``trace`` is the traceback from where the user's code began, if that is what raised.
     """
 
-    def __init__(self, what: str, *, where: str, hint: str = "", trace: str = "") -> None:
+    def __init__(self, what: str, *, step: str, where: str, hint: str = "", trace: str = "") -> None:
         super().__init__(what, where=where, hint=hint)
+        self.step = step
         self.trace = trace
 
 
@@ -95,7 +96,7 @@ class Runner:
                     self._done[known] = self._do(plan, ref)
             except NoBaseline:
                 raise
-            except NotReached as error:
+            except (NotReached, StepFailed) as error:  # of a step that it needs
                 self._failed[known] = error.step
                 raise
             except AlreadyFailed as error:
@@ -104,7 +105,7 @@ class Runner:
             except DeploycheckError as error:
                 self._failed[known] = str(ref)
                 trace = error.trace if isinstance(error, CodeFailed) else ""
-                raise StepFailed(error.what, where=error.where, hint=error.hint, trace=trace) from error
+                raise StepFailed(error.what, step=str(ref), where=error.where, hint=error.hint, trace=trace) from error
             except Exception:
                 self._failed[known] = str(ref)
                 raise
@@ -194,9 +195,13 @@ class Runner:
                     return self._worker[1].do(task, progress)
                 except WorkerSpent:
                     self._close_worker()
-                except CodeFailed:
+                except (CodeFailed, AlreadyFailed):
                     raise
-                except BaseException:  # it died, or this process is told to end
+                except DeploycheckError:  # it died
+                    task.mark_failed()
+                    self._close_worker()
+                    raise
+                except BaseException:  # this process is told to end
                     self._close_worker()
                     raise
 

@@ -35,7 +35,7 @@ class Worker:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "deploycheck.runner.worker"],
+                [sys.executable, "-u", "-m", "deploycheck.runner.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -78,7 +78,7 @@ class Worker:
     def _died(self) -> DeploycheckError:
         code = self._process.wait()
         ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-        last = self.log.read_text(errors="replace").strip().splitlines()[-5:]
+        last = self._output().decode(errors="replace").strip().splitlines()[-5:]
         said = "; it last said:\n    " + "\n    ".join(last) if last else ""
         hint = "signal 9 usually means that the machine ran out of memory" if code == -9 else ""
         return DeploycheckError(f"the process that runs the spec's code ended with {ended}{said}", hint=hint)
@@ -94,12 +94,15 @@ class Worker:
 
     def _show_output(self) -> None:
         """Print what the user's code has printed, for pytest to capture as it does for any test."""
+        printed = self._output()
+        self._shown += len(printed)
+        sys.stdout.write(printed.decode(errors="replace"))
+
+    def _output(self) -> bytes:
+        """Return what was printed and is not shown yet."""
         with self.log.open("rb") as output:
             output.seek(self._shown)
-            printed = output.read()
-        self._shown += len(printed)
-        if printed:
-            sys.stdout.write(printed.decode(errors="replace"))
+            return output.read()
 
     def close(self) -> None:
         """End it at once."""

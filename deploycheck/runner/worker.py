@@ -1,9 +1,9 @@
 """``python -m deploycheck.runner.worker``: does steps that run the user's code, in a process of its own.
 
 It reads one task per line of JSON on standard input, and answers each with lines of JSON: progress, then what became
-of it. One worker serves one spec file; what its code sets up (JAX's flags, random state, environment variables) is
-put back between steps, and can't reach another spec. It ends when standard input is closed, so never outlives the
-process that started it.
+of it. One worker serves one spec file. What the spec's code sets up (JAX's flags, random state, environment variables)
+is put back between steps; where that can't be done, this process ends and the next step gets another one. A worker
+ends when standard input is closed, so it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,12 @@ class ProcessState:
         np.random.seed(0)
         sys.path[:] = self.path
         os.chdir(self.folder)
+        changed = {name for name, _ in os.environ.items() ^ self.environment.items()}
         for name in os.environ.keys() - self.environment.keys():
             del os.environ[name]
         os.environ.update(self.environment)
+        if any(name.startswith(("JAX_", "XLA_")) for name in changed):
+            return False  # JAX reads them once
         try:
             for name, value in self.jax.items():
                 if jax.config.values[name] != value:
@@ -70,23 +73,27 @@ class ProcessState:
 def main() -> None:
     """Do tasks until standard input is closed."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the user's code prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the user's code prints is not an answer
+    lines = os.fdopen(os.dup(sys.stdin.fileno()))
+    with open(os.devnull) as nothing:  # noqa: PTH123 - the user's code, and what it starts, must not read tasks
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
 
     def say(**line: Any) -> None:
         answers.write(json.dumps(line) + "\n")
 
-    first = json.loads(sys.stdin.readline())
+    first = json.loads(lines.readline())
     root, cache = Path(first["root"]), Path(first["cache"])
     sys.path[:] = first["path"]
-    tasks = _tasks(sys.stdin)
+    tasks = _tasks(lines)
     digests = Digests(cache / "digests.json")
     recorder = Recorder(root, (cache,), digests)
     state = ProcessState.now()
-    while state.restore():
+    while True:
         line = tasks.get()
+        if not state.restore():
+            say(spent=True)  # in answer to the task: the parent would find a closed pipe if this process ended before
+            return
         say(**_answer(Task.from_json(line), root, recorder, digests, lambda text: say(progress=text)))
-        sys.stdout.flush()
-    say(spent=True)
 
 
 def _tasks(lines: IO[str]) -> queue.Queue[str]:
@@ -144,7 +151,7 @@ def _do(task: Task, root: Path, digests: Digests, progress: Callable[[str], None
         task.key,
         build,
         usable=lambda artifact: lasts(artifact) and not find_changed(artifact.meta.get("used", {}), root, digests),
-        on_wait=lambda: progress("another process is making it"),
+        on_wait=lambda: progress(f"{task.name}: another process is making it"),
     )
     digests.save()
     return reused
