@@ -17,8 +17,9 @@ from typing import Any
 from deploycheck.checks import MetricFunction
 from deploycheck.errors import DeploycheckError
 from deploycheck.evidence.report import Report
-from deploycheck.language import Vocabulary
+from deploycheck.language import SpecSection, Vocabulary
 from deploycheck.language.errors import did_you_mean
+from deploycheck.language.expect import SECTIONS
 from deploycheck.registry.scheme import RegistryScheme
 from deploycheck.serving.runtimes import Runtime
 from deploycheck.serving.scenarios import Scenario
@@ -27,7 +28,9 @@ from deploycheck.stages.methods import Method
 from deploycheck.stages.preprocess import Preprocessing
 from deploycheck.stages.tasks import Task
 
-Extension = MetricFunction | Loader | Preprocessing | Method | Runtime | Task | Scenario | RegistryScheme | Report
+Extension = (
+    MetricFunction | Loader | Preprocessing | Method | Runtime | Task | Scenario | RegistryScheme | Report | SpecSection
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ KINDS: Mapping[str, Kind] = {
     "scenarios": Kind("scenario", Scenario, lambda scenario: scenario.name),
     "registries": Kind("registry", RegistryScheme, lambda registry: registry.scheme),
     "reports": Kind("report", Report, lambda report: report.suffix),
+    "sections": Kind("section", SpecSection, lambda section: section.name),
 }
 
 
@@ -82,6 +86,7 @@ class Extensions:
     scenarios: Mapping[str, Scenario]
     registries: Mapping[str, RegistryScheme]
     reports: Mapping[str, Report]
+    sections: Mapping[str, SpecSection]
     files: tuple[Path, ...]
     origins: Mapping[Source, Path]
 
@@ -97,6 +102,7 @@ class Extensions:
             registries=frozenset(self.registries),
             tasks={name: task.word for name, task in self.tasks.items()},
             scenarios={name: scenario.fields for name, scenario in self.scenarios.items()},
+            sections={name: section.type for name, section in self.sections.items()},
             unmeasured={name: scenario.unmeasured for name, scenario in self.scenarios.items()},
         )
 
@@ -178,6 +184,12 @@ def collect(declared: Iterable[tuple[Path | None, Iterable[Any]]], root: Path) -
             if file is not None:
                 origins[source] = file
                 files[file] = None
+    stages = {*SECTIONS, *found["sections"]}
+    for name, metric in found["metrics"].items():
+        if not metric.word.stages <= stages:
+            what = f"the metric {name!r} is for {', '.join(sorted(metric.word.stages - stages))}"
+            where = str(origins.get(Source("metrics", name), ""))
+            raise DeploycheckError(what, where=where, hint=f"its stages are some of: {', '.join(sorted(stages))}")
     return Extensions(root=root, files=tuple(files), origins=origins, **found)
 
 

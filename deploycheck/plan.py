@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from deploycheck.check import COMPLETES, Check
 from deploycheck.extensions import Extensions
 from deploycheck.language import Expectation, Spec, SpecError, SpecErrors
-from deploycheck.language.expect import SECTIONS
 from deploycheck.language.spec import ANSWERS
 from deploycheck.ref import Ref
 from deploycheck.steps import STEP_KINDS
@@ -107,12 +106,12 @@ def _checks(spec: Spec, id: str, extensions: Extensions) -> Iterator[Check]:
 
 
 def _stages(spec: Spec) -> dict[tuple[str, str | None], tuple[Ref, ...]]:
-    """Return the steps that each stage completes with, the stages in the order of a spec's sections."""
+    """Return the steps that each stage completes with, the stages in the order that the kinds of steps have."""
     found: dict[tuple[str, str | None], tuple[Ref, ...]] = {}
     for kind in STEP_KINDS.values():
         for section, variant, ref in kind.stages(spec):
             found[section, variant] = (*found.get((section, variant), ()), ref)
-    return dict(sorted(found.items(), key=lambda stage: SECTIONS.index(stage[0][0])))
+    return found
 
 
 def _expected(spec: Spec, section: str, variant: str | None) -> list[Expectation]:

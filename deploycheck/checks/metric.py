@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.language.expect import SECTIONS
 from deploycheck.language.vocabulary import Dimension, Metric
 from deploycheck.verdict import Measurement, Sample
 
@@ -78,8 +77,8 @@ def metric(
         meaning = Metric(name, dimension, direction, frozenset(stages), **default | word)
         if direction not in ("higher", "lower"):
             raise TypeError(f"metric {name!r}: its direction is 'higher' or 'lower', not {direction!r}")
-        if not meaning.stages or not meaning.stages <= set(SECTIONS):
-            raise TypeError(f"metric {name!r}: its stages are some of {list(SECTIONS)}, not {stages!r}")
+        if isinstance(stages, str) or not meaning.stages:
+            raise TypeError(f"metric {name!r}: its stages are a list of sections of a spec, not {stages!r}")
         if meaning.percentiles != ("percentile" in parameters):
             raise TypeError(f"metric {name!r}: percentiles=True and a parameter `percentile` go together")
         return MetricFunction(meaning, frozenset(parameters & SUBJECTS), sample, function)

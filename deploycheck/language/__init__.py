@@ -9,7 +9,7 @@ from deploycheck.language.fields import Section
 from deploycheck.language.load import Spec, load
 from deploycheck.language.recognize import is_spec, near_miss
 from deploycheck.language.threshold import Threshold, parse_threshold
-from deploycheck.language.tree import json_schema
+from deploycheck.language.tree import SpecSection, json_schema
 from deploycheck.language.vocabulary import Dimension, Metric, TaskWord, Vocabulary
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "SpecErrors",
+    "SpecSection",
     "TaskWord",
     "Threshold",
     "Vocabulary",

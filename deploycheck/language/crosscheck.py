@@ -54,8 +54,8 @@ def check_parts(
         *_check_label_slices(data, expected, vocabulary),
         *_check_relations(data, expected),
         *_check_unmeasured(data, expected, vocabulary),
-        *_check_promotion(data),
-        *_check_waivers(data),
+        *_check_promotion(data, vocabulary),
+        *_check_waivers(data, vocabulary),
     ]
 
 
@@ -175,12 +175,12 @@ def _check_unmeasured(data: dict[str, Any], expected: list[Expectation], vocabul
     ]
 
 
-def _check_promotion(data: dict[str, Any]) -> list[Mistake]:
+def _check_promotion(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
     """Something must be expected of what is promoted, and what is chosen must exist."""
     if "promote" not in data:
         return []
     mistakes = []
-    if not any(entries for *_, entries in find_expects(data)):
+    if not any(entries for *_, entries in find_expects(data, vocabulary)):
         what = "nothing is expected of this model, so it would be promoted without a check"
         mistakes.append(Mistake(("promote",), what, "add `expect` to a section", key=True))
     served = get(data, ("serve", "variants"))
@@ -193,8 +193,8 @@ def _check_promotion(data: dict[str, Any]) -> list[Mistake]:
     return mistakes
 
 
-def _check_waivers(data: dict[str, Any]) -> list[Mistake]:
-    checks = {f"{section}.{name}" for section, _, _, entries in find_expects(data) for name in entries}
+def _check_waivers(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
+    checks = {f"{section}.{name}" for section, _, _, entries in find_expects(data, vocabulary) for name in entries}
     return [
         Mistake(("waive", name), f"there is no check {name!r} to waive", did_you_mean(name, checks), key=True)
         for name in mapping(data, "waive")

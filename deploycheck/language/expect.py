@@ -16,7 +16,7 @@ from deploycheck.language.threshold import Threshold, ThresholdError, parse_quan
 from deploycheck.language.vocabulary import COMPARISONS, Dimension, Metric, Vocabulary
 
 SECTIONS = ("data", "train", "compress", "serve")
-"""The sections that may have an ``expect``."""
+"""The sections of every spec that may have an ``expect``; those that extensions add may have one too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def read_expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[lis
     """
     found: list[Expectation] = []
     mistakes: list[Mistake] = []
-    for section, variant, path, entries in find_expects(data):
+    for section, variant, path, entries in find_expects(data, vocabulary):
         if not entries:
             what = "`expect` is empty: it would pass without a check"
             mistakes.append(Mistake(path, what, "add a check, or leave `expect` out"))
@@ -103,9 +103,11 @@ def read_standards_expectations(standard: Document, vocabulary: Vocabulary) -> t
     return read_expectations(standard.data, vocabulary)
 
 
-def find_expects(data: dict[str, Any]) -> Iterator[tuple[str, str | None, SpecPath, dict[str, Any]]]:
+def find_expects(
+    data: dict[str, Any], vocabulary: Vocabulary
+) -> Iterator[tuple[str, str | None, SpecPath, dict[str, Any]]]:
     """Yield every ``expect`` of a spec: its section, the variant it belongs to, if any, its path and its entries."""
-    for section in SECTIONS:
+    for section in (*SECTIONS, *vocabulary.sections):
         part = data.get(section)
         if not isinstance(part, dict):
             continue

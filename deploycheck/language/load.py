@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from deploycheck.language import crosscheck, references
 from deploycheck.language.errors import Mistake, Place, SpecError, SpecErrors, SpecPath
 from deploycheck.language.expect import Expectation, read_expectations, read_standards_expectations
 from deploycheck.language.explain import explain
+from deploycheck.language.fields import Section
 from deploycheck.language.resolve import Cell, resolve
 from deploycheck.language.source import Document
 from deploycheck.language.spec import Data, Model, OwnMetric, Promote, Serve, Train, Waiver
 from deploycheck.language.tighten import find_loosened
-from deploycheck.language.tree import Tree
+from deploycheck.language.tree import tree_form
 from deploycheck.language.variants import Compress
 from deploycheck.language.vocabulary import Metric, Vocabulary
 
@@ -28,7 +29,8 @@ from deploycheck.language.vocabulary import Metric, Vocabulary
 class Spec:
     """One spec (one cell of its matrix), valid as a whole.
 
-    ``digest`` covers everything that the spec says. ``task`` is the name of the task that its loss selects.
+    ``digest`` covers everything that the spec says. ``task`` is the name of the task that its loss selects;
+    ``sections`` are those that extensions add, by name.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Spec:
     promote: Promote | None
     metrics: dict[str, OwnMetric]
     waive: dict[str, Waiver]
+    sections: Mapping[str, Section]
     expectations: tuple[Expectation, ...]
     cell: Cell
 
@@ -79,7 +82,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     errors = [SpecError("has no value", cell.place(empty), hint) for empty in _find_empty(cell.data)]
     tree = None
     try:
-        tree = Tree.model_validate(cell.data, context=installed)
+        tree = tree_form(installed).model_validate(cell.data, context=installed)
     except ValidationError as error:
         errors += explain(error.errors(include_url=False), cell, installed)
     own, misdefined = _read_own_metrics(cell.data)
@@ -117,6 +120,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
         promote=tree.promote,
         metrics=tree.metrics,
         waive=tree.waive,
+        sections={name: part for name in installed.sections if (part := getattr(tree, name)) is not None},
         expectations=tuple(expected),
         cell=cell,
     )

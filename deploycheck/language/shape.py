@@ -11,14 +11,14 @@ from pydantic import BaseModel
 
 from deploycheck.language.errors import SpecPath
 from deploycheck.language.fields import Whole
-from deploycheck.language.tree import Tree
+from deploycheck.language.tree import Tree, tree_form
 from deploycheck.language.variants import Variant, VariantForm, variant_form
 from deploycheck.language.vocabulary import Vocabulary
 
 
 def known_keys(path: SpecPath, vocabulary: Vocabulary) -> list[str]:
     """Return the keys that the section at ``path`` may have; none if there is no section at ``path``."""
-    annotation: Any = Tree
+    annotation: Any = tree_form(vocabulary)
     match path:
         case ("compress", "variants", _, "method", str(name), *rest):
             annotation, path = vocabulary.methods.get(name), tuple(rest)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictStr
+from pydantic import BeforeValidator, Field, StrictStr, create_model
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
@@ -43,12 +45,29 @@ class Tree(Section):
 _FORM, _VARIANT = f"#/$defs/{VariantForm.__name__}", f"#/$defs/{Variant.__name__}"
 
 
+@dataclass(frozen=True)
+class SpecSection:
+    """A section of a spec that an extension adds, for a kind of step: its name, and the class of its content."""
+
+    name: str
+    type: type[Section]
+
+
+@functools.lru_cache(maxsize=16)
+def tree_form(vocabulary: Vocabulary) -> type[Tree]:
+    """Return the class of a whole spec where ``vocabulary`` is installed: with the sections that it adds."""
+    if not vocabulary.sections:
+        return Tree
+    added: dict[str, Any] = {name: (section | None, None) for name, section in vocabulary.sections.items()}
+    return create_model("Tree", __base__=Tree, __doc__=Tree.__doc__, **added)
+
+
 def json_schema(vocabulary: Vocabulary) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a spec file where ``vocabulary`` is installed.
 
     Installed names become enumerations, and each installed method is a key of a variant with the method's options.
     """
-    classes = (Tree, variant_form(vocabulary))
+    classes = (tree_form(vocabulary), variant_form(vocabulary))
     refs, schema = models_json_schema([(each, "validation") for each in classes], by_alias=True)
     parts = {f"#/$defs/{name}": part for name, part in schema["$defs"].items()}
     tree, variant = (parts.pop(refs[each, "validation"]["$ref"]) for each in classes)

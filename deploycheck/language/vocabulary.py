@@ -95,7 +95,7 @@ class Vocabulary:
 
     ``methods`` maps a compression method to the class of its options, ``scenarios`` a load scenario to those of the
     fields ``arrivals`` and ``rate`` that its load takes, and ``unmeasured`` a load scenario to the metrics that
-    can't be measured in it.
+    can't be measured in it. ``sections`` are further sections of a spec, such as a kind of step may need.
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
@@ -107,6 +107,7 @@ class Vocabulary:
     tasks: Mapping[str, TaskWord] = field(default_factory=dict)
     scenarios: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unmeasured: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    sections: Mapping[str, type[Section]] = field(default_factory=dict)
 
     def extended(self, own: Mapping[str, Metric]) -> Vocabulary:
         """Return the vocabulary with a spec's own metrics added; metrics that it has already stay as they are."""

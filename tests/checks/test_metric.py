@@ -120,7 +120,7 @@ def test_nothing_of_a_declaration_is_guessed(missing: str) -> None:
     ("declared", "parameters"),
     [
         ({"direction": "up"}, "labels"),
-        ({"stages": ["trian"]}, "labels"),
+        ({"stages": []}, "labels"),
         ({"stages": "train"}, "labels"),
         ({"percentiles": True}, "load"),
         ({}, "load, percentile"),
