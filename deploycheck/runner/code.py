@@ -48,7 +48,15 @@ def code_of(modules: Iterable[str], root: Path, digests: Digests) -> CodeOf:
 
 
 def own_code_of(modules: Iterable[str], digests: Digests) -> CodeOf:
-    """Return our own code behind modules of this package, and the libraries that compute for it."""
+    """Return our own code behind modules of this package, and the libraries that compute for it.
+
+    It is read once in a process, which has loaded it: every key asks for it.
+    """
+    return _own_code_of(frozenset(modules), digests)
+
+
+@functools.lru_cache(maxsize=64)
+def _own_code_of(modules: frozenset[str], digests: Digests) -> CodeOf:
     found = CodeOf()
     importers: dict[str, bool] = {}
 

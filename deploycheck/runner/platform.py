@@ -54,7 +54,12 @@ def _what_decides_the_device() -> dict[str, Any]:
 
 def _ask() -> dict[str, str]:
     command = [sys.executable, "-c", ASK]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    try:
+        child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise DeploycheckError(
+            f"JAX doesn't start within {TIMEOUT_S} s", hint="python -c 'import jax; jax.devices()'"
+        ) from error
     if child.returncode:
         last = next(reversed(child.stderr.strip().splitlines()), f"exit code {child.returncode}")
         raise DeploycheckError(f"JAX doesn't start: {last}", hint="install it: pip install 'deploycheck[jax]'")

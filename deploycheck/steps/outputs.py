@@ -75,7 +75,13 @@ class OutputsStep:
         command = [sys.executable, "-m", "deploycheck.serving.predict", artifact.path, examples, making.out / OUTPUTS]
         for file in making.extensions.files:
             command += ["--extensions", file]
-        child = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        try:
+            child = subprocess.run(
+                list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            what = f"the exported artifact did not answer the test split within {TIMEOUT_S:,} s"
+            raise DeploycheckError(what) from error
         if child.returncode:
             last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
             raise DeploycheckError(f"the exported artifact can't answer the test split: {last}")

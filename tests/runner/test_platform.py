@@ -96,6 +96,12 @@ def test_where_jax_does_not_start_its_last_words_are_shown(jax: Jax, tmp_path: P
     assert not (tmp_path / FILE).exists()
 
 
+def test_where_jax_does_not_answer_that_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT_S", 0)
+    with pytest.raises(DeploycheckError, match="JAX doesn't start within 0 s"):
+        find_platform(tmp_path)
+
+
 def test_jax_itself_answers(tmp_path: Path) -> None:
     found = find_platform(tmp_path)
     assert found["backend"]

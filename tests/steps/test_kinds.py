@@ -1,0 +1,237 @@
+"""What holds for every kind of step, with a spec that uses every part of the language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploycheck.checks.metric import SUBJECTS
+from deploycheck.language.expect import SECTIONS
+from deploycheck.language.fields import Section
+from deploycheck.plan import Plan
+from deploycheck.ref import Ref
+from deploycheck.runner.digests import Digests
+from deploycheck.runner.keys import key_content
+from deploycheck.steps import STEP_KINDS, StepKind
+from deploycheck.steps.kind import FoundElsewhere
+from deploycheck.store import Artifact, fingerprint
+from tests.steps.rich import SPEC, extensions_of, other, rich_plan, settings_of
+
+CPU = {"backend": "cpu", "device": "cpu"}
+REFS = (
+    Ref("data"),
+    Ref("training"),
+    *(Ref("variant", (variant,)) for variant in ("int8", "smaller")),
+    *(Ref(kind, (variant,)) for kind in ("model", "outputs") for variant in ("trained", "int8", "smaller")),
+    *(Ref(kind, (variant,)) for kind in ("expected_outputs", "load") for variant in ("trained", "int8")),
+    *(Ref("comparison", (variant, "baseline")) for variant in ("trained", "int8")),
+    Ref("baseline"),
+    Ref("noise", ("int8",)),
+)
+"""Every step of the spec."""
+
+Key = Callable[[Plan, Ref, Section], str]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("project")
+
+
+@pytest.fixture(scope="module")
+def plan(root: Path) -> Plan:
+    return rich_plan(root)
+
+
+@pytest.fixture(scope="module")
+def key(root: Path) -> Key:
+    """Return a function that gives the key of a step with some settings, its inputs always the same."""
+    digests, extensions = Digests(root / "digests.json"), extensions_of(root)
+
+    def key_of(plan: Plan, ref: Ref, settings: Section) -> str:
+        inputs = {role: Artifact(root, need.kind, "", f"{need}", {}, {}) for role, need in plan.steps[ref].items()}
+        return fingerprint(key_content(ref.kind, settings, inputs, extensions, CPU, digests))
+
+    return key_of
+
+
+@pytest.fixture(scope="module")
+def keys(plan: Plan, key: Key) -> Mapping[Ref, str]:
+    return {ref: key(plan, ref, settings_of(plan, ref)) for ref in REFS}
+
+
+def test_the_spec_has_steps_of_every_kind(plan: Plan) -> None:
+    assert set(plan.steps) == set(REFS)
+    assert {ref.kind for ref in REFS} == set(STEP_KINDS)
+
+
+@pytest.mark.parametrize("ref", REFS, ids=str)
+def test_settings_survive_json_unchanged(ref: Ref, plan: Plan) -> None:
+    settings = settings_of(plan, ref)
+    assert type(settings) is STEP_KINDS[ref.kind].settings_type
+    assert type(settings).model_validate(settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize("ref", REFS, ids=str)
+def test_every_part_of_the_settings_changes_the_key(
+    ref: Ref, plan: Plan, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(plan, ref)
+    plain = settings.model_dump(mode="json")
+    assert plain.keys() == type(settings).model_fields.keys()
+    keys = {key(plan, ref, settings)}
+    changes = [(name, {**plain, name: changed}) for name in plain for changed in other(plain[name])]
+    for name, changed in changes:
+        monkeypatch.setattr(type(settings), "model_dump", lambda *_, changed=changed, **__: changed)
+        before = len(keys)
+        keys.add(key(plan, ref, settings))
+        assert len(keys) > before, f"{name} changes nothing"
+
+
+@pytest.mark.parametrize("ref", REFS, ids=str)
+def test_every_input_changes_the_key(ref: Ref, plan: Plan, key: Key) -> None:
+    settings = settings_of(plan, ref)
+    before = key(plan, ref, settings)
+    for role in plan.steps[ref]:
+        needs = {**plan.steps[ref], role: Ref("another")}
+        assert key(replace(plan, steps={ref: needs}), ref, settings) != before
+
+
+def _variants(*kinds: str, of: tuple[str, ...] = ("trained", "int8", "smaller")) -> set[Ref]:
+    return {ref for ref in REFS if ref.kind in kinds and (set(ref.of) & set(of))}
+
+
+BUILT = _variants("variant", "model", "expected_outputs")
+"""The steps that put a model together from its code."""
+TIMED = _variants("load", "comparison", "noise")
+DATA, TRAINING, BASELINE = Ref("data"), Ref("training"), Ref("baseline")
+VARIANTS = _variants("variant")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("description: Handwritten digits", "description: others", set()),
+        ("owner: vision", "owner: sound", set()),
+        ("deploycheck: 1\n", "deploycheck: 1\n# a comment\n", set()),
+        ("\nname: digits", "\nname: letters", _variants("model")),
+        ("confidence: 90 %", "confidence: 80 %", TIMED),
+        ("over: 0.9", "over: 0.8", set()),
+        ("build: project_code:build", "build: project_code:build_another", {TRAINING, *BUILT}),
+        ("features: [32]", "features: [64]", {TRAINING}),
+        ("head: {bias: null}", "head: {bias: 0}", {TRAINING}),
+        ("shape: [8, 8]", "shape: [9, 8]", {DATA, TRAINING}),
+        ("dtype: float32", "dtype: uint8", {DATA, TRAINING}),
+        ("project_code:digits", "project_code:letters", {DATA}),
+        ("rows: 100", "rows: 90", {DATA}),
+        ("train: 0.5, validation: 0.1", "train: 0.4, validation: 0.2", {DATA}),
+        ("stratify: false", "stratify: true", {DATA}),
+        ("by: 0.0625", "by: 0.125", {DATA, TRAINING}),
+        ("[{scale: {by: 0.0625}}]", "[{standardize: {}}]", {DATA, TRAINING, *BUILT}),
+        ('missing_values: "== 0"', 'missing_values: "<= 9"', set()),
+        ("learning_rate: 3e-3", "learning_rate: 1e-3", {TRAINING, *VARIANTS}),
+        ("warmup: 5 %", "warmup: 6 %", {TRAINING, *VARIANTS}),
+        ("l1: 1e-5", "l1: 2e-5", {TRAINING, *VARIANTS}),
+        ("epochs: 3", "epochs: 4", {TRAINING, *VARIANTS}),
+        ("batch_size: 64", "batch_size: 32", {TRAINING, *VARIANTS}),
+        ("seeds: [0, 1]", "seeds: [1, 0]", {TRAINING, *VARIANTS}),
+        ("patience: 5", "patience: 6", {TRAINING, *VARIANTS}),
+        ('accuracy: ">= 97 %"', 'accuracy: ">= 96 %"', set()),
+        ("quantize: {weights: int8}", "quantize: {weights: int8, activations: int8}", {Ref("variant", ("int8",))}),
+        ("{by: 2}", "{by: 3}", {Ref("variant", ("smaller",))}),
+        (
+            "project_code:METHOD",
+            "project_code:OTHER",
+            _variants("variant", "model", "expected_outputs", of=("smaller",)),
+        ),
+        ("from: int8, ", "", _variants("variant", "model", "expected_outputs", of=("smaller",))),
+        ('size: "<= 10 kB"', 'size: "<= 11 kB"', set()),
+        ("at_least: 9", "at_least: 8", set()),
+        ("runtime: xla", "runtime: other", {*_variants("model"), *TIMED}),
+        ("max_delay: 1 ms", "max_delay: 2 ms", TIMED),
+        ("rate: 50 /s", "rate: 60 /s", TIMED),
+        ("2 s, seed: 3", "3 s, seed: 4", TIMED),
+        ('"<= 20 ms"', '"<= 21 ms"', _variants("load")),
+        ("latency.p99:", "latency.p90:", _variants("load")),
+        ('"<= 110 % of baseline @ 99 %"', '"<= 120 % of baseline @ 99 %"', _variants("comparison")),
+        ("@ 99 %", "@ 98 %", _variants("comparison")),
+        ("severity: warn", "severity: error", set()),
+        ("registry: sqlite:registry.db", "registry: sqlite:other.db", {BASELINE}),
+        ("model: digits\n", "model: letters\n", {BASELINE}),
+        ("to: staging", "to: production", {BASELINE}),
+        ("choose: smallest", "choose: fastest", set()),
+        ("  baseline: optional", "  baseline: required", set()),
+        ("until: 2999-01-01", "until: 2999-01-02", set()),
+    ],
+    ids=lambda part: part.strip() if isinstance(part, str) else f"{len(part)} keys",
+)
+def test_a_change_in_the_spec_changes_the_keys_of_the_steps_that_it_concerns(
+    old: str, new: str, changed: set[Ref], keys: Mapping[Ref, str], key: Key, root: Path
+) -> None:
+    assert SPEC.count(old) == 1
+    after = rich_plan(root, SPEC.replace(old, new))
+    assert set(after.steps) == set(REFS)
+    found = {ref for ref in REFS if key(after, ref, settings_of(after, ref)) != keys[ref]}
+    # A step that is made from another one by now has another key for that alone.
+    assert found == changed
+
+
+@pytest.mark.parametrize("ref", REFS, ids=str)
+def test_every_need_is_a_step_of_the_plan(ref: Ref, plan: Plan, root: Path) -> None:
+    needs = STEP_KINDS[ref.kind].needs(plan.spec, ref, extensions_of(root))
+    assert needs == plan.steps[ref]
+    assert set(needs.values()) <= set(plan.steps)
+    assert ref not in needs.values()
+
+
+@pytest.mark.parametrize("kind", STEP_KINDS.values(), ids=lambda kind: kind.name)
+def test_its_subjects_are_parameters_that_a_metric_can_have(kind: StepKind) -> None:
+    assert set(kind.subjects) <= SUBJECTS
+
+
+@pytest.mark.parametrize("variant", ["trained", "int8", "baseline"])
+@pytest.mark.parametrize("name", sorted({name.removeprefix("reference_") for name in SUBJECTS}))
+def test_a_parameter_of_a_metric_is_read_from_one_step_of_a_variant(name: str, variant: str) -> None:
+    offering = [kind for kind in STEP_KINDS.values() if name in kind.subjects]
+    subjects = [kind.subjects[name] for kind in offering]
+    assert len({(subject.per_example, subject.per_variant) for subject in subjects}) == 1
+    refs = [ref for kind in offering if not kind.pairs and (ref := kind.ref_for(variant))]
+    only_beside_a_variant = (name, variant) == ("load", "baseline")
+    assert len(refs) == (0 if only_beside_a_variant else 1)
+
+
+@pytest.mark.parametrize("kind", STEP_KINDS.values(), ids=lambda kind: kind.name)
+def test_it_answers_for_every_variant_with_a_step_of_its_own_kind(kind: StepKind) -> None:
+    for variant in (None, "trained", "int8", "baseline"):
+        ref = kind.ref_for(variant)
+        assert ref is None or (ref.kind == kind.name and set(ref.of) <= {variant})
+
+
+@pytest.mark.parametrize("kind", STEP_KINDS.values(), ids=lambda kind: kind.name)
+def test_its_stages_are_sections_with_steps_of_its_own(kind: StepKind, plan: Plan) -> None:
+    for section, variant, ref in kind.stages(plan.spec):
+        assert section in SECTIONS
+        assert ref.kind == kind.name
+        assert ref in plan.steps
+        assert variant is None or ref.of == (variant,)
+
+
+@pytest.mark.parametrize("ref", REFS, ids=str)
+def test_what_it_uses_by_name_is_found_or_is_an_import_path(ref: Ref, plan: Plan, root: Path) -> None:
+    extensions = extensions_of(root)
+    for source in STEP_KINDS[ref.kind].sources(settings_of(plan, ref)):
+        assert ":" in source.name or extensions.installed(source) is not None
+
+
+@pytest.mark.parametrize("kind", STEP_KINDS.values(), ids=lambda kind: kind.name)
+def test_only_a_step_that_is_cached_or_runs_the_users_code_names_sources(
+    kind: StepKind, plan: Plan, root: Path
+) -> None:
+    refs = [ref for ref in REFS if ref.kind == kind.name]
+    named: list[Any] = [source for ref in refs for source in kind.sources(settings_of(plan, ref))]
+    assert bool(named) is kind.runs_user_code
+    assert not (kind.runs_user_code and (kind.timed or isinstance(kind, FoundElsewhere)))

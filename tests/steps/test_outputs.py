@@ -1,0 +1,140 @@
+"""Exporting, what the export answers, and what it should answer."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.serving.runtimes.xla import XLA
+from deploycheck.serving.signature import read_signature
+from deploycheck.steps import STEP_KINDS, outputs
+from deploycheck.steps.expected_outputs import ExpectedOutputsSettings
+from deploycheck.steps.kind import Nothing
+from deploycheck.steps.model import ModelSettings, loadable_until
+from deploycheck.steps.outputs import read_outputs
+from deploycheck.store import Artifact, open_artifact, write_manifest
+from deploycheck.store.arrays import write_arrays
+from tests.steps.making import USES, Steps
+
+
+def test_an_export_has_the_name_of_the_spec_and_a_last_day(model: Artifact) -> None:
+    signature = read_signature(model.file("signature.json"))
+    assert (signature.model, signature.runtime) == ("clusters", "xla")
+    assert [(tensor.name, tensor.shape) for tensor in signature.inputs] == [("x", (4,))]
+    assert XLA.lasts is not None
+    exported = date.fromisoformat(model.meta["exported"])
+    assert loadable_until(model) == exported + XLA.lasts
+    assert exported <= datetime.now(UTC).date()
+
+
+class Lasting:
+    """A runtime whose exports last for ever; it writes one file, or fails."""
+
+    name = "lasting"
+    lasts: timedelta | None = None
+    error: Exception | None = None
+
+    def export(self, network: Any, inputs: Any, name: str, folder: Path) -> None:
+        if self.error:
+            raise self.error
+        (folder / "program").write_text(name)
+
+    def engine(self, artifact: Any, sizes: Any) -> Any:
+        raise AssertionError
+
+
+def test_an_export_that_lasts_has_no_last_day(chain: Steps, trained: Artifact, tmp_path: Path) -> None:
+    extensions = replace(chain.extensions, runtimes={"lasting": Lasting()})
+    settings = ModelSettings(model="clusters", runtime="lasting", uses=USES)
+    artifact = Steps(tmp_path, extensions).make("model", settings, weights=trained)
+    assert loadable_until(artifact) is None
+    assert artifact.file("program").read_text() == "clusters"
+
+
+def test_a_model_that_can_not_be_exported_is_named_by_its_runtime(
+    chain: Steps, trained: Artifact, tmp_path: Path
+) -> None:
+    runtime = Lasting()
+    runtime.error = DeploycheckError("it has no name for this type")
+    extensions = replace(chain.extensions, runtimes={"lasting": runtime})
+    settings = ModelSettings(model="clusters", runtime="lasting", uses=USES)
+    with pytest.raises(DeploycheckError, match="lasting: it has no name for this type"):
+        Steps(tmp_path, extensions).make("model", settings, weights=trained)
+
+
+def test_the_export_answers_as_the_model_in_memory_does(
+    chain: Steps, data: Artifact, trained: Artifact, model: Artifact
+) -> None:
+    answered = chain.make("outputs", Nothing(), data=data, model=model)
+    expected = chain.make("expected_outputs", ExpectedOutputsSettings(uses=USES), data=data, weights=trained)
+    assert answered.meta == {"model": model.digest, "outputs": ["logits"]}
+    assert expected.meta == {"weights": trained.digest}
+    logits = STEP_KINDS["outputs"].subjects["outputs"].read(answered, "trained")
+    assert logits.shape == (18, 3)
+    np.testing.assert_allclose(logits, read_outputs(expected)["logits"], rtol=1e-5, atol=1e-5)
+
+
+def damaged(model: Artifact, folder: Path, *, noticed: bool) -> Artifact:
+    """Return a copy of an export with a cut program, of which its manifest knows or not."""
+    shutil.copytree(model.path, folder)
+    program = max(
+        (folder / name for name in model.files if "weights" not in name), key=lambda file: file.stat().st_size
+    )
+    program.write_bytes(program.read_bytes()[:100])
+    if noticed:
+        return replace(model, path=folder)
+    (folder / "manifest.json").unlink()
+    return write_manifest(folder, model.kind, model.key, model.meta)
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_damaged_export_is_an_error_of_its_own(
+    noticed: bool, chain: Steps, data: Artifact, model: Artifact, tmp_path: Path
+) -> None:
+    cut = damaged(model, tmp_path / "cut", noticed=noticed)
+    with pytest.raises(DeploycheckError) as raised:
+        Steps(tmp_path, chain.extensions).make("outputs", Nothing(), data=data, model=cut)
+    assert raised.value.what.startswith("the exported artifact can't answer the test split: ")
+    assert ("is damaged: expected sha256" in raised.value.what) is noticed
+
+
+def test_an_export_that_crashes_its_process_or_never_answers_is_an_error(
+    chain: Steps, data: Artifact, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(tmp_path, chain.extensions)
+    crashed = subprocess.CompletedProcess([], -11, "", "")
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs.subprocess, "run", lambda *_, **__: crashed)
+        with pytest.raises(DeploycheckError, match="can't answer the test split: it ended with exit code -11"):
+            steps.make("outputs", Nothing(), "crashed", data=data, model=model)
+    monkeypatch.setattr(outputs, "TIMEOUT_S", 0)
+    with pytest.raises(DeploycheckError, match="the exported artifact did not answer the test split within 0 s"):
+        steps.make("outputs", Nothing(), "silent", data=data, model=model)
+
+
+def test_the_process_is_given_the_files_that_declare_its_runtime(
+    chain: Steps, data: Artifact, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    failed = subprocess.CompletedProcess([], 1, "", "one line\nthe last line\n")
+    monkeypatch.setattr(outputs.subprocess, "run", lambda command, **_: (asked.append(command), failed)[1])
+    extensions = replace(chain.extensions, files=(Path("/a/conftest.py"), Path("/b.py")))
+    with pytest.raises(DeploycheckError, match="can't answer the test split: the last line"):
+        Steps(tmp_path, extensions).make("outputs", Nothing(), data=data, model=model)
+    assert asked[0][-4:] == ["--extensions", "/a/conftest.py", "--extensions", "/b.py"]
+    assert str(model.path) in asked[0]
+
+
+def test_the_first_output_of_several_is_what_metrics_are_given(tmp_path: Path) -> None:
+    arrays = {"features": np.zeros((2, 5)), "logits": np.ones((2, 3))}
+    write_arrays(arrays, tmp_path / outputs.OUTPUTS)
+    write_manifest(tmp_path, "outputs", "0" * 64, {"outputs": ["logits", "features"]})
+    np.testing.assert_array_equal(outputs.main_output(open_artifact(tmp_path), "int8"), arrays["logits"])

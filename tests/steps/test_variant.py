@@ -1,0 +1,96 @@
+"""Variants: one more method in a model's config, and a ``Trainer`` only for a method that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.ref import Ref
+from deploycheck.stages.trainer import Trainer
+from deploycheck.steps import STEP_KINDS
+from deploycheck.steps import trained as files
+from deploycheck.steps.variant import VariantSettings, code_of
+from deploycheck.store import Artifact
+from tests.planning import HEAD, spec
+from tests.steps.making import TRAIN, USES, Steps
+from tests.steps.users import Scaled
+
+
+@pytest.fixture
+def given() -> Iterator[list[tuple[float, Trainer | None]]]:
+    """What the methods were given."""
+    Scaled.given.clear()
+    yield Scaled.given
+    Scaled.given.clear()
+
+
+def settings(method: str, **options: Any) -> VariantSettings:
+    return VariantSettings(
+        variant="smaller", method=f"tests.steps.users:{method}", options=options, train=TRAIN, uses=USES
+    )
+
+
+def weights_of(artifact: Artifact, chain: Steps) -> np.ndarray:
+    return np.asarray(files.read(artifact, chain.extensions).model.weights["params/out"])
+
+
+def test_a_method_that_does_not_train_is_given_no_trainer_and_needs_no_data(
+    chain: Steps, trained: Artifact, given: list[tuple[float, Trainer | None]]
+) -> None:
+    artifact = chain.make("variant", settings("PLAIN", by=3.0), "plain", weights=trained)
+    assert given == [(3.0, None)]
+    np.testing.assert_allclose(weights_of(artifact, chain), 3 * weights_of(trained, chain))
+    config = files.read(artifact, chain.extensions).config
+    assert config.methods == (("tests.steps.users:PLAIN", {"by": 3.0}),)
+    assert chain.said[-1] == "compress: smaller by tests.steps.users:PLAIN"
+
+
+def test_a_method_that_trains_is_given_a_trainer_without_the_test_split(
+    chain: Steps, trained: Artifact, data: Artifact, given: list[tuple[float, Trainer | None]]
+) -> None:
+    chain.make("variant", settings("TRAINS"), "trains", weights=trained, data=data)
+    ((by, trainer),) = given
+    assert by == 2.0  # the default of its options
+    assert trainer is not None
+    assert {name: len(part) for name, part in trainer.examples.items()} == {"train": 54, "validation": 18}
+    raw = STEP_KINDS["data"].subjects["dataset"].read(data, None).splits["train"].inputs["x"]
+    np.testing.assert_allclose(trainer.examples["train"].inputs["x"], raw * 0.5)
+    assert (trainer.recipe.optimizer, trainer.recipe.epochs, trainer.seed) == ("adam", 3, 0)
+    other = trainer.build("tests.steps.users:build", {"width": 2})
+    assert other.weights["params/out"].shape == (2, 3)
+
+
+def test_a_variant_of_a_variant_has_both_methods_in_order(chain: Steps, trained: Artifact) -> None:
+    first = chain.make("variant", settings("PLAIN", by=3.0), "first", weights=trained)
+    both = chain.make("variant", settings("PLAIN", by=5.0), "both", weights=first)
+    config = files.read(both, chain.extensions).config
+    assert [options["by"] for _, options in config.methods] == [3.0, 5.0]
+    np.testing.assert_allclose(weights_of(both, chain), 15 * weights_of(trained, chain), rtol=1e-6)
+
+
+def test_an_installed_method_is_used_by_its_name(chain: Steps, trained: Artifact) -> None:
+    int8 = VariantSettings(variant="int8", method="quantize", options={"weights": "int8"}, train=TRAIN, uses=USES)
+    artifact = chain.make("variant", int8, "int8", weights=trained)
+    weights = files.read(artifact, chain.extensions).model.weights
+    assert {"int8"} <= {array.dtype.name for array in weights.values()}
+
+
+def test_what_is_no_method_is_refused(chain: Steps, trained: Artifact) -> None:
+    with pytest.raises(DeploycheckError, match=r"users:CLASSES is int, expected a compression method"):
+        chain.make("variant", settings("CLASSES"), "refused", weights=trained)
+
+
+def test_the_code_behind_a_variant_is_that_of_all_it_is_made_from(tmp_path: Any) -> None:
+    variants = "{a: {quantize: {weights: int8}}, b: {from: a, method: {'specs.models:halve': {}}}}"
+    loaded = spec(f"{HEAD}compress: {{variants: {variants}}}\n", tmp_path)
+    model, task = ("models", "specs.models:conv_classifier"), ("tasks", "classification")
+    quantize = ("methods", "quantize")
+    assert code_of(loaded, "trained") == (model, task)
+    assert code_of(loaded, "a") == (model, task, quantize)
+    assert code_of(loaded, "b") == (model, task, quantize, ("methods", "specs.models:halve"))
+    kind = STEP_KINDS["variant"]
+    assert kind.settings(loaded, Ref("variant", ("b",)), ()).model_dump()["method"] == "specs.models:halve"
