@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # what collecting needs is imported above, what running needs
 
 SUFFIXES = (".yaml", ".yml")
 PROGRESS_EVERY_S = 10.0
+WIDEST = 160
+"""Columns of the summary's table at least: on a narrower terminal its lines wrap, and none of its words is cut."""
 REPORT_KEY = "deploycheck"
 WORDS = {"undecided": ("U", "UNDECIDED"), "warn": ("W", "WARN"), "waived": ("w", "WAIVED")}
 """Verdicts that pytest has no letter and word for."""
@@ -285,7 +287,7 @@ class Gate:
             from deploycheck.evidence.forms.terminal import as_table
 
             writer = terminalreporter._tw  # the only way to pytest's own choice of colours
-            terminalreporter.write(as_table(self.evidence.specs, max(100, writer.fullwidth), color=writer.hasmarkup))
+            terminalreporter.write(as_table(self.evidence.specs, max(WIDEST, writer.fullwidth), color=writer.hasmarkup))
         for problem in self.problems:
             terminalreporter.write_line(f"error: {problem}", red=True)
         for path in self.written:

@@ -58,20 +58,19 @@ def own_code_of(modules: Iterable[str], digests: Digests) -> CodeOf:
 @functools.lru_cache(maxsize=64)
 def _own_code_of(modules: frozenset[str], digests: Digests) -> CodeOf:
     found = CodeOf()
-    importers: dict[str, bool] = {}
 
     def take(name: str, file: Path) -> bool:
         if not file.is_relative_to(PACKAGE):
-            if importers.get(name):
-                found.libraries.update(versions_of_module(name))
             return False
         code = digests.code(file)
         found.sources[name] = code.digest if code else ""
-        for imported in _imported(name, file, digests):
-            importers[imported] = importers.get(imported, False) or name.startswith(COMPUTES)
+        if name.startswith(COMPUTES):
+            libraries = {imported.partition(".")[0] for imported in _imported(name, file, digests)} - {PACKAGE.name}
+            for library in libraries:
+                found.libraries.update(versions_of_module(library))
         return True
 
-    _walk(modules, PACKAGE.parent, digests, take)
+    _walk(sorted(modules), PACKAGE.parent, digests, take)
     return found
 
 
