@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deploycheck.check import Check
 from deploycheck.checks.size import bytes_of
 from deploycheck.errors import DeploycheckError, located
 from deploycheck.evidence import (
@@ -25,12 +26,13 @@ from deploycheck.evidence import (
 )
 from deploycheck.evidence.forms.json import as_json
 from deploycheck.extensions import Extensions
+from deploycheck.language.threshold import RELATIVE
 from deploycheck.plan import Plan
 from deploycheck.promotion import Candidate, Decision, Result, rule
 from deploycheck.runner.code import versions
 from deploycheck.runner.platform import find_platform
 from deploycheck.steps.baseline import DEFAULT_LOCATION, open_registry
-from deploycheck.steps.kind import TRAINED
+from deploycheck.steps.kind import BASELINE, TRAINED
 from deploycheck.steps.model import loadable_until
 from deploycheck.steps.outputs import exported
 from deploycheck.store import open_artifact
@@ -130,14 +132,20 @@ def _worst(attempts: Sequence[CheckRecord]) -> CheckRecord:
 def _candidates(
     plan: Plan, attempts: Mapping[str, Sequence[CheckRecord]], steps: Mapping[str, StepRecord]
 ) -> Iterable[Candidate]:
-    """Yield each variant that could be promoted, with what the policies compare."""
+    """Yield each variant that could be promoted, with what the policies compare.
+
+    An accuracy of slices, or relative to another model's, is not the accuracy of the variant.
+    """
     values = {(check.variant, check.metric): check.value for checks in attempts.values() for check in checks}
+    whole = {(check.variant, check.metric) for check in plan.checks if _is_whole(check)}
     for variant in plan.candidates:
         step = steps.get(str(exported(variant)))
         if step is None:
             continue
-        accuracy = values.get((variant, "accuracy"))
-        before, drop = values.get((TRAINED, "accuracy")), values.get((variant, "accuracy_drop"))
+        accuracy, before, drop = (
+            values.get(known) if known in whole else None
+            for known in ((variant, "accuracy"), (TRAINED, "accuracy"), (variant, "accuracy_drop"))
+        )
         if accuracy is None and before is not None and drop is not None:
             accuracy = before - drop
         latencies = [
@@ -154,6 +162,13 @@ def _candidates(
             accuracy=accuracy,
             latency=latencies[0] if latencies else None,
         )
+
+
+def _is_whole(check: Check) -> bool:
+    """Whether a check's value is of all examples, in its metric's own unit, and not relative to another model's."""
+    is_relative = check.compared or check.against == BASELINE
+    is_share = check.threshold is not None and check.threshold.unit == RELATIVE
+    return not is_relative and not is_share and check.slices is None
 
 
 def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:

@@ -252,7 +252,7 @@ def test_only_the_latest_runs_are_kept(tmp_path: Path) -> None:
 
 
 class SharedWorker:
-    """Stands in for ``Worker``: one real process serves every runner, until it dies or is spent."""
+    """Takes the place of ``Worker``: one real process serves every runner, until it dies or is spent."""
 
     process: ClassVar[Worker | None] = None
     started: ClassVar[int] = 0
@@ -407,7 +407,7 @@ def test_a_worker_that_is_spent_is_replaced_and_the_step_done(
 
 
 class OnlyAsked:
-    """Stands in for ``Worker``: it says that another process has failed, and counts its starts and ends."""
+    """Takes the place of ``Worker``: it says that another process has failed, and counts its starts and ends."""
 
     started: ClassVar[int] = 0
     closed: ClassVar[int] = 0

@@ -17,7 +17,7 @@ H100 = {"backend": "gpu", "device": "NVIDIA H100"}
 
 
 class Jax:
-    """Stands in for the process that asks JAX; it counts how often it was asked."""
+    """Takes the place of the process that asks JAX; it counts how often it was asked."""
 
     def __init__(self) -> None:
         self.asked = 0
