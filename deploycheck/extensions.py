@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from deploycheck.checks import MetricFunction
 from deploycheck.errors import DeploycheckError
@@ -70,7 +70,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Extensions:
-    """Names to what they stand for.
+    """Names, and the objects that they mean.
 
     ``files`` declare what isn't built in; ``origins`` says which file an installed name is from, for those.
     ``root`` is the project, where import paths are looked up first.
@@ -111,8 +111,10 @@ class Extensions:
         if name in self.loaders:
             return self.loaders[name].load
         found = self.load_object(name)
-        function: Callable[..., Any] = found.load if isinstance(found, Loader) else found
-        return function
+        function: Any = found.load if isinstance(found, Loader) else found
+        if not callable(function):
+            raise _unexpected(name, found, "a function, or a deploycheck.stages.loaders.Loader")
+        return cast("Callable[..., Any]", function)
 
     def preprocessing_step(self, name: str) -> Preprocessing:
         """Return a preprocessing step: an installed one, or one by import path."""

@@ -135,6 +135,8 @@ def test_a_loader_is_an_installed_one_or_a_function_or_object_by_import_path(pro
     assert project.loader("mine") is MINE.load
     assert project.loader("users_code:load")() == "loaded"
     assert project.loader("users_code:LOADER")() == "loaded"
+    with pytest.raises(DeploycheckError, match="users_code:METHOD is Halve, expected a function"):
+        project.loader("users_code:METHOD")
 
 
 def test_a_preprocessing_step_is_an_installed_one_or_one_by_import_path(project: Extensions) -> None:

@@ -1,4 +1,4 @@
-"""What a run results in: the promotion rule applied, the evidence made, and the registry moved if it was told to."""
+"""The end of a run: apply the promotion rule, make the evidence, and move the registry's alias where that was asked."""
 
 from __future__ import annotations
 

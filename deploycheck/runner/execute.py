@@ -201,7 +201,7 @@ class Runner:
                     task.mark_failed()
                     self._close_worker()
                     raise
-                except BaseException:  # this process is told to end
+                except BaseException:  # this process is ending
                     self._close_worker()
                     raise
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check that can't be decided as it stands (an error), or seldom (a warning)."""
+    """A check that can't be decided as it is written (an error), or seldom can (a warning)."""
 
     severity: str
     error: SpecError

@@ -1,4 +1,4 @@
-"""The noise floor: what an artifact comes to when it is compared with itself (A/A)."""
+"""The noise floor: what a comparison of an artifact with itself shows (A/A)."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Recorder:
             if not self._counts(path) or path.is_dir():
                 continue
             digest = self.digests.file(path)
-            if digest != ABSENT or name not in seen.written:  # a file that it made and removed is no input
+            if digest != ABSENT or name not in seen.written:  # a file that it made and removed is not an input
                 files[name] = digest
         return {
             "modules": {name: digest for name, (digest, _) in sorted(modules.items())},

@@ -1,4 +1,4 @@
-"""Steps as tasks: what a worker is told to do, and what its result is found again by."""
+"""Steps as tasks: what a worker is given to do, and the address of its result."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``python -m deploycheck.runner.worker``: does steps that run the user's code, in a process of its own.
 
-It reads one task per line of JSON on standard input, and answers each with lines of JSON: progress, then what became
-of it. One worker serves one spec file. What the spec's code sets up (JAX's flags, random state, environment variables)
+It reads one task per line of JSON on standard input, and answers each with lines of JSON: progress, then the
+result. One worker serves one spec file. What the spec's code sets up (JAX's flags, random state, environment variables)
 is put back between steps; where that can't be done, this process ends and the next step gets another one. A worker
 ends when standard input is closed, so it never outlives the process that started it.
 """
@@ -112,7 +112,7 @@ def _tasks(lines: IO[str]) -> queue.Queue[str]:
 def _answer(
     task: Task, root: Path, recorder: Recorder, digests: Digests, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Do one task; return what became of it."""
+    """Do one task; return its result, as an answer."""
     try:
         with recorder.recording() as used:
             reused = _do(task, root, digests, progress, used)

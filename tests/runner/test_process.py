@@ -164,11 +164,12 @@ def test_code_that_leaves_the_process_ends_the_worker(own_worker: Worker, steps:
 def test_a_worker_ends_in_the_middle_of_a_step_when_its_parent_is_gone(own_worker: Worker, steps: Steps) -> None:
     pipe = steps.root / "pipe"
     os.mkfifo(pipe)
-    own_worker._send(steps.task("wait", pipe=str(pipe)).to_json())
-    with pipe.open() as said:
-        assert said.readline() == "begun\n"
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as said:
+        own_worker._send(steps.task("wait", pipe=str(pipe)).to_json())
+        assert select.select([said], [], [], 60)[0], "the step doesn't begin"
+        assert said.read(100) == b"begun\n"
         assert own_worker._process.stdin is not None
         own_worker._process.stdin.close()
         # The pipe has an end once the process that would write to it has ended.
         assert select.select([said], [], [], 60)[0], "the worker goes on"
-        assert said.read() == ""
+        assert said.read(100) == b""
