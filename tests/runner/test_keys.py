@@ -42,7 +42,7 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> Digests:
 
 
 def artifact(digest: str) -> Artifact:
-    return Artifact(Path("/store"), "data", "0" * 64, digest, {}, {})
+    return Artifact(path=Path("/store"), kind="data", key="0" * 64, digest=digest, files={}, meta={})
 
 
 @dataclass(frozen=True)

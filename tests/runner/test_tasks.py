@@ -40,9 +40,11 @@ def test_a_failure_is_known_by_its_name_to_every_process_of_the_run(tmp_path: Pa
 @pytest.mark.parametrize(("days", "enough"), [(1, True), (-1, False)])
 def test_an_export_is_renewed_before_it_can_no_longer_be_loaded(days: int, enough: bool) -> None:
     until = datetime.now(UTC).date() + RENEW_BEFORE + timedelta(days=days)
-    artifact = Artifact(Path(), "model", "0" * 64, "sha256:", {}, {"loadable_until": until.isoformat()})
+    artifact = Artifact(
+        path=Path(), kind="model", key="0" * 64, digest="sha256:", files={}, meta={"loadable_until": until.isoformat()}
+    )
     assert lasts(artifact) is enough
 
 
 def test_what_says_no_day_lasts_for_ever() -> None:
-    assert lasts(Artifact(Path(), "data", "0" * 64, "sha256:", {}, {}))
+    assert lasts(Artifact(path=Path(), kind="data", key="0" * 64, digest="sha256:", files={}, meta={}))

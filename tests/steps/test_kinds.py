@@ -53,7 +53,10 @@ def key(root: Path) -> Key:
     digests, extensions = Digests(root / "digests.json"), extensions_of(root)
 
     def key_of(plan: Plan, ref: Ref, settings: Section) -> str:
-        inputs = {role: Artifact(root, need.kind, "", f"{need}", {}, {}) for role, need in plan.steps[ref].items()}
+        inputs = {
+            role: Artifact(path=root, kind=need.kind, key="", digest=f"{need}", files={}, meta={})
+            for role, need in plan.steps[ref].items()
+        }
         return fingerprint(key_content(ref.kind, settings, inputs, extensions, CPU, digests))
 
     return key_of
