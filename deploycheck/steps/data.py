@@ -8,12 +8,12 @@ from typing import Any
 
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Source
 from deploycheck.language import Spec
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Input, Split
 from deploycheck.ref import Ref
-from deploycheck.steps.kind import Making, Metadata, Subject
+from deploycheck.steps.kind import Making, Metadata, StepKind, Subject
 from deploycheck.store import Artifact
 
 DATA = Ref("data")
@@ -45,13 +45,11 @@ def _labels(artifact: Artifact, variant: str | None) -> Any:
     return examples.read(artifact.file(TEST)).labels
 
 
-class DataStep:
+class DataStep(StepKind):
     """The one step without a need."""
 
     name = "data"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = DataSettings
     subjects: Mapping[str, Subject] = {"dataset": Subject(_dataset), "labels": Subject(_labels, per_example=True)}
 
@@ -64,11 +62,6 @@ class DataStep:
         """Yield the data stage."""
         del spec
         yield "data", None, DATA
-
-    def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
-        """Return nothing."""
-        del spec, ref, extensions
-        return {}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> DataSettings:
         """Return the data section, and of the model what it takes."""

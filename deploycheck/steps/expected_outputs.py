@@ -10,7 +10,7 @@ from deploycheck.language import Spec
 from deploycheck.language.fields import Section
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA
-from deploycheck.steps.kind import BASELINE, Making, Metadata, Subject
+from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind
 from deploycheck.steps.outputs import OUTPUTS
 from deploycheck.steps.training import source_of
 from deploycheck.steps.variant import code_of
@@ -25,24 +25,16 @@ class ExpectedOutputsSettings(Section):
     uses: tuple[tuple[str, str], ...]
 
 
-class ExpectedOutputsStep:
+class ExpectedOutputsStep(StepKind):
     """It needs the weights, not the export: a fault of the export can't be in both."""
 
     name = "expected_outputs"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = ExpectedOutputsSettings
-    subjects: Mapping[str, Subject] = {}
 
     def ref_for(self, variant: str | None) -> Ref | None:
         """Return the step for a variant; the baseline's code may be gone."""
         return Ref(self.name, (variant,)) if variant not in (None, BASELINE) else None
-
-    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        """Yield nothing: only a load needs it."""
-        del spec
-        return ()
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the data and the step that has the weights."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from deploycheck.check import Check
 from deploycheck.checks.relative import relative
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Extensions
 from deploycheck.language import Spec, Threshold
 from deploycheck.language.fields import Section
 from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref
 from deploycheck.serving import load_report
 from deploycheck.steps.data import DATA, TEST
-from deploycheck.steps.kind import BASELINE, Making, Metadata, Subject
+from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind, Subject
 from deploycheck.steps.outputs import exported, read_outputs
 from deploycheck.store import Artifact
 
@@ -49,13 +49,11 @@ def read_load(artifact: Artifact, variant: str | None) -> LoadReport:
     return load_report.read(artifact.path)[variant or ""]
 
 
-class LoadStep:
+class LoadStep(StepKind):
     """It is measured again in each run: what a machine could do yesterday says nothing of today."""
 
     name = "load"
     timed = True
-    runs_user_code = False
-    pairs = False
     settings_type = LoadSettings
     subjects: Mapping[str, Subject] = {"load": Subject(read_load, per_variant=True)}
 
@@ -76,11 +74,6 @@ class LoadStep:
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> LoadSettings:
         """Return the serve section and the checks on the load."""
         return settings_of(spec, ref.of, checks)
-
-    def sources(self, settings: LoadSettings) -> Iterable[Source]:
-        """Yield nothing: it isn't found again in another run."""
-        del settings
-        return ()
 
     def make(self, making: Making) -> Metadata:
         """Serve the artifact and measure it under load."""

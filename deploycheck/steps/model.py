@@ -12,7 +12,7 @@ from deploycheck.language import Spec
 from deploycheck.language.fields import Section
 from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref
-from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, Subject, made_variants
+from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, Subject, made_variants
 from deploycheck.steps.training import source_of
 from deploycheck.steps.variant import code_of
 from deploycheck.store import Artifact
@@ -32,13 +32,11 @@ def artifact_itself(artifact: Artifact, variant: str | None) -> Artifact:
     return artifact
 
 
-class ModelStep:
+class ModelStep(StepKind):
     """Its artifact needs none of the user's code any more."""
 
     name = "model"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = ModelSettings
     subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Extensions
 from deploycheck.language import Spec
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA, TEST
-from deploycheck.steps.kind import BASELINE, Making, Metadata, Nothing, Subject, made_variants
+from deploycheck.steps.kind import BASELINE, Making, Metadata, Nothing, StepKind, Subject, made_variants
 from deploycheck.steps.model import stage_of
 from deploycheck.store import Artifact
 
@@ -35,13 +35,10 @@ def main_output(artifact: Artifact, variant: str | None) -> Any:
     return read_outputs(artifact)[artifact.meta["outputs"][0]]
 
 
-class OutputsStep:
+class OutputsStep(StepKind):
     """A process of its own answers, because an artifact may be damaged enough to crash it."""
 
     name = "outputs"
-    timed = False
-    runs_user_code = False
-    pairs = False
     settings_type = Nothing
     subjects: Mapping[str, Subject] = {"outputs": Subject(main_output, per_example=True, per_variant=True)}
 
@@ -63,11 +60,6 @@ class OutputsStep:
         """Return nothing: the artifact says it all."""
         del spec, ref, checks
         return Nothing()
-
-    def sources(self, settings: Nothing) -> Iterable[Source]:
-        """Yield nothing: what is exported needs no code but its runtime's, under whose name it was exported."""
-        del settings
-        return ()
 
     def make(self, making: Making) -> Metadata:
         """Have the exported artifact answer the test split."""

@@ -12,7 +12,7 @@ from deploycheck.language.fields import Arguments, ImportPath, Section
 from deploycheck.language.spec import Input, Train
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA, preprocess_of
-from deploycheck.steps.kind import TRAINED, Making, Metadata, Subject
+from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, Subject
 from deploycheck.store import Artifact
 
 TRAINING = Ref("training")
@@ -36,13 +36,11 @@ def _report(artifact: Artifact, variant: str | None) -> Any:
     return training.read(artifact.path)
 
 
-class TrainingStep:
+class TrainingStep(StepKind):
     """Its artifact is a trained model (``steps/trained.py``) and a report of every epoch."""
 
     name = "training"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = TrainingSettings
     subjects: Mapping[str, Subject] = {"training": Subject(_report)}
 

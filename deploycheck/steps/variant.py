@@ -12,7 +12,7 @@ from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Train
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA, preprocess_of
-from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, Subject
+from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind
 from deploycheck.steps.training import source_of
 
 
@@ -26,15 +26,12 @@ class VariantSettings(Section):
     uses: tuple[tuple[str, str], ...]
 
 
-class VariantStep:
+class VariantStep(StepKind):
     """Its artifact is a trained model (``steps/trained.py``) with one more method in its config."""
 
     name = "variant"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = VariantSettings
-    subjects: Mapping[str, Subject] = {}
 
     def ref_for(self, variant: str | None) -> Ref | None:
         """Return the step that makes a variant; the trained model and the baseline have none."""
