@@ -1,4 +1,4 @@
-"""``baseline``: what the registry's alias points at now, which nothing here makes."""
+"""``baseline``: the artifact that the registry's alias points at now. It is found, not made."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class BaselineStep(StepKind):
         raise NotImplementedError
 
     def find(self, settings: BaselineSettings, extensions: Extensions, cache: Path) -> Artifact:
-        """Return what is promoted now; raise ``NoBaseline`` where nothing is."""
+        """Return the artifact that is promoted now; raise ``NoBaseline`` where none is."""
         version = open_registry(settings.registry, extensions, cache).current(settings.model, settings.alias)
         if version is None:
             target = f"{settings.model}@{settings.alias}"

@@ -1,4 +1,4 @@
-"""``comparison[V,W]``: V and W served at once and measured in turn, for a check of V relative to W."""
+"""``comparison[V,W]``: V and W served at the same time and measured in turn, for a check of V relative to W."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploycheck.steps.outputs import exported
 
 
 class ComparisonStep(StepKind):
-    """What disturbs the machine meanwhile disturbs both: their ratio is steadier than either."""
+    """A disturbance of the machine affects both, so that their ratio varies less than either."""
 
     name = "comparison"
     timed = True

@@ -21,7 +21,7 @@ TEST = "test.safetensors"
 
 
 class DataSettings(Section):
-    """What decides the data: the loader and its arguments, the split, the preprocessing, and what the model takes."""
+    """What decides the data: the loader and its arguments, the split, the preprocessing, the model's inputs."""
 
     load: str
     arguments: Arguments
@@ -46,7 +46,7 @@ def _labels(artifact: Artifact, variant: str | None) -> Any:
 
 
 class DataStep(StepKind):
-    """The one step without a need."""
+    """The first step: it needs no other."""
 
     name = "data"
     runs_user_code = True
@@ -64,7 +64,7 @@ class DataStep(StepKind):
         yield "data", None, DATA
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> DataSettings:
-        """Return the data section, and of the model what it takes."""
+        """Return the data section, and the inputs that the model declares."""
         del ref, checks
         return DataSettings(
             load=spec.data.load,
@@ -109,13 +109,13 @@ def preprocess_of(spec: Spec) -> tuple[tuple[str, Arguments], ...]:
 
 
 def _with_path(arguments: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """Return a loader's arguments; its ``path``, if it has one, is looked up under the root and can't leave it."""
-    written = arguments.get("path")
-    if not isinstance(written, str):
+    """Return a loader's arguments. A ``path`` among them is looked up under the root; outside of it is an error."""
+    given = arguments.get("path")
+    if not isinstance(given, str):
         return dict(arguments)
-    path = (root / written).resolve()
+    path = (root / given).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise DeploycheckError(f"{written} is outside of the project", hint="move the file into it")
+        raise DeploycheckError(f"{given} is outside of the project", hint="move the file into it")
     return {**arguments, "path": path}
 
 

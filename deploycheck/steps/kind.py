@@ -19,11 +19,11 @@ TRAINED, BASELINE = "trained", "baseline"
 """The variant before compression, and the one that is promoted now."""
 
 Metadata = Mapping[str, Any]
-"""How an artifact was made, as JSON: for people, in no digest."""
+"""How an artifact was made, as JSON. No digest covers it."""
 
 
 class NoBaseline(Exception):
-    """A check compares with what is promoted now, and nothing is; the text says so."""
+    """A check compares with what is promoted now, and nothing is promoted; the text says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Making:
     """All that a step's work is given.
 
     ``inputs`` are the artifacts it is made from, by their role. Files written into ``out`` become the artifact;
-    ``scratch`` outlives a kill, for work that can be resumed. ``progress`` shows one line.
+    ``scratch`` stays when the process is killed, for work that can be resumed. ``progress`` shows one line.
     """
 
     settings: Any
@@ -109,18 +109,18 @@ class StepKind(Protocol):
 
 @runtime_checkable
 class FoundElsewhere(Protocol):
-    """A kind of step whose artifact nothing here makes: it is found in each run, in a registry."""
+    """A kind of step whose artifact is not made: each run finds it, in a registry."""
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> Section:
-        """Return where it is to be found."""
+        """Return where to find it."""
         ...
 
     def find(self, settings: Any, extensions: Extensions, cache: Path) -> Artifact:
-        """Return what is there now; raise ``NoBaseline`` where nothing is."""
+        """Return the artifact that is there now; raise ``NoBaseline`` where there is none."""
         ...
 
 
-class Nothing(Section):
+class NoSettings(Section):
     """Settings of a step that depends on its input artifacts alone."""
 
 

@@ -1,4 +1,4 @@
-"""``noise[V]``: V served twice and measured against itself, which says what this machine can't tell apart."""
+"""``noise[V]``: V served twice and compared with itself, to find which differences this machine can't show."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NoiseStep(StepKind):
         return {"data": DATA, "model": exported(ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> LoadSettings:
-        """Return the serve section; without a check the comparison takes all its rounds."""
+        """Return the serve section, without checks, so that the comparison takes all its rounds."""
         del ref, checks
         return settings_of(spec, SIDES, ())
 
