@@ -181,7 +181,7 @@ def test_an_error_that_nobody_expected_is_raised_as_it_is_and_once(
 def test_a_damaged_artifact_fails_its_step_by_name(made: Plan, start: StartRunner) -> None:
     artifact = start().step(made, FIRST).artifact
     artifact.file("made.json").write_text("{}")
-    with pytest.raises(StepFailed, match="made.json is damaged") as failed:
+    with pytest.raises(StepFailed, match=r"made\.json is damaged") as failed:
         start("another").step(made, FIRST)
     assert str(artifact.path) in failed.value.where
 

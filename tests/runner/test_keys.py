@@ -42,7 +42,7 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> Digests:
 
 
 def artifact(digest: str) -> Artifact:
-    return Artifact(Path("/store"), "data", "0" * 64, digest, {}, {})
+    return Artifact(path=Path("/store"), kind="data", key="0" * 64, digest=digest, files={}, meta={})
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def test_a_file_that_a_setting_names_counts_by_its_content(project: Project) -> 
     (project.root / "tables" / "a.csv").write_text("a,b\n")
     before = project.data(**named)
     # A folder counts too, where a text happens to be its name.
-    assert why_different(missing, before) == "file tables is new; file tables/a.csv is new"
+    assert why_different(missing, before) == "path tables is new; path tables/a.csv is new"
     (project.root / "tables" / "a.csv").write_text("a,c\n")
-    assert why_different(before, project.data(**named)) == "file tables changed; file tables/a.csv changed"
+    assert why_different(before, project.data(**named)) == "path tables changed; path tables/a.csv changed"
 
 
 @pytest.mark.parametrize("text", [".", "..", "/", "specs/models.py", "", "~", "a" * 300, "a" * 5000, "nul\0", "\n"])
