@@ -15,6 +15,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions
 from deploycheck.language import load
 from deploycheck.plan import Plan, make_plans
+from deploycheck.runner.cache import cache_of
 from deploycheck.runner.execute import Runner
 from deploycheck.runner.installed import extensions_of
 
@@ -79,6 +80,5 @@ class _Command:
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
         config._do_configure()  # as each of pytest's own implementations of this hook does
-        cache = config.getoption("deploycheck_cache") or config.rootpath / ".deploycheck"
-        self.code = self.use(Project(cache.absolute(), extensions_of(config)))
+        self.code = self.use(Project(cache_of(config), extensions_of(config)))
         return self.code

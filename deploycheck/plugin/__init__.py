@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploycheck.plugin.deployment import deployment
+from deploycheck.runner.cache import CACHE
 
 __all__ = ["deployment", "pytest_addhooks", "pytest_addoption", "pytest_configure"]
 
@@ -17,7 +18,6 @@ MARKERS = {
     "serve": "checks of a served variant",
     "deploycheck(spec, variant): the spec and the variant that the `deployment` fixture gives": "",
 }
-CACHE = ".deploycheck"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
