@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from deploycheck.check import COMPLETES, Check
+from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions
 from deploycheck.language import Expectation, Spec, SpecError, SpecErrors
 from deploycheck.language.spec import ANSWERS
@@ -44,6 +46,13 @@ def make_plans(specs: Iterable[Spec], file_id: str, extensions: Extensions) -> l
     if errors:
         raise SpecErrors(errors)
     return [make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, extensions) for spec in specs]
+
+
+def only_plan(plans: Sequence[Plan], file: Path) -> Plan:
+    """Return the plan of a file that has one spec; raise ``DeploycheckError`` where it has several."""
+    if len(plans) != 1:
+        raise DeploycheckError(f"it has {len(plans)} specs, expected one", where=str(file))
+    return plans[0]
 
 
 def make_plan(spec: Spec, id: str, extensions: Extensions) -> Plan:

@@ -17,9 +17,11 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions
 from deploycheck.language import is_spec, load, near_miss
 from deploycheck.language.expect import SECTIONS
-from deploycheck.plan import Plan, make_plans
+from deploycheck.plan import Plan, make_plans, only_plan
 from deploycheck.plugin.items import CheckItem, SpecFile
+from deploycheck.runner.cache import cache_of
 from deploycheck.runner.installed import extensions_of
+from deploycheck.store.disk import write_whole
 
 if TYPE_CHECKING:  # what collecting needs is imported above, what running needs where it is needed
     from deploycheck.evidence import Evidence
@@ -43,7 +45,7 @@ class Gate:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.root = config.rootpath
-        self.cache = (config.getoption("deploycheck_cache") or self.root / ".deploycheck").absolute()
+        self.cache = cache_of(config)
         worker = getattr(config, "workerinput", None)
         self.run_id: str = worker["testrunuid"] if worker else _run_id(config)
         self.is_worker = worker is not None
@@ -98,9 +100,7 @@ class Gate:
             before = dict(self.plans)
             known = self.plans_of(path, path.relative_to(self.root).as_posix())
             self.plans = before  # only what was collected is decided
-        if len(known) != 1:
-            raise DeploycheckError(f"it holds {len(known)} specs, expected one", where=str(path))
-        return known[0]
+        return only_plan(known, path)
 
     def progress(self, line: str) -> None:
         """Show a line of progress: in place on a terminal, now and then in a log."""
@@ -267,11 +267,7 @@ class Gate:
             raise DeploycheckError(
                 f"no report has the suffix {path.suffix!r}", where=str(path), hint=f"there are: {known}"
             )
-        content = reports[path.suffix].render(evidence)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-        partial.replace(path)
+        write_whole(path, reports[path.suffix].render(evidence))
         self.written.append(path)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from deploycheck.store.disk import write_whole
 
 ABSENT = "absent"
 """The digest of a file that isn't there."""
@@ -35,6 +36,11 @@ class Code:
 
     digest: str
     imports: tuple[Import, ...]
+
+
+def from_root(path: Path, root: Path) -> str:
+    """Return a path as records and messages have it: relative to the root if it is inside, so that it can be moved."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 class Digests:
@@ -83,10 +89,7 @@ class Digests:
         """Keep what is known for later runs; where several processes do so at once, the last one's is kept."""
         if not self._changed:
             return
-        self.memo.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.memo.with_name(f".{self.memo.name}.{os.getpid()}")
-        partial.write_text(json.dumps({"format": FORMAT, "files": self._known}))
-        partial.replace(self.memo)
+        write_whole(self.memo, json.dumps({"format": FORMAT, "files": self._known}))
         self._changed = False
 
     def _entry(self, path: Path, kind: str, read: Any) -> Any:

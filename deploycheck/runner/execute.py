@@ -26,6 +26,7 @@ from deploycheck.runner.tasks import AlreadyFailed, Task, lasts
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.kind import FoundElsewhere, Making, NoBaseline
 from deploycheck.store import Artifact, Building, Store, fingerprint
+from deploycheck.store.disk import write_whole
 
 RUNS_KEPT = 5
 EXPIRED = "what was exported can't be loaded for much longer"
@@ -259,14 +260,8 @@ class Runner:
             return
         file = self._last(plan, ref)
         text = json.dumps(content, sort_keys=True)
-        try:
-            if file.read_text() == text:
-                return
-        except OSError:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_text(text)
-        partial.replace(file)
+        if not file.exists() or file.read_text() != text:
+            write_whole(file, text)
 
     def _last(self, plan: Plan, ref: Ref) -> Path:
         return self.cache / "last" / f"{fingerprint([plan.id, str(ref)])}.json"

@@ -13,7 +13,7 @@ from typing import Any
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language.fields import Section
 from deploycheck.runner.code import PACKAGE, code_of, own_code_of
-from deploycheck.runner.digests import Digests
+from deploycheck.runner.digests import Digests, from_root
 from deploycheck.steps import STEP_KINDS
 from deploycheck.store import Artifact
 
@@ -45,7 +45,7 @@ def key_content(
         "settings": plain,
         "inputs": {role: artifact.digest for role, artifact in inputs.items()},
         "files": _files(plain, extensions.root, digests),
-        "sources": users.sources | {_shown(file, extensions.root): digests.file(file) for file in declared},
+        "sources": users.sources | {from_root(file, extensions.root): digests.file(file) for file in declared},
         "own": own.sources,
         "libraries": own.libraries | users.libraries,
         "platform": dict(platform),
@@ -94,10 +94,6 @@ def _texts(settings: Any) -> Iterator[str]:
         case list() | tuple():
             for value in settings:
                 yield from _texts(value)
-
-
-def _shown(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
 def environment() -> dict[str, str]:

@@ -13,7 +13,7 @@ from deploycheck.checks.own import own_metric
 from deploycheck.checks.relative import relative
 from deploycheck.errors import DeploycheckError, located
 from deploycheck.language.threshold import RELATIVE
-from deploycheck.plan import Plan
+from deploycheck.plan import REFERENCE, Plan
 from deploycheck.ref import Ref
 from deploycheck.runner.execute import Runner
 from deploycheck.steps import STEP_KINDS
@@ -37,7 +37,7 @@ class Subjects:
 
     def read(self, plan: Plan, parameter: str, ref: Ref, variant: str | None) -> Any:
         """Return what a metric's parameter is, for a variant."""
-        subject = parameter.removeprefix("reference_")
+        subject = parameter.removeprefix(REFERENCE)
         if self._plan != plan.id:
             self._read.clear()
             self._plan = plan.id

@@ -21,6 +21,7 @@ from deploycheck.serving import load_report
 from deploycheck.serving.load_report import LoadReport
 from deploycheck.steps.load import measure_load
 from deploycheck.steps.noise import SIDES
+from deploycheck.store.disk import write_whole
 from deploycheck.verdict import Blocks, Quantile, bounds, value_of
 
 FILE = "noise.json"
@@ -103,10 +104,7 @@ def remember(noise: Noise, plan: Plan, cache: Path) -> Path:
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "smallest": {floor.metric: floor.smallest for floor in noise.floors if math.isfinite(floor.smallest)},
     }
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{FILE}.{os.getpid()}")
-    partial.write_text(json.dumps(known, indent=1) + "\n")
-    partial.replace(file)
+    write_whole(file, json.dumps(known, indent=1) + "\n")
     return file
 
 

@@ -15,6 +15,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.runner.code import versions
 from deploycheck.runner.keys import environment
 from deploycheck.store import fingerprint
+from deploycheck.store.disk import write_whole
 
 FILE = "devices.json"
 ASK = "import json, jax; print(json.dumps({'backend': jax.default_backend(), 'device': jax.devices()[0].device_kind}))"
@@ -33,10 +34,7 @@ def find_platform(cache: Path) -> dict[str, str]:
     known = _read(file)
     if asked not in known:
         known = {**known, asked: _ask()}
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{FILE}.{os.getpid()}")
-        partial.write_text(json.dumps(known, indent=1) + "\n")
-        partial.replace(file)
+        write_whole(file, json.dumps(known, indent=1) + "\n")
     return {**known[asked], **environment()}
 
 

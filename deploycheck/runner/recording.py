@@ -17,7 +17,7 @@ from typing import Any
 
 from deploycheck.language.names import source_file
 from deploycheck.runner.code import is_installed
-from deploycheck.runner.digests import ABSENT, Digests, strings_of
+from deploycheck.runner.digests import ABSENT, Digests, from_root, strings_of
 
 SYSTEM = tuple(
     Path(folder)
@@ -102,8 +102,8 @@ class Recorder:
                 files[name] = digest
         return {
             "modules": {name: digest for name, (digest, _) in sorted(modules.items())},
-            "files": {self._shown(name): digest for name, digest in sorted(files.items())},
-            "folders": {self._shown(name): digest for name, digest in sorted(folders.items())},
+            "files": {from_root(Path(name), self.root): digest for name, digest in sorted(files.items())},
+            "folders": {from_root(Path(name), self.root): digest for name, digest in sorted(folders.items())},
         }
 
     def _modules(self) -> tuple[dict[str, tuple[str, Path]], dict[str, str]]:
@@ -138,18 +138,13 @@ class Recorder:
             return False
         return "__pycache__" not in real.parts and not is_installed(real)
 
-    def _shown(self, name: str) -> str:
-        """Return a path as a record has it: relative to the root if it is inside, so that a cache can be moved."""
-        path = Path(name)
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else name
-
 
 def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Digests) -> str:
     """Return the first thing that isn't what a record says, in words: ``source net.py``; empty where all of it is."""
     for name, digest in used.get("modules", {}).items():
         file = source_file(name, root)
         if file is None or digests.file(file) != digest:
-            return f"source {_short(file, root) if file else name}"
+            return f"source {from_root(file, root) if file else name}"
     for name, digest in used.get("files", {}).items():
         if digests.file(root / name) != digest:
             return f"{'source' if name.endswith('.py') else 'file'} {name}"
@@ -157,10 +152,6 @@ def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Dig
         if digests.listing(root / name) != digest:
             return f"folder {name}"
     return ""
-
-
-def _short(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
 def forget_users_modules() -> None:

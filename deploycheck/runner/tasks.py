@@ -11,6 +11,7 @@ from typing import Any
 
 from deploycheck.steps.model import loadable_until
 from deploycheck.store import Artifact
+from deploycheck.store.disk import write_whole
 
 RENEW_BEFORE = timedelta(days=90)
 """An exported program that can be loaded for less than this is exported again."""
@@ -63,8 +64,7 @@ class Task:
 
     def mark_failed(self) -> None:
         """Have the other processes of the run know that this step failed."""
-        self.failed.parent.mkdir(parents=True, exist_ok=True)
-        self.failed.write_text(self.name)
+        write_whole(self.failed, self.name)
 
 
 def lasts(artifact: Artifact) -> bool:
