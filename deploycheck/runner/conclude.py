@@ -1,4 +1,4 @@
-"""What a run results in: the promotion rule applied, the evidence made, and the registry moved if it was told to."""
+"""The end of a run: the promotion rule is applied, the evidence made, and the model promoted if that was asked for."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Results:
 
 
 def conclude(plans: Sequence[Plan], results: Results, run: str, cache: Path) -> Evidence:
-    """Decide every spec; nothing is moved."""
+    """Decide on every spec; nothing is promoted."""
     specs = tuple(_decide(plan, results) for plan in plans)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     device = find_platform(cache)["device"] if any(results.steps.values()) else "none used"
@@ -146,7 +146,7 @@ def _candidates(
         try:
             size = bytes_of(open_artifact(Path(step.path)))
         except DeploycheckError:
-            continue  # damaged since it was checked: no candidate
+            continue  # damaged since it was checked: not a candidate
         yield Candidate(
             variant=variant,
             artifact=step.digest,
@@ -157,9 +157,9 @@ def _candidates(
 
 
 def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
-    """Move what is promotable, on this evidence; return the evidence of that, and what could not be moved.
+    """Promote what this evidence says is promotable; return the evidence with that in it, and what was refused.
 
-    What it says was promoted is moved again where the alias has been pointed elsewhere since.
+    What it says was promoted is promoted again where the alias points to something else now.
     Where a registry refuses, or an artifact is no longer what was checked, the spec is withheld for that reason.
     """
     specs, problems = [], []

@@ -1,4 +1,4 @@
-"""One check, judged: its measurement held against its threshold, as a record for the evidence."""
+"""Judging a check: its measurement is compared with its threshold, and the result is a record for the evidence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from deploycheck.verdict import Outcome, decide, settle
 
 
 def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRecord:
-    """Measure and decide one check. The steps it needs are done first, where they aren't yet."""
+    """Measure and decide one check. The steps it needs are done first, if they aren't done yet."""
     runner = subjects.runner
     try:
         done = [runner.step(plan, ref) for ref in check.needs]
@@ -62,7 +62,7 @@ def _digest_of_artifact(runner: Runner, plan: Plan, check: Check) -> str:
 
 
 def _without_baseline(plan: Plan, check: Check, why: str) -> CheckRecord:
-    """Return the record of a check with nothing to compare with: a failure, unless the spec allows that."""
+    """Return the record of a check that has no baseline to compare with: a failure, unless the spec allows that."""
     if check.baseline == "optional":
         return unjudged(plan, check, Outcome.WARN, f"{why}, which the spec allows (baseline: optional)")
     hint = "for the first promotion say `baseline: optional` under `promote`"
@@ -70,7 +70,7 @@ def _without_baseline(plan: Plan, check: Check, why: str) -> CheckRecord:
 
 
 def unjudged(plan: Plan, check: Check, outcome: Outcome, reason: str) -> CheckRecord:
-    """Return the record of a check with nothing measured."""
+    """Return the record of a check for which nothing was measured."""
     waiver = plan.spec.waive.get(check.key)
     return CheckRecord(
         id=check.id,
@@ -86,14 +86,14 @@ def unjudged(plan: Plan, check: Check, outcome: Outcome, reason: str) -> CheckRe
 
 
 def _standard(check: Check) -> str | None:
-    """Return what a check asks for, as the spec writes it, and of which slices."""
+    """Return what a check requires, as the spec writes it, and of which slices."""
     if check.threshold is None:
         return None
     return f"{check.threshold.text}, in every {check.slices.by}" if check.slices else check.threshold.text
 
 
 def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
-    """Return the record of each step behind a check, as far as this process has it."""
+    """Return the record of each step that a check needs, directly or not, as far as this process has it."""
     done = runner.steps_done(plan)
     behind = _behind(plan, check)
     return [

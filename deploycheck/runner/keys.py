@@ -1,4 +1,4 @@
-"""What a step is found again by: one digest of all that it is handed and of the code that makes it."""
+"""The key of a step in the store: everything that it is given, and the code that does it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deploycheck.steps import STEP_KINDS
 from deploycheck.store import Artifact
 
 Content = Mapping[str, Any]
-"""The content of a key, as plain JSON: each part decides the result, nothing else does."""
+"""The content of a key, as plain JSON: everything that decides the result."""
 
 
 def key_content(
@@ -31,8 +31,8 @@ def key_content(
 ) -> Content:
     """Return all that a step's result depends on, before any of the user's code has run.
 
-    ``settings`` and ``inputs`` are what its ``make`` is handed; ``platform`` says on what it is computed. What the
-    user's code turns out to use besides is recorded while it runs (``runner/recording.py``).
+    ``settings`` and ``inputs`` are what its ``make`` is given; ``platform`` says on what it is computed. What else the
+    user's code uses is recorded while it runs (``runner/recording.py``).
     """
     plain = settings.model_dump(mode="json")
     step = STEP_KINDS[kind]
@@ -97,7 +97,7 @@ def _texts(settings: Any) -> Iterator[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment variables that JAX and XLA compute by, and Python's version."""
+    """Return the environment variables that change what JAX and XLA compute, and Python's version."""
     given = {name: value for name, value in os.environ.items() if re.match(r"(JAX|XLA)_", name)}
     return {**given, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
 
@@ -110,7 +110,7 @@ NOUNS = {
     "libraries": "library",
     "platform": "platform",
 }
-"""Parts of a key to what a reader calls one entry of them."""
+"""The parts of a key, each with the word for one entry of it in messages."""
 MOST = 3
 
 

@@ -1,4 +1,4 @@
-"""Measuring: what a check's metric makes of the artifacts that it reads; by slices, and relative to another model."""
+"""Measuring: a check's metric applied to the artifacts that it reads, by slices, and relative to another model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Given = Mapping[str, Any]
 
 
 class Subjects:
-    """What metrics look at, read once for all checks that ask; only one spec's at a time are kept."""
+    """What metrics are given, read once for all checks; those of one spec at a time are kept."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -36,7 +36,7 @@ class Subjects:
         self._read: dict[tuple[str, Ref, str | None], Any] = {}
 
     def read(self, plan: Plan, parameter: str, ref: Ref, variant: str | None) -> Any:
-        """Return what a metric's parameter is, for a variant."""
+        """Return the value of a metric's parameter, for a variant."""
         subject = parameter.removeprefix(REFERENCE)
         if self._plan != plan.id:
             self._read.clear()
@@ -102,7 +102,7 @@ def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, giv
 
 
 def _in_unit(measurement: Measurement, check: Check) -> Measurement:
-    """Return a drop relative to what it is a drop from, where the threshold's unit says so."""
+    """Return a drop as a share of the value it drops from, where the threshold's unit says so."""
     if check.threshold is None or check.threshold.unit != RELATIVE:
         return measurement
     sample = measurement.sample

@@ -1,4 +1,4 @@
-"""The noise floor: what an artifact comes to when it is compared with itself (A/A)."""
+"""The noise floor: the differences measured when an artifact is compared with itself (A/A)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALWAYS = ("throughput", "latency.p50", "latency.p99")
 
 @dataclass(frozen=True)
 class Floor:
-    """A metric of two servers of one artifact: their ratio, with bounds, and what it can't tell from 1.
+    """A metric of two servers of one artifact: their ratio, with bounds.
 
     ``smallest`` is the smallest regression that can be seen, as a share; infinite where none can.
     """
@@ -111,19 +111,19 @@ def remember(noise: Noise, plan: Plan, cache: Path) -> Path:
 def floors_of(plan: Plan, cache: Path) -> Mapping[str, float]:
     """Return the smallest visible regression of each metric, as far as it was measured for this spec on this machine.
 
-    What another machine saw says nothing about this one.
+    What was measured on another machine doesn't hold for this one.
     """
     entry = _read(cache / FILE).get(this_machine(), {}).get(plan.id)
     return entry["smallest"] if entry else {}
 
 
 def this_machine() -> str:
-    """Return what noise floors are remembered by: the machine's name, its architecture and its number of cores."""
+    """Return the name under which noise floors are saved: this machine's name, architecture and number of cores."""
     return f"{platform.node()} ({platform.machine()}, {os.cpu_count()} cores)"
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    """Return what was remembered: by machine and by the id of the spec."""
+    """Return what was saved: by machine and by the id of the spec."""
     try:
         known: dict[str, dict[str, Any]] = json.loads(file.read_text())
     except FileNotFoundError:

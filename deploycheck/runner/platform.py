@@ -1,4 +1,4 @@
-"""On what a step computes: the device that JAX uses, found without importing JAX where it was asked before."""
+"""What a step computes on: the device that JAX uses. JAX is asked once; later runs find the answer in the cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NVIDIA = Path("/proc/driver/nvidia/gpus")
 def find_platform(cache: Path) -> dict[str, str]:
     """Return JAX's backend and device, and the environment variables and Python version that decide a result.
 
-    JAX is asked in a process of its own, once for each set of libraries, drivers and devices; the answer is kept in the
+    JAX is asked in a separate process, once for each set of libraries, drivers and devices; the answer is saved in the
     cache.
     """
     asked = fingerprint(_what_decides_the_device())

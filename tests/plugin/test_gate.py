@@ -409,7 +409,7 @@ def test_an_export_that_will_not_last_is_made_again(project: Project, tmp_path: 
     manifest.write_text(re.sub(r'("loadable_until": )"[^"]*"', rf'\1"{soon}"', manifest.read_text()))
     again = exported()
     assert not again["reused"]
-    assert again["because"] == "what was exported can't be loaded for much longer"
+    assert again["because"] == "the exported program can't be loaded for much longer"
     assert again["digest"] == first["digest"]
     assert exported()["reused"]
 
