@@ -1,4 +1,4 @@
-"""``deploycheck noise``: measure a model against itself, to know the smallest regression that can be seen here."""
+"""``deploycheck noise``: compare a model with itself, to find the smallest regression that this machine can show."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Measure, print and remember."""
+    """Measure, print and save."""
     from deploycheck.cli.project import with_project
 
     return with_project([parsed.spec], lambda project: _noise(parsed.spec, parsed.variant, project), cache=parsed.cache)

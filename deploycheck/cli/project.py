@@ -1,4 +1,4 @@
-"""The project as pytest sees it, for subcommands: they find the same extensions and the same modules as the gate."""
+"""The project as pytest sees it, so that subcommands find the same extensions and modules as the gate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Project:
 
     @contextmanager
     def runner(self) -> Iterator[Runner]:
-        """Have a runner for this project, which prints its progress."""
+        """Give a runner for this project, which prints its progress, and close it at the end."""
         runner = Runner(self.cache, uuid.uuid4().hex, self.extensions, say_progress)
         try:
             yield runner
