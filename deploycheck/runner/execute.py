@@ -167,7 +167,14 @@ class Runner:
 
     def _key_content(self, plan: Plan, ref: Ref, inputs: Mapping[str, Artifact]) -> Content:
         settings = STEP_KINDS[ref.kind].settings(plan.spec, ref, checks_of(plan, ref))
-        return key_content(ref.kind, settings, inputs, self.extensions, self._platform, self.digests)
+        return key_content(
+            ref.kind,
+            settings,
+            inputs=inputs,
+            extensions=self.extensions,
+            platform=self._platform,
+            digests=self.digests,
+        )
 
     @cached_property
     def _platform(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ Content = Mapping[str, Any]
 def key_content(
     kind: str,
     settings: Section,
+    *,
     inputs: Mapping[str, Artifact],
     extensions: Extensions,
     platform: Mapping[str, str],

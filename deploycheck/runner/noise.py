@@ -28,7 +28,7 @@ FILE = "noise.json"
 ALWAYS = ("throughput", "latency.p50", "latency.p99")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Floor:
     """A metric of two servers of one artifact: their ratio, with bounds.
 
@@ -92,7 +92,13 @@ def _floor(
     sample = measure_load(metric, percentile, "itself", *loads).sample
     low, high = bounds(sample, confidence)
     smallest = 1 - low if metric.word.direction == "higher" else high - 1
-    return Floor(name, value_of(sample), low, high, smallest if math.isfinite(smallest) else math.inf)
+    return Floor(
+        metric=name,
+        ratio=value_of(sample),
+        low=low,
+        high=high,
+        smallest=smallest if math.isfinite(smallest) else math.inf,
+    )
 
 
 def remember(noise: Noise, plan: Plan, cache: Path) -> Path:
