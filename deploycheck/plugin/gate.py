@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.evidence import CheckRecord, Evidence, StepRecord
 from deploycheck.extensions import Extensions
 from deploycheck.language import is_spec, load, near_miss
 from deploycheck.language.expect import SECTIONS
 from deploycheck.plan import Plan, make_plans, only_plan
 from deploycheck.plugin.items import CheckItem, SpecFile
+from deploycheck.promotion import Decision
 from deploycheck.runner.cache import cache_of
 from deploycheck.runner.installed import extensions_of
 from deploycheck.store.disk import write_whole
 
 if TYPE_CHECKING:  # collecting imports what is above; what running needs is imported where it is used
-    from deploycheck.evidence import Evidence
     from deploycheck.runner.conclude import Results
     from deploycheck.runner.execute import Runner
     from deploycheck.runner.measuring import Subjects
@@ -191,8 +192,6 @@ class Gate:
         """Keep the result of a check."""
         attached = getattr(report, REPORT_KEY, None)
         if attached and not self.is_worker:
-            from deploycheck.evidence import CheckRecord, StepRecord
-
             steps = [StepRecord.model_validate(step) for step in attached["steps"]]
             self.results.add(attached["spec"], CheckRecord.model_validate(attached["check"]), steps)
 
@@ -231,8 +230,6 @@ class Gate:
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
             return
-        from deploycheck.promotion import Decision
-
         self._conclude()
         failed = self.problems or (
             self.config.getoption("deploycheck_promote")

@@ -12,11 +12,12 @@ import pytest
 
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
+from deploycheck.evidence import CheckRecord, StepRecord
 from deploycheck.plan import Plan
+from deploycheck.steps.kind import NoBaseline
 from deploycheck.verdict import Outcome
 
 if TYPE_CHECKING:
-    from deploycheck.evidence import CheckRecord, StepRecord
     from deploycheck.plugin.gate import Gate
 
 
@@ -60,7 +61,6 @@ class CheckItem(pytest.Item):
     def setup(self) -> None:
         """Do the steps that the check needs, or skip it where one of them has already failed."""
         from deploycheck.runner.execute import NotReached
-        from deploycheck.steps.kind import NoBaseline
 
         self.began = time.monotonic()
         self.record, self.reached = None, True

@@ -95,7 +95,7 @@ def _standard(check: Check) -> str | None:
 def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
     """Return the record of each step that a check needs, directly or not, as far as this process has it."""
     done = runner.steps_done(plan)
-    behind = _behind(plan, check)
+    needed = _needed_by(plan, check)
     return [
         StepRecord(
             step=str(ref),
@@ -108,11 +108,11 @@ def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
             loads=tuple(_loads(item.artifact.path)) if STEP_KINDS[ref.kind].timed else (),
         )
         for ref, item in done.items()
-        if ref in behind
+        if ref in needed
     ]
 
 
-def _behind(plan: Plan, check: Check) -> set[Ref]:
+def _needed_by(plan: Plan, check: Check) -> set[Ref]:
     """Return the steps that a check needs, directly or not."""
     found: set[Ref] = set()
     waiting = list(check.needs)

@@ -14,12 +14,12 @@ from filelock import FileLock, ReadWriteLock, Timeout
 class Machine:
     """What the processes of a run share: those that work, and the one that measures.
 
-    ``folder`` is the run's; ``report`` is called with what it waits for. A process that ends releases its locks.
+    ``folder`` is the run's; ``progress`` is called with what it waits for. A process that ends releases its locks.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, progress: Callable[[str], None]) -> None:
         self.folder = folder
-        self.report = report
+        self.progress = progress
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -57,7 +57,7 @@ class Machine:
         try:
             held = acquire(0)
         except Timeout:
-            self.report(waits)
+            self.progress(waits)
             held = acquire(-1)
         with held:
             yield

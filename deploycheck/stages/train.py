@@ -136,7 +136,7 @@ def _run(
     job: Job,
     seed: int,
     manager: ocp.CheckpointManager,
-    report: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> Run:
     recipe = job.recipe
     fresh = Progress(
@@ -147,7 +147,7 @@ def _run(
     )
     progress = restore(manager, fresh)
     if progress.epochs and not progress.finished:
-        report(f"resumed after epoch {len(progress.epochs)}")
+        say(f"resumed after epoch {len(progress.epochs)}")
     key = jax.random.key(seed)
     inputs, labels = _on_device(job.examples["train"])
     started, first, saving, saved_at = time.monotonic(), len(progress.epochs), 0.0, time.monotonic()
@@ -164,7 +164,7 @@ def _run(
         progress = _advance(progress, carry, epoch, recipe)
         now = time.monotonic()
         left = (now - started) / (number + 1 - first) * (recipe.epochs - number - 1)
-        report(f"epoch {number + 1}/{recipe.epochs}, loss {epoch.loss:.4f}, {_shown(epoch)}, {left:.0f} s left")
+        say(f"epoch {number + 1}/{recipe.epochs}, loss {epoch.loss:.4f}, {_shown(epoch)}, {left:.0f} s left")
         if progress.finished or now - saved_at > saving / CHECKPOINT_SHARE:
             save(manager, progress)
             saved_at = time.monotonic()
