@@ -127,7 +127,7 @@ def _test_set(plan: Plan, check: Check, extensions: Extensions, test: Examples) 
     metric = extensions.metrics[check.family]
     given = _without_error(test, metric.subjects, extensions.tasks[plan.spec.task])
     other = given if check.against and not is_difference(metric.subjects) else {}
-    measurement = measure_given(metric, check, test if check.slices else None, given, other)
+    measurement = measure_given(metric, check, test if check.slices else None, given=given, other=other)
     if measurement.invalid or _is_resampled(measurement.sample):
         return  # in a model without error nothing varies, so resampling gives no bounds
     verdict = decide(measurement, check.threshold, plan.spec.confidence)

@@ -66,11 +66,11 @@ def measure(check: Check, plan: Plan, subjects: Subjects) -> Measurement:
         given = {name: subjects.read(plan, name, ref, check.variant) for name, ref in check.reads.items()}
         other = {name: subjects.read(plan, name, ref, check.against) for name, ref in check.compared.items()}
         examples = subjects.read(plan, "dataset", DATA, None).splits["test"] if check.slices else None
-        return measure_given(metric, check, examples, given, other)
+        return measure_given(metric, check, examples, given=given, other=other)
 
 
 def measure_given(
-    metric: MetricFunction, check: Check, examples: Examples | None, given: Given, other: Given
+    metric: MetricFunction, check: Check, examples: Examples | None, *, given: Given, other: Given
 ) -> Measurement:
     """Return what a metric measures of what it is ``given``, relative to ``other`` unless that is empty.
 

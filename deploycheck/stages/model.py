@@ -64,7 +64,7 @@ class Model:
 
 
 def build_model(
-    build: Callable[..., Any], options: Mapping[str, Any], inputs: Inputs, seed: int, outputs: tuple[str, ...]
+    build: Callable[..., Any], options: Mapping[str, Any], inputs: Inputs, *, seed: int, outputs: tuple[str, ...]
 ) -> Model:
     """Call ``build(**options)`` and return its model in canonical form.
 

@@ -114,7 +114,7 @@ def build(config: Config, fitted: Mapping[str, Any], extensions: Extensions, see
     inputs = _prepared_shapes(config, fitted, extensions)
     outputs = extensions.tasks[config.task].outputs
     with located(config.build):
-        return build_model(extensions.load_object(config.build), config.arguments, inputs, seed, outputs)
+        return build_model(extensions.load_object(config.build), config.arguments, inputs, seed=seed, outputs=outputs)
 
 
 def with_arrays(model: Model, params: PyTree, state: PyTree) -> Model:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploycheck.runner.noise import FILE, Floor, Noise, floors_of, remember
-from tests.test_plan import HEAD, plan
+from tests.planning import HEAD, plan
 
 FLOORS = (
     Floor(metric="throughput", ratio=1.0, low=0.98, high=1.02, smallest=0.02),
