@@ -65,7 +65,7 @@ def _without_baseline(plan: Plan, check: Check, why: str) -> CheckRecord:
     """Return the record of a check that has no baseline to compare with: a failure, unless the spec allows that."""
     if check.baseline == "optional":
         return unjudged(plan, check, Outcome.WARN, f"{why}, which the spec allows (baseline: optional)")
-    hint = "for the first promotion say `baseline: optional` under `promote`"
+    hint = "for the first promotion set `baseline: optional` under `promote`"
     return unjudged(plan, check, Outcome.FAIL, f"{why}, and the spec requires one; {hint}")
 
 

@@ -55,8 +55,8 @@ def lint(plan: Plan, extensions: Extensions, test: Examples | None, floors: Mapp
         subjects = extensions.metrics[check.family].subjects
         seeds = len(plan.spec.train.seeds)
         if check.family == over_seeds.word.name and seeds < FEWEST_REPEATS:
-            what = f"{seeds} seed{'' if seeds == 1 else 's'} can't decide it: {FEWEST_REPEATS} at least"
-            yield _error(plan, check, what, "say more `seeds` under `train`")
+            what = f"{seeds} seed{'' if seeds == 1 else 's'} can't decide it: it needs at least {FEWEST_REPEATS}"
+            yield _error(plan, check, what, "give more `seeds` under `train`")
         if "load" in subjects:
             yield from _budget(plan, check, check.threshold, extensions)
             yield from _noise(plan, check, floors)
@@ -74,7 +74,7 @@ def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensio
         budget = _comparisons(check.percentile, extensions.scenarios[load.scenario], load)
         needed = fewest_rounds(level)
         comparisons = f"{budget} comparison{'' if budget == 1 else 's'} of two models"
-        what = f"so far out, {MOST_ROUNDS} rounds make {comparisons}, and it takes {needed}"
+        what = f"at this percentile {MOST_ROUNDS} rounds give {comparisons}, and it needs {needed}"
         hint = "compare a lower percentile"
     elif sample is Quantile and check.percentile is not None:
         budget, needed = load.requests, fewest_requests(1 - check.percentile, level)
@@ -93,10 +93,10 @@ def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensio
 
 
 def _requests(budget: int, needed: int, load: Load, extensions: Extensions) -> tuple[str, str]:
-    what = f"it takes {needed:,} requests, none of them over the limit, and there are {budget:,} at most"
+    what = f"it needs {needed:,} requests, none of them over the limit, and there are {budget:,} at most"
     has_rate = "rate" in extensions.scenarios[load.scenario].fields
     lasting = f", which takes {needed / load.rate:,.0f} s at {load.rate:g} /s" if has_rate else ""
-    return what, f"say `requests: {needed}` or more{lasting}"
+    return what, f"set `requests: {needed}` or more{lasting}"
 
 
 def _comparisons(probability: float, scenario: Scenario, load: Load) -> int:
@@ -138,7 +138,7 @@ def _test_set(plan: Plan, check: Check, extensions: Extensions, test: Examples) 
         what = f"even a model without error would not pass {examples} against one that is without error too"
         yield Finding("warning", SpecError(what, plan.spec.place(*check.path), verdict.reason))
     else:
-        best = "a model equal to the one it is held to" if is_difference(metric.subjects) else "a model without error"
+        best = "a model equal to the other" if is_difference(metric.subjects) else "a model without error"
         yield _error(plan, check, f"even {best} would not pass {examples}", verdict.reason)
 
 

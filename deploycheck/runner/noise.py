@@ -59,7 +59,7 @@ def measure_noise(runner: Runner, plan: Plan, variant: str | None) -> Noise:
     """
     served = plan.spec.serve.variants if plan.spec.serve else ()
     if not served or variant not in (None, *served):
-        what = f"it serves no {variant}" if served else "it has no `serve`: nothing in it is timed"
+        what = f"it doesn't serve {variant}" if served else "it has no `serve`: nothing in it is timed"
         hint = f"there are: {', '.join(served)}" if served else ""
         raise DeploycheckError(what, where=plan.id, hint=hint)
     chosen = variant or served[0]

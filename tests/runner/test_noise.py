@@ -93,7 +93,7 @@ def test_the_smallest_visible_regression_is_where_the_bounds_end(measured: Measu
 @pytest.mark.parametrize(
     ("text", "variant", "says"),
     [
-        (HEAD + SERVED, "int4", "spec.yaml: it serves no int4\n  hint: there are: int8, again"),
+        (HEAD + SERVED, "int4", "spec.yaml: it doesn't serve int4\n  hint: there are: int8, again"),
         (HEAD, None, "spec.yaml: it has no `serve`: nothing in it is timed"),
     ],
 )
