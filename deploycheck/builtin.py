@@ -1,4 +1,4 @@
-"""The built-in extensions, declared as a plugin declares its own."""
+"""The built-in extensions, declared in the same way as a plugin's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METRIC_FAMILIES = (data, latency, quality, regression, size, statistics)
 
 
 def pytest_deploycheck_extensions() -> Sequence[Extension]:
-    """Return what is built in; a metric is found in its family's module under ``checks``."""
+    """Return what is built in; the metrics are those in the modules of their families, under ``checks``."""
     metrics = [
         value for family in METRIC_FAMILIES for value in vars(family).values() if isinstance(value, MetricFunction)
     ]

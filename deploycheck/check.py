@@ -10,19 +10,19 @@ from deploycheck.language.spec import Slices
 from deploycheck.ref import Ref
 
 COMPLETES = "completes"
-"""The check that every stage has: that its steps end without an error."""
+"""The check that every stage has: whether its steps end without an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A threshold on a metric of a stage, or that the stage completes (``threshold`` is None then).
+    """A threshold on a metric of a stage; without a ``threshold``, the check that the stage completes.
 
     ``id`` is the pytest item's; ``path`` says where the check is written in the spec. ``metric`` is as the spec writes
     it; for ``latency.p99`` the ``family`` is ``latency`` and the ``percentile`` 0.99.
 
-    ``reads`` maps what the metric's function is given (its parameters) to the steps it is read from. A threshold such
-    as ``of baseline`` is relative: then ``against`` is the other variant, and ``compared`` maps the same parameters to
-    the other variant's steps. ``completes`` are the steps of a check that only asks for their end.
+    ``reads`` maps the parameters of the metric's function to the steps from which they are read. A threshold such as
+    ``of baseline`` is relative: then ``against`` is the other variant, and ``compared`` maps the same parameters to the
+    other variant's steps. ``completes`` are the steps that must end without an error.
     """
 
     id: str
@@ -49,5 +49,5 @@ class Check:
 
     @property
     def needs(self) -> tuple[Ref, ...]:
-        """The steps whose artifacts the check looks at, each once."""
+        """The steps whose artifacts the check reads, each once."""
         return tuple(dict.fromkeys((*self.completes, *self.reads.values(), *self.compared.values())))

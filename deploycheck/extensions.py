@@ -35,7 +35,7 @@ Extension = (
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of extension: what it is called in messages, its type, and how one of them is named."""
+    """One kind of extension: its name in messages, its type, and the function that returns an extension's name."""
 
     word: str
     type: type[Any]
@@ -61,7 +61,7 @@ class Source:
     """Something that a step uses by the name that the spec gives it.
 
     ``kind`` is a key of ``KINDS``, or ``models``. ``name`` is an installed name, or the import path of the user's own
-    (``package.module:name``); of models there are only the latter.
+    (``package.module:name``). A model is always named by its import path.
     """
 
     kind: str
@@ -70,9 +70,9 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Extensions:
-    """Names, and the objects that they mean.
+    """Everything that is installed, by its name.
 
-    ``files`` declare what isn't built in; ``origins`` says which file an installed name is from, for those.
+    ``files`` declare what isn't built in; ``origins`` says from which of them an installed name is.
     ``root`` is the project, where import paths are looked up first.
     """
 
@@ -135,12 +135,12 @@ class Extensions:
         return load_object(path, self.root)
 
     def installed(self, source: Source) -> Any | None:
-        """Return the installed object that a source means, or None where it is an import path."""
+        """Return the installed object that a source names, or None where it is an import path."""
         return getattr(self, source.kind).get(source.name) if source.kind in KINDS else None
 
 
 def _is_object_of(found: Any, expected: type[Any]) -> bool:
-    """Whether an extension is of a kind's type; a class that has all of a protocol's members isn't."""
+    """Whether an extension is an object of a kind's type; a class that has all of a protocol's members isn't."""
     return isinstance(found, expected) and not isinstance(found, type)
 
 
@@ -151,7 +151,7 @@ def _unexpected(name: str, found: Any, expected: str) -> DeploycheckError:
 def load_object(path: str, root: Path) -> Any:
     """Import ``package.module:name``, with ``root`` on the import path, and return what it names.
 
-    Raises ``DeploycheckError`` for whatever importing it raises.
+    Raises ``DeploycheckError`` where the import raises, whatever it raises.
     """
     module_name, _, name = path.partition(":")
     if str(root) not in sys.path:
@@ -171,7 +171,7 @@ def load_object(path: str, root: Path) -> Any:
 def collect(declared: Iterable[tuple[Path | None, Iterable[Any]]], root: Path) -> Extensions:
     """Return the extensions that were declared, each list with the file it is from (None for the built-in ones).
 
-    Raises ``DeploycheckError`` where two have one name, and for an object that is of no kind.
+    Raises ``DeploycheckError`` where two have the same name, and for an object that isn't of any kind.
     """
     found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     origins: dict[Source, Path] = {}

@@ -1,7 +1,7 @@
 """Extension objects from the files that declare them, for processes in which pytest isn't running.
 
-A file is an installed plugin's module or a project's ``conftest.py``. What it declares is what its function
-``pytest_deploycheck_extensions()`` returns.
+A file is an installed plugin's module or a project's ``conftest.py``. Its function ``pytest_deploycheck_extensions()``
+returns what it declares.
 """
 
 from __future__ import annotations

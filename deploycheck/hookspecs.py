@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 def pytest_deploycheck_extensions() -> Sequence[Extension]:  # type: ignore[empty-body]
     """Return objects of any kind that ``deploycheck.extensions`` lists: metrics, loaders, methods, runtimes, ...
 
-    It is called at collection, so what it returns should import nothing heavy until it is used. A name that is
-    taken is an error.
+    It is called at collection, so what it returns should import heavy libraries only when it is used. Two extensions
+    of the same kind and name are an error.
     """

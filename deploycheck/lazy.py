@@ -3,8 +3,8 @@
 ``from deploycheck.lazy import np`` is the one way to have numpy in a module that collection reaches. Type checkers
 see the real module. jax, flax, optax, orbax and qwix are imported inside the functions that need them.
 
-A proxy stands for each library, outside of ``sys.modules``; why it isn't ``importlib.util.LazyLoader`` is in
-docs/decisions/0012-lazy-imports.md.
+Each library has a proxy, which isn't in ``sys.modules``. docs/decisions/0012-lazy-imports.md says why it isn't
+``importlib.util.LazyLoader``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 
 class _Lazy(ModuleType):
-    """Stands for a module, which is imported at the first use of an attribute."""
+    """A proxy for a module, which is imported when an attribute is first used."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module(self.__name__), name)

@@ -1,16 +1,18 @@
 """A spec as a graph: the steps that make artifacts, and the checks that read them. Pure.
 
-A *stage* is what a user sees (``data``, ``train``, ``compress[int8]``, ``serve[int8]``); a *step* is one node of
-work behind it, which makes one artifact. Which steps there are, and what each needs, the kinds in
-``deploycheck.steps`` say; this module knows their interface alone.
+A *stage* is what a user sees (``data``, ``train``, ``compress[int8]``, ``serve[int8]``). A *step* is one node of the
+work for it, which makes one artifact. The kinds in ``deploycheck.steps`` say which steps there are and what each
+needs; this module knows only their interface.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from deploycheck.check import COMPLETES, Check
+from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions
 from deploycheck.language import Expectation, Spec, SpecError, SpecErrors
 from deploycheck.language.spec import ANSWERS
@@ -38,12 +40,19 @@ class Plan:
 
 
 def make_plans(specs: Iterable[Spec], file_id: str, extensions: Extensions) -> list[Plan]:
-    """Return the plans of a file's specs; raise ``SpecErrors`` for checks that can't be made of their metrics."""
+    """Return the plans of a file's specs; raise ``SpecErrors`` for checks that their metrics can't give."""
     specs = tuple(specs)
     errors = [error for spec in specs for error in find_impossible(spec, extensions)]
     if errors:
         raise SpecErrors(errors)
     return [make_plan(spec, f"{file_id}::[{spec.label}]" if spec.label else file_id, extensions) for spec in specs]
+
+
+def only_plan(plans: Sequence[Plan], file: Path) -> Plan:
+    """Return the plan of a file that has one spec; raise ``DeploycheckError`` where it has several."""
+    if len(plans) != 1:
+        raise DeploycheckError(f"it has {len(plans)} specs, expected one", where=str(file))
+    return plans[0]
 
 
 def make_plan(spec: Spec, id: str, extensions: Extensions) -> Plan:
@@ -106,7 +115,7 @@ def _checks(spec: Spec, id: str, extensions: Extensions) -> Iterator[Check]:
 
 
 def _stages(spec: Spec) -> dict[tuple[str, str | None], tuple[Ref, ...]]:
-    """Return the steps that each stage completes with, the stages in the order that the kinds of steps have."""
+    """Return the steps that each stage completes with. The stages are in the order of the kinds of steps."""
     found: dict[tuple[str, str | None], tuple[Ref, ...]] = {}
     for kind in STEP_KINDS.values():
         for section, variant, ref in kind.stages(spec):
@@ -115,7 +124,7 @@ def _stages(spec: Spec) -> dict[tuple[str, str | None], tuple[Ref, ...]]:
 
 
 def _expected(spec: Spec, section: str, variant: str | None) -> list[Expectation]:
-    """Return what a stage expects: its section's entries, a variant's own in place of those of the same name."""
+    """Return what a stage expects: its section's entries; a variant's own replace those of the same name."""
     here = [item for item in spec.expectations if item.section == section]
     shared = {item.name: item for item in here if item.variant is None}
     own = {item.name: item for item in here if item.variant and item.variant == variant}
@@ -140,7 +149,7 @@ def _reads(
 ) -> tuple[dict[str, Ref], dict[str, Ref]]:
     """Return where a metric's parameters are read from, and where for the model that it is relative to.
 
-    A metric that has another model's parameters compares by itself: it is relative to nothing else.
+    A metric that has parameters of another model compares with it itself, so its value is not relative.
     """
     reads: dict[str, Ref] = {}
     compared: dict[str, Ref] = {}
@@ -155,12 +164,12 @@ def _reads(
 
 
 def is_difference(parameters: Iterable[str]) -> bool:
-    """Whether a metric compares with another model by itself."""
+    """Whether a metric itself compares with another model."""
     return any(parameter.startswith(REFERENCE) for parameter in parameters)
 
 
 def _pair(parameter: str, variant: str | None, against: str | None) -> Ref | None:
-    """Return the step that measures two variants together, for a parameter of which there is such a step."""
+    """Return the step that measures two variants together, if there is one for the parameter."""
     kinds = (kind for kind in _offering(parameter) if kind.pairs)
     return next((Ref(kind.name, (str(variant), str(against))) for kind in kinds), None)
 
@@ -181,7 +190,7 @@ def subject_of(parameter: str) -> Subject:
 
 
 def find_impossible(spec: Spec, extensions: Extensions) -> list[SpecError]:
-    """Return an error for each check that its metric can't give, at its place in the spec."""
+    """Return an error, at its place in the spec, for each check that its metric can't give."""
     errors = []
     for item in spec.expectations:
         what = _impossible(item, _subjects(item, spec, extensions))

@@ -88,8 +88,8 @@ def test_commands_in_the_documentation_exist(text: str, pytestconfig: pytest.Con
                     cli._parser().parse_args(arguments)
                 case "pytest":
                     parser.parse_known_args(arguments)
-                    known = {name for group in [parser._anonymous, *parser._groups] for option in group.options
-                             for name in option.names()}  # fmt: skip
+                    options = [option for group in [parser._anonymous, *parser._groups] for option in group.options]
+                    known = {name for option in options for name in option.names()}
                     assert {argument for argument in arguments if argument.startswith("--")} <= known
                 case "deploycheck" | "pip" | "python3" | "pre-commit":
                     pass

@@ -1,4 +1,4 @@
-"""The ``deploycheck`` command: serve an artifact, work with a registry, promote on evidence, look at thresholds."""
+"""The ``deploycheck`` command: serve an artifact, work with a registry, promote by evidence, check thresholds."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def _failed(message: str) -> int:
 
 
 def _discard_output() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's exit doesn't fail on it again."""
+    """Discard what is still buffered, so that the interpreter's exit doesn't fail on it again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

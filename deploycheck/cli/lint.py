@@ -1,4 +1,4 @@
-"""``deploycheck lint``: say which thresholds can't be decided, before anything is run."""
+"""``deploycheck lint``: find thresholds that can't be decided, before anything is run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("lint", help="say which thresholds can't be decided, before anything is run")
+    parser = commands.add_parser("lint", help="find thresholds that can't be decided, before anything is run")
     parser.add_argument("specs", type=Path, nargs="+", metavar="SPEC", help="spec files, or folders of them")
     add_cache(parser)
     parser.set_defaults(run=run)
@@ -76,6 +76,6 @@ def _lint(files: Sequence[Path], paths: Sequence[Path], project: Project) -> int
                     counts[finding.severity] += 1
     if not_loaded:
         command = f"pytest --deploycheck -m data {' '.join(map(str, paths))}"
-        say(f"not loaded yet, so that the size of its test set isn't known: {', '.join(not_loaded)}\n  {command}")
+        say(f"not loaded yet, so the size of the test set isn't known: {', '.join(not_loaded)}\n  {command}")
     say(", ".join(f"{counts[kind]} {kind}{'' if counts[kind] == 1 else 's'}" for kind in ("error", "warning")))
     return 1 if counts["error"] else 0

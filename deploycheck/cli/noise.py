@@ -1,4 +1,4 @@
-"""``deploycheck noise``: measure a model against itself, to know the smallest regression that can be seen here."""
+"""``deploycheck noise``: compare a model with itself, to find the smallest regression that this machine can show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploycheck.cli.options import add_cache
-from deploycheck.errors import DeploycheckError
 
 if TYPE_CHECKING:
     from deploycheck.cli.options import Commands
@@ -26,7 +25,7 @@ def add(commands: Commands) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Measure, print and remember."""
+    """Measure, print and save."""
     from deploycheck.cli.project import with_project
 
     return with_project([parsed.spec], lambda project: _noise(parsed.spec, parsed.variant, project), cache=parsed.cache)
@@ -36,19 +35,18 @@ def _noise(file: Path, variant: str | None, project: Project) -> int:
     from deploycheck.cli.output import say
     from deploycheck.evidence.show import with_interval
     from deploycheck.language import Dimension
+    from deploycheck.plan import only_plan
     from deploycheck.runner.noise import measure_noise, remember
 
-    plans = project.plans(file)
-    if len(plans) != 1:
-        raise DeploycheckError(f"it holds {len(plans)} specs, expected one", where=str(file))
+    plan = only_plan(project.plans(file), file)
     with project.runner() as runner:
-        noise = measure_noise(runner, plans[0], variant)
+        noise = measure_noise(runner, plan, variant)
     disturbed = f", {noise.disturbed} disturbed parts measured again" if noise.disturbed else ""
-    say(f"{plans[0].id}: {noise.variant} against itself, {noise.schedule}{disturbed}")
+    say(f"{plan.id}: {noise.variant} against itself, {noise.schedule}{disturbed}")
     for floor in noise.floors:
         ratio = with_interval(floor.ratio, floor.low, floor.high, Dimension.MULTIPLE)
         seen = f"{floor.smallest:.1%}" if floor.smallest < math.inf else "none"
         say(f"  {floor.metric:14}{ratio:30}smallest regression that a gate here can see: {seen}")
-    written = remember(noise, plans[0], project.cache)
+    written = remember(noise, plan, project.cache)
     say(f"written to {written}: deploycheck lint warns of thresholds that allow less than that")
     return 0

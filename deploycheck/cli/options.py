@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 def add_cache(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--cache``."""
-    text = "the cache folder (default: as pytest has it, .deploycheck in the project's root folder)"
+    text = "the cache folder (default: the same as pytest's, .deploycheck in the project's root folder)"
     parser.add_argument("--cache", type=Path, metavar="DIR", help=text)

@@ -13,7 +13,7 @@ def say(text: str) -> None:
 
 
 def say_progress(line: str) -> None:
-    """Print what is being done, on standard error."""
+    """Print a line of progress, on standard error."""
     print(visible(line), file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The project as pytest sees it, for subcommands: they find the same extensions and the same modules as the gate."""
+"""The project as pytest sees it, so that subcommands find the same extensions and modules as the gate."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions
 from deploycheck.language import load
 from deploycheck.plan import Plan, make_plans
+from deploycheck.runner.cache import cache_of
 from deploycheck.runner.execute import Runner
 from deploycheck.runner.installed import extensions_of
 
@@ -30,7 +31,7 @@ class Project:
 
     @contextmanager
     def runner(self) -> Iterator[Runner]:
-        """Have a runner for this project, which prints its progress."""
+        """Give a runner for this project, which prints its progress, and close it at the end."""
         runner = Runner(self.cache, uuid.uuid4().hex, self.extensions, say_progress)
         try:
             yield runner
@@ -79,6 +80,5 @@ class _Command:
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:
         config._do_configure()  # as each of pytest's own implementations of this hook does
-        cache = config.getoption("deploycheck_cache") or config.rootpath / ".deploycheck"
-        self.code = self.use(Project(cache.absolute(), extensions_of(config)))
+        self.code = self.use(Project(cache_of(config), extensions_of(config)))
         return self.code

@@ -1,4 +1,4 @@
-"""``pytest --deploycheck specs/``: pytest's view of the gate. The only package that knows pytest."""
+"""``pytest --deploycheck specs/``: the gate as a plugin of pytest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploycheck.plugin.deployment import deployment
+from deploycheck.runner.cache import CACHE
 
 __all__ = ["deployment", "pytest_addhooks", "pytest_addoption", "pytest_configure"]
 
@@ -17,7 +18,6 @@ MARKERS = {
     "serve": "checks of a served variant",
     "deploycheck(spec, variant): the spec and the variant that the `deployment` fixture gives": "",
 }
-CACHE = ".deploycheck"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--deploycheck-promote",
         action="store_true",
-        help="promote what every check of its spec passed, in its registry",
+        help="promote the model of each spec whose checks all passed",
     )
     group.addoption(
         "--deploycheck-evidence",
@@ -47,14 +47,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the hook that adds to what specs can name."""
+    """Declare the hook by which plugins add words to specs."""
     from deploycheck import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Turn the gate on, where it is asked for."""
+    """Turn the gate on, if the command line asks for it."""
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}" if text else name)
     if config.getoption("deploycheck_promote") and not config.getoption("deploycheck"):

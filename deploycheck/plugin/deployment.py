@@ -1,4 +1,4 @@
-"""The ``deployment`` fixture: what a spec built, for checks that no spec can say."""
+"""The ``deployment`` fixture: what a spec built, for tests that a spec can't express."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Deployment:
 
     @contextmanager
     def serve(self) -> Iterator[Any]:
-        """Serve the artifact in a process of its own within the block; the server's ``address`` answers."""
+        """Serve the artifact in a separate process within the block; requests go to the server's ``address``."""
         from deploycheck.serving.process import ServerProcess
 
         with ServerProcess(self.artifact.path, self.options, self.log, self.extensions) as server:
@@ -40,7 +40,7 @@ class Deployment:
 
 @pytest.fixture
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
-    """Give what ``@pytest.mark.deploycheck("specs/digits.yaml", variant="int8")`` names, built if it isn't yet."""
+    """Give what ``@pytest.mark.deploycheck("specs/digits.yaml", variant="int8")`` names; build it where it isn't."""
     marker = request.node.get_closest_marker("deploycheck")
     gate = request.config.pluginmanager.get_plugin("deploycheck-gate")
     if marker is None or not marker.args:

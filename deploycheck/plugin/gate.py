@@ -1,4 +1,4 @@
-"""The gate: one object that lives as long as a run, from collecting specs to deciding them."""
+"""The gate: one object for a run, from collecting specs to deciding on them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.evidence import CheckRecord, Evidence, StepRecord
 from deploycheck.extensions import Extensions
 from deploycheck.language import is_spec, load, near_miss
 from deploycheck.language.expect import SECTIONS
-from deploycheck.plan import Plan, make_plans
+from deploycheck.plan import Plan, make_plans, only_plan
 from deploycheck.plugin.items import CheckItem, SpecFile
+from deploycheck.promotion import Decision
+from deploycheck.runner.cache import cache_of
 from deploycheck.runner.installed import extensions_of
+from deploycheck.store.disk import write_whole
 
-if TYPE_CHECKING:  # what collecting needs is imported above, what running needs where it is needed
-    from deploycheck.evidence import Evidence
+if TYPE_CHECKING:  # collecting imports what is above; what running needs is imported where it is used
     from deploycheck.runner.conclude import Results
     from deploycheck.runner.execute import Runner
     from deploycheck.runner.measuring import Subjects
@@ -33,19 +36,19 @@ WIDEST = 160
 """Columns of the summary's table at least: on a narrower terminal its lines wrap, and none of its words is cut."""
 REPORT_KEY = "deploycheck"
 WORDS = {"undecided": ("U", "UNDECIDED"), "warn": ("W", "WARN"), "waived": ("w", "WAIVED")}
-"""Verdicts that pytest has no letter and word for."""
+"""Verdicts for which pytest has no letter and word."""
 
 
 class Gate:
-    """Collects specs, hands each check what it needs, and decides when all have run.
+    """Collects specs, gives each check what it needs, and decides when all have run.
 
-    Under pytest-xdist every worker has one, and the controller's decides on what the workers report.
+    Under pytest-xdist every worker has a gate, and the controller's gate decides on what the workers report.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.root = config.rootpath
-        self.cache = (config.getoption("deploycheck_cache") or self.root / ".deploycheck").absolute()
+        self.cache = cache_of(config)
         worker = getattr(config, "workerinput", None)
         self.run_id: str = worker["testrunuid"] if worker else _run_id(config)
         self.is_worker = worker is not None
@@ -60,32 +63,32 @@ class Gate:
 
     @cached_property
     def extensions(self) -> Extensions:
-        """What is installed; asked for once every conftest of the paths given is loaded."""
+        """What is installed. It must be asked for only when the conftest files of all given paths are loaded."""
         return extensions_of(self.config)
 
     @cached_property
     def runner(self) -> Runner:
-        """What does the steps, in this process."""
+        """The runner of steps in this process."""
         from deploycheck.runner.execute import Runner
 
         return Runner(self.cache, self.run_id, self.extensions, self.progress)
 
     @cached_property
     def subjects(self) -> Subjects:
-        """What checks look at."""
+        """What metrics are given."""
         from deploycheck.runner.measuring import Subjects
 
         return Subjects(self.runner)
 
     @cached_property
     def results(self) -> Results:
-        """What became of the checks so far."""
+        """The results of the checks so far."""
         from deploycheck.runner.conclude import Results
 
         return Results()
 
     def plans_of(self, path: Path, file_id: str) -> list[Plan]:
-        """Return the plans of a spec file; raise ``SpecErrors`` for what is wrong, or can't be run, in it."""
+        """Return the plans of a spec file; raise ``SpecErrors`` for its mistakes, and for checks that can't be run."""
         self.refused.add(path)
         specs = load(path, self.root, self.extensions.vocabulary)
         plans = make_plans(specs, file_id, self.extensions)
@@ -99,10 +102,8 @@ class Gate:
         if not known:
             before = dict(self.plans)
             known = self.plans_of(path, path.relative_to(self.root).as_posix())
-            self.plans = before  # only what was collected is decided
-        if len(known) != 1:
-            raise DeploycheckError(f"it holds {len(known)} specs, expected one", where=str(path))
-        return known[0]
+            self.plans = before  # the run decides only on specs that were collected
+        return only_plan(known, path)
 
     def progress(self, line: str) -> None:
         """Show a line of progress: in place on a terminal, now and then in a log."""
@@ -121,19 +122,19 @@ class Gate:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> Any:
-        """Take the id of a stage or a check by its file: pytest would look for a node for each ``::`` in it."""
+        """Replace the id of a stage or a check by its file: pytest would look for a node for each ``::`` in it."""
         arguments = []
         for argument in session.config.args:
             file, _, rest = str(argument).partition("::")
             if rest and file.endswith(SUFFIXES):
-                # As pytest has it: made absolute, links not followed.
+                # As pytest does it: made absolute, links not followed.
                 path = Path(os.path.abspath(session.config.invocation_params.dir / file))  # noqa: PTH100
                 self.selected.append((path, rest))
                 argument = file
             if argument not in arguments:
                 arguments.append(argument)
         session.config.args = arguments
-        # Thousands of nodes that all stay until the end: walking them again and again would free nothing.
+        # Thousands of nodes stay until the end: to collect garbage among them again and again would free nothing.
         if gc.get_freeze_count():  # by an earlier run in this process: its nodes are garbage now
             gc.unfreeze()
             gc.collect()
@@ -155,7 +156,7 @@ class Gate:
         return None
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Drop what the ids given didn't ask for."""
+        """Deselect what the given ids don't name."""
         unknown = [
             f"{file.name}::{name}"
             for file, name in self.selected
@@ -179,7 +180,7 @@ class Gate:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        """Attach a check's record to its report, which is how it reaches the controller."""
+        """Attach a check's record to its report, by which the controller gets it."""
         report = yield
         if isinstance(item, CheckItem):
             record = item.record_of(report, call)
@@ -190,24 +191,22 @@ class Gate:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember what became of a check."""
+        """Keep the result of a check."""
         attached = getattr(report, REPORT_KEY, None)
         if attached and not self.is_worker:
-            from deploycheck.evidence import CheckRecord, StepRecord
-
             steps = [StepRecord.model_validate(step) for step in attached["steps"]]
             self.results.add(attached["spec"], CheckRecord.model_validate(attached["check"]), steps)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over from a worker which spec files it collected."""
+        """Take over the spec files that a worker collected."""
         for file, file_id in getattr(node, "workeroutput", {}).get(REPORT_KEY, ()):
             if not any(plan.id.partition("::")[0] == file_id for plan in self.plans.values()):
                 self.plans_of(Path(file), file_id)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Show a verdict that is neither pass nor fail by its own letter and word."""
+        """Show a verdict other than pass and fail by its own letter and word."""
         attached = getattr(report, REPORT_KEY, None)
         verdict = attached["check"]["verdict"] if attached and report.when == "call" else ""
         return (report.outcome, *WORDS[verdict]) if verdict in WORDS else None
@@ -220,7 +219,7 @@ class Gate:
             self.runner.close()
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Decide every spec, write the evidence, and promote what may be."""
+        """Decide on every spec, write the evidence, and promote what may be promoted."""
         if self.is_worker:
             files = {str(plan.spec.path): plan.id.partition("::")[0] for plan in self.plans.values()}
             session.config.workeroutput[REPORT_KEY] = list(files.items())  # type: ignore[attr-defined]
@@ -233,8 +232,6 @@ class Gate:
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
             return
-        from deploycheck.promotion import Decision
-
         self._conclude()
         failed = self.problems or (
             self.config.getoption("deploycheck_promote")
@@ -269,15 +266,11 @@ class Gate:
             raise DeploycheckError(
                 f"no report has the suffix {path.suffix!r}", where=str(path), hint=f"there are: {known}"
             )
-        content = reports[path.suffix].render(evidence)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-        partial.replace(path)
+        write_whole(path, reports[path.suffix].render(evidence))
         self.written.append(path)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Show what was promoted, or what stood in the way."""
+        """Show what was promoted, and why the rest was not."""
         for report in (report for reports in terminalreporter.stats.values() for report in reports):
             _print_id_as_it_is(report)
         if self.evidence is None and not self.problems:
@@ -295,7 +288,7 @@ class Gate:
 
 
 def _print_id_as_it_is(report: Any) -> None:
-    """Have pytest's short summary show an id that can be given back to it.
+    """Make pytest's short summary show an id that can be given to pytest again.
 
     From 9.2 it takes all that follows the first bracket of an id for parameters, and shows them with a bracket at
     the end: ``serve[int8]::errors]``. Its caches and JUnit, which need the id as it was parsed, are done by now.
@@ -307,7 +300,7 @@ def _print_id_as_it_is(report: Any) -> None:
 
 
 def _within(nodeid: str, name: str) -> bool:
-    """Whether an item is the check, the stage or the matrix cell ``name`` of its file, or in it."""
+    """Whether an item is the check ``name`` of its file, or is in the stage or the matrix cell ``name``."""
     rest = nodeid.partition("::")[2]
     return rest == name or rest.startswith(f"{name}::")
 

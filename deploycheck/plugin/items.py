@@ -12,16 +12,17 @@ import pytest
 
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
+from deploycheck.evidence import CheckRecord, StepRecord
 from deploycheck.plan import Plan
+from deploycheck.steps.kind import NoBaseline
 from deploycheck.verdict import Outcome
 
 if TYPE_CHECKING:
-    from deploycheck.evidence import CheckRecord, StepRecord
     from deploycheck.plugin.gate import Gate
 
 
 class CheckFailed(DeploycheckError):
-    """A check that did not pass; the text says what was measured and what would have passed."""
+    """A check that did not pass; the text says what was measured and what was required."""
 
 
 class SpecFile(pytest.File):
@@ -47,7 +48,7 @@ class SpecFile(pytest.File):
 
 
 class CheckItem(pytest.Item):
-    """One check. The stages it needs are worked through in its setup, so that they are told apart from it."""
+    """One check. The steps that it needs are done in its setup, so that their errors differ from its own."""
 
     def __init__(self, *, check: Check, plan: Plan, gate: Gate, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -58,9 +59,8 @@ class CheckItem(pytest.Item):
         self.began = 0.0
 
     def setup(self) -> None:
-        """Do the steps the check needs, or skip it where one of them has failed already."""
+        """Do the steps that the check needs, or skip it where one of them has already failed."""
         from deploycheck.runner.execute import NotReached
-        from deploycheck.steps.kind import NoBaseline
 
         self.began = time.monotonic()
         self.record, self.reached = None, True
@@ -68,7 +68,7 @@ class CheckItem(pytest.Item):
             for ref in self.check.needs:
                 self.gate.runner.step(self.plan, ref)
         except NoBaseline:
-            pass  # which the check itself decides on
+            pass  # the check itself decides what this means
         except NotReached as error:
             self.reached = False
             pytest.skip(error.what)
@@ -85,7 +85,7 @@ class CheckItem(pytest.Item):
             raise CheckFailed(_explain(self.record))
 
     def record_of(self, report: pytest.TestReport, call: pytest.CallInfo[None]) -> CheckRecord | None:
-        """Return the record that a phase's report settles, or None where it settles nothing."""
+        """Return the record of the check if this phase's report decides it, or None if it doesn't."""
         from deploycheck.runner.judge import unjudged
 
         seconds = {"seconds": round(time.monotonic() - self.began, 3)}
@@ -100,15 +100,15 @@ class CheckItem(pytest.Item):
         )
 
     def steps(self) -> list[StepRecord]:
-        """Return the steps behind the check, as far as they are done."""
+        """Return the records of the steps that the check needs, as far as they are done."""
         from deploycheck.runner.judge import steps_of
 
         return steps_of(self.gate.runner, self.plan, self.check)
 
     def _repr_failure_py(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Show our own errors as they are; of code that a spec names, show where it failed.
+        """Show our own errors as they are; show where code that a spec names has failed.
 
-        Pytest's own name for what it shows of a failure in any phase; ``repr_failure`` is of the call alone.
+        The name is pytest's: this method is called for a failure in any phase, ``repr_failure`` only in the call.
         """
         from deploycheck.runner.execute import StepFailed
 
@@ -118,16 +118,16 @@ class CheckItem(pytest.Item):
         return str(error) if isinstance(error, DeploycheckError) else super()._repr_failure_py(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the check stands in its spec, and its title; pytest would take the dots out of an id."""
+        """Return where the check is written in its spec, and its title; pytest would replace the dots in an id."""
         place = self.plan.spec.place(*self.check.path)
         file, _, rest = self.nodeid.partition("::")
         return self.gate.root / place.file, place.line - 1, f"{file}: {rest}"
 
 
 def _explain(record: CheckRecord) -> str:
-    """Return why a check did not pass, and what would have."""
+    """Return why a check did not pass, and what was required."""
     if not record.shown:
-        return f"{record.verdict}: {record.reason}\n{record.metric} is to be {record.threshold}"
+        return f"{record.verdict}: {record.reason}\n{record.metric} must be {record.threshold}"
     lines = [f"{record.verdict}: {record.metric} is {record.shown}, the standard is {record.threshold}"]
     if record.confidence is not None:
         lines.append(f"each bound at {record.confidence:.4g} confidence, from {record.samples:,} observations")

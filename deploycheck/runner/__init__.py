@@ -1,1 +1,1 @@
-"""Runs a plan: each step once, each check judged, every spec decided."""
+"""Runs a plan: does each step once, judges each check, and decides on each spec."""

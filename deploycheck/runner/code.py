@@ -17,7 +17,7 @@ from deploycheck.runner.digests import Digests
 
 PACKAGE = Path(__file__).parents[1]
 COMPUTES = ("deploycheck.stages", "deploycheck.serving.runtimes")
-"""Our packages whose libraries decide a result; the others' (YAML, locks, HTTP) do not."""
+"""Our packages whose libraries decide a result. The libraries of other packages (YAML, locks, HTTP) do not."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class CodeOf:
 
 
 def code_of(modules: Iterable[str], root: Path, digests: Digests) -> CodeOf:
-    """Return the user's code behind modules: they themselves, and all that they import, directly or not.
+    """Return the user's code of modules: the modules themselves, and all that they import, directly or not.
 
     A module counts as the user's wherever it is, unless it belongs to Python, to an installed library or to us.
     """
@@ -102,7 +102,7 @@ def _imported(module: str, file: Path, digests: Digests) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=4096)
 def is_installed(file: Path) -> bool:
-    """Whether a file belongs to Python, to an installed library or to this package, once links are followed."""
+    """Whether a file belongs to Python, to an installed library or to this package; links are followed."""
     real = Path(os.path.realpath(file))
     if not {"site-packages", "dist-packages"}.isdisjoint(real.parts):
         return True
@@ -133,7 +133,7 @@ def _version(distribution: str) -> str:
 def versions_of_module(module: str) -> dict[str, str]:
     """Return the versions of the distribution that an installed module is from, and of those that it requires.
 
-    Empty for Python's own modules.
+    There are none for Python's own modules.
     """
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:

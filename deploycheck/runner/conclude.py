@@ -1,4 +1,4 @@
-"""The end of a run: apply the promotion rule, make the evidence, and move the registry's alias where that was asked."""
+"""The end of a run: the promotion rule is applied, the evidence made, and the model promoted if that was asked for."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Results:
 
 
 def conclude(plans: Sequence[Plan], results: Results, run: str, cache: Path) -> Evidence:
-    """Decide every spec; nothing is moved."""
+    """Decide on every spec; nothing is promoted."""
     specs = tuple(_decide(plan, results) for plan in plans)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     device = find_platform(cache)["device"] if any(results.steps.values()) else "none used"
@@ -154,7 +154,7 @@ def _candidates(
         try:
             size = bytes_of(open_artifact(Path(step.path)))
         except DeploycheckError:
-            continue  # damaged since it was checked: no candidate
+            continue  # damaged since it was checked: not a candidate
         yield Candidate(
             variant=variant,
             artifact=step.digest,
@@ -172,9 +172,9 @@ def _is_whole(check: Check) -> bool:
 
 
 def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
-    """Move what is promotable, on this evidence; return the evidence of that, and what could not be moved.
+    """Promote what this evidence says is promotable; return the evidence with that in it, and what was refused.
 
-    What it says was promoted is moved again where the alias has been pointed elsewhere since.
+    What it says was promoted is promoted again where the alias points to something else now.
     Where a registry refuses, or an artifact is no longer what was checked, the spec is withheld for that reason.
     """
     specs, problems = [], []

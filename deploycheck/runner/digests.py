@@ -1,9 +1,9 @@
-"""Digests of files, remembered by what the file system says of them.
+"""Digests of files, kept as long as the file system says that a file is unchanged.
 
 A file whose size, times and inode are unchanged is not read again, so that checking what a step used takes
 milliseconds however large its data are. ``ctime`` is among them: a program that sets a file's ``mtime`` back can't
-set that. A file that changed less than two seconds before it was digested is always read again, because file systems
-keep coarser times than that.
+set that. A file that changed less than two seconds before it was digested is always read again, because the times
+that file systems keep are not exact.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploycheck.store.disk import write_whole
+
 ABSENT = "absent"
 """The digest of a file that isn't there."""
 SETTLED_NS = 2_000_000_000
 FORMAT = f"1, Python {sys.version_info.major}.{sys.version_info.minor}"
-"""What a memo must say to be used: Pythons write the syntax tree of one source differently."""
+"""What saved digests must say to be used: versions of Python write the syntax tree of a source differently."""
 
 Import = tuple[int, str, tuple[str, ...]]
 """An import statement: how many packages up it starts, the module, and the names taken from it."""
@@ -37,8 +38,13 @@ class Code:
     imports: tuple[Import, ...]
 
 
+def from_root(path: Path, root: Path) -> str:
+    """Return a path as records and messages have it: relative to the root if it is inside, so that it can be moved."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
 class Digests:
-    """Digests of files and folders. What it knows is kept in ``memo``, and found again by later runs."""
+    """Digests of files and folders. What it knows is saved in the file ``memo``, for later runs."""
 
     def __init__(self, memo: Path) -> None:
         self.memo = memo
@@ -80,13 +86,10 @@ class Digests:
         return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def save(self) -> None:
-        """Keep what is known for later runs; where several processes do so at once, the last one's is kept."""
+        """Save what is known for later runs; of several processes that do so, the last one's is kept."""
         if not self._changed:
             return
-        self.memo.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.memo.with_name(f".{self.memo.name}.{os.getpid()}")
-        partial.write_text(json.dumps({"format": FORMAT, "files": self._known}))
-        partial.replace(self.memo)
+        write_whole(self.memo, json.dumps({"format": FORMAT, "files": self._known}))
         self._changed = False
 
     def _entry(self, path: Path, kind: str, read: Any) -> Any:

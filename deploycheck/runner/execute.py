@@ -1,4 +1,4 @@
-"""Executing: each step of a plan done once, or found done."""
+"""Executing a plan: each step is done once, or its artifact is found in the store."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from deploycheck.runner.tasks import AlreadyFailed, Task, lasts
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.kind import FoundElsewhere, Making, NoBaseline
 from deploycheck.store import Artifact, Building, Store, fingerprint
+from deploycheck.store.disk import write_whole
 
 RUNS_KEPT = 5
-EXPIRED = "what was exported can't be loaded for much longer"
+EXPIRED = "the exported program can't be loaded for much longer"
 
 
 class StepFailed(DeploycheckError):
-    """A step could not be done; the first check that needed it carries this.
+    """A step failed; the first check that needs it reports this.
 
-    ``step`` is its name; ``trace`` is the traceback from where the user's code began, if that is what raised.
+    ``step`` is its name; ``trace`` is the traceback from where the user's code began, if the user's code raised.
     """
 
     def __init__(self, what: str, *, step: str, where: str, hint: str = "", trace: str = "") -> None:
@@ -44,7 +45,7 @@ class StepFailed(DeploycheckError):
 
 
 class NotReached(DeploycheckError):
-    """A check could not be looked at: ``step`` failed, which another check reports."""
+    """A check could not be measured, because ``step`` failed, which another check reports."""
 
     def __init__(self, step: str) -> None:
         super().__init__(f"not reached: {step} failed")
@@ -53,7 +54,7 @@ class NotReached(DeploycheckError):
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A step that is done: its artifact, whether it was found done, what it took, and why it was done again."""
+    """A step that is done: its artifact, whether it was reused, how long this took, and why it was done again."""
 
     artifact: Artifact
     reused: bool
@@ -64,7 +65,7 @@ class Done:
 class Runner:
     """Does steps, in one process of a run; several processes of a run share its store and its folder.
 
-    ``run`` is the run's id; ``progress`` is given lines to show. Close it at the end: it has processes of its own.
+    ``run`` is the run's id; ``progress`` is called with lines to show. It starts processes: close it at the end.
     """
 
     def __init__(self, cache: Path, run: str, extensions: Extensions, progress: Callable[[str], None]) -> None:
@@ -82,7 +83,7 @@ class Runner:
         self._worker: tuple[Path, Worker] | None = None
 
     def step(self, plan: Plan, ref: Ref) -> Done:
-        """Return a step done: found in the store, or made now with all that it needs.
+        """Do a step, or find its artifact in the store; the steps that it needs are done first.
 
         Raises ``StepFailed`` the first time it fails in this run, ``NotReached`` from then on and where another
         step failed before it; ``NoBaseline`` where it needs a baseline and there is none.
@@ -112,7 +113,7 @@ class Runner:
         return self._done[known]
 
     def steps_done(self, plan: Plan) -> dict[Ref, Done]:
-        """Return the plan's steps that this process did or found done."""
+        """Return the plan's steps that this process has done or found in the store."""
         return {ref: done for ref in plan.steps if (done := self._done.get((plan.id, ref)))}
 
     def find(self, plan: Plan, ref: Ref) -> Artifact | None:
@@ -124,7 +125,7 @@ class Runner:
         return found if found and not self._why_not(found) else None
 
     def close(self) -> None:
-        """End the processes that it started, and keep what it learned of files."""
+        """End the processes that it started, and save the digests of files for later runs."""
         self._close_worker()
         self.digests.save()
 
@@ -166,7 +167,14 @@ class Runner:
 
     def _key_content(self, plan: Plan, ref: Ref, inputs: Mapping[str, Artifact]) -> Content:
         settings = STEP_KINDS[ref.kind].settings(plan.spec, ref, checks_of(plan, ref))
-        return key_content(ref.kind, settings, inputs, self.extensions, self._platform, self.digests)
+        return key_content(
+            ref.kind,
+            settings,
+            inputs=inputs,
+            extensions=self.extensions,
+            platform=self._platform,
+            digests=self.digests,
+        )
 
     @cached_property
     def _platform(self) -> dict[str, str]:
@@ -201,7 +209,7 @@ class Runner:
                     task.mark_failed()
                     self._close_worker()
                     raise
-                except BaseException:  # this process is ending
+                except BaseException:  # this process is being ended
                     self._close_worker()
                     raise
 
@@ -211,7 +219,7 @@ class Runner:
             self._worker = None
 
     def _do_here(self, task: Task, inputs: Mapping[str, Artifact]) -> bool:
-        """Do a step that runs none of the user's code; return whether another process had done it meanwhile."""
+        """Do a step that doesn't run the user's code; return whether another process had done it meanwhile."""
         kind = STEP_KINDS[task.kind]
 
         def build(building: Building) -> Mapping[str, Any]:
@@ -239,14 +247,14 @@ class Runner:
         return reused
 
     def _why_not(self, artifact: Artifact) -> str:
-        """Return why an artifact at the right address can't be used again; empty where it can."""
+        """Return why a step's artifact in the store can't be reused; empty where it can."""
         changed = find_changed(artifact.meta.get("used", {}), self.root, self.digests)
         if changed:
             return f"{changed} changed"
         return "" if lasts(artifact) else EXPIRED
 
     def _why_new(self, plan: Plan, ref: Ref, content: Content) -> str:
-        """Return what changed since the step was last done for this spec; empty where it never was."""
+        """Return what has changed since the step was last done for this spec; empty where it was never done."""
         try:
             before = json.loads(self._last(plan, ref).read_bytes())
         except (OSError, ValueError):
@@ -254,19 +262,13 @@ class Runner:
         return why_different(before, content)
 
     def _remember(self, plan: Plan, ref: Ref, content: Content) -> None:
-        """Keep what a step was made from, to say the next time what changed."""
+        """Save what a step's key is made of, so that a later run can say what has changed."""
         if STEP_KINDS[ref.kind].timed:
             return
         file = self._last(plan, ref)
         text = json.dumps(content, sort_keys=True)
-        try:
-            if file.read_text() == text:
-                return
-        except OSError:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_text(text)
-        partial.replace(file)
+        if not file.exists() or file.read_text() != text:
+            write_whole(file, text)
 
     def _last(self, plan: Plan, ref: Ref) -> Path:
         return self.cache / "last" / f"{fingerprint([plan.id, str(ref)])}.json"

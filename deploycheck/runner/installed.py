@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import pytest
 
 ENTRY_POINTS = "deploycheck"
-"""The group of entry points that are loaded for their extensions alone, where the gate is on."""
+"""The group of entry points that are loaded only for their extensions, and only when the gate is on."""
 
 
 def load_entry_points(config: pytest.Config) -> None:
-    """Load the plugins that are installed for this project's sake alone."""
+    """Load the plugins that declare an entry point of that group."""
     config.pluginmanager.load_setuptools_entrypoints(ENTRY_POINTS)
 
 

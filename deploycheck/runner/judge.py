@@ -1,4 +1,4 @@
-"""One check, judged: its measurement held against its threshold, as a record for the evidence."""
+"""Judging a check: its measurement is compared with its threshold, and the result is a record for the evidence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from deploycheck.verdict import Outcome, decide, settle
 
 
 def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRecord:
-    """Measure and decide one check. The steps it needs are done first, where they aren't yet."""
+    """Measure and decide one check. The steps it needs are done first, if they aren't done yet."""
     runner = subjects.runner
     try:
         done = [runner.step(plan, ref) for ref in check.needs]
@@ -62,15 +62,15 @@ def _digest_of_artifact(runner: Runner, plan: Plan, check: Check) -> str:
 
 
 def _without_baseline(plan: Plan, check: Check, why: str) -> CheckRecord:
-    """Return the record of a check with nothing to compare with: a failure, unless the spec allows that."""
+    """Return the record of a check that has no baseline to compare with: a failure, unless the spec allows that."""
     if check.baseline == "optional":
         return unjudged(plan, check, Outcome.WARN, f"{why}, which the spec allows (baseline: optional)")
-    hint = "for the first promotion say `baseline: optional` under `promote`"
+    hint = "for the first promotion set `baseline: optional` under `promote`"
     return unjudged(plan, check, Outcome.FAIL, f"{why}, and the spec requires one; {hint}")
 
 
 def unjudged(plan: Plan, check: Check, outcome: Outcome, reason: str) -> CheckRecord:
-    """Return the record of a check with nothing measured."""
+    """Return the record of a check for which nothing was measured."""
     waiver = plan.spec.waive.get(check.key)
     return CheckRecord(
         id=check.id,
@@ -86,16 +86,16 @@ def unjudged(plan: Plan, check: Check, outcome: Outcome, reason: str) -> CheckRe
 
 
 def _standard(check: Check) -> str | None:
-    """Return what a check asks for, as the spec writes it, and of which slices."""
+    """Return what a check requires, as the spec writes it, and of which slices."""
     if check.threshold is None:
         return None
     return f"{check.threshold.text}, in every {check.slices.by}" if check.slices else check.threshold.text
 
 
 def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
-    """Return the record of each step behind a check, as far as this process has it."""
+    """Return the record of each step that a check needs, directly or not, as far as this process has it."""
     done = runner.steps_done(plan)
-    behind = _behind(plan, check)
+    needed = _needed_by(plan, check)
     return [
         StepRecord(
             step=str(ref),
@@ -108,11 +108,11 @@ def steps_of(runner: Runner, plan: Plan, check: Check) -> list[StepRecord]:
             loads=tuple(_loads(item.artifact.path)) if STEP_KINDS[ref.kind].timed else (),
         )
         for ref, item in done.items()
-        if ref in behind
+        if ref in needed
     ]
 
 
-def _behind(plan: Plan, check: Check) -> set[Ref]:
+def _needed_by(plan: Plan, check: Check) -> set[Ref]:
     """Return the steps that a check needs, directly or not."""
     found: set[Ref] = set()
     waiting = list(check.needs)

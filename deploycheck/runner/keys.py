@@ -1,4 +1,4 @@
-"""What a step is found again by: one digest of all that it is handed and of the code that makes it."""
+"""The key of a step in the store: everything that it is given, and the code that does it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import Any
 from deploycheck.extensions import Extensions, Source
 from deploycheck.language.fields import Section
 from deploycheck.runner.code import PACKAGE, code_of, own_code_of
-from deploycheck.runner.digests import Digests
+from deploycheck.runner.digests import Digests, from_root
 from deploycheck.steps import STEP_KINDS
 from deploycheck.store import Artifact
 
 Content = Mapping[str, Any]
-"""The content of a key, as plain JSON: each part decides the result, nothing else does."""
+"""The content of a key, as plain JSON: everything that decides the result."""
 
 
 def key_content(
     kind: str,
     settings: Section,
+    *,
     inputs: Mapping[str, Artifact],
     extensions: Extensions,
     platform: Mapping[str, str],
@@ -31,8 +32,8 @@ def key_content(
 ) -> Content:
     """Return all that a step's result depends on, before any of the user's code has run.
 
-    ``settings`` and ``inputs`` are what its ``make`` is handed; ``platform`` says on what it is computed. What the
-    user's code turns out to use besides is recorded while it runs (``runner/recording.py``).
+    ``settings`` and ``inputs`` are what its ``make`` is given; ``platform`` says on what it is computed. What else the
+    user's code uses is recorded while it runs (``runner/recording.py``).
     """
     plain = settings.model_dump(mode="json")
     step = STEP_KINDS[kind]
@@ -45,7 +46,7 @@ def key_content(
         "settings": plain,
         "inputs": {role: artifact.digest for role, artifact in inputs.items()},
         "files": _files(plain, extensions.root, digests),
-        "sources": users.sources | {_shown(file, extensions.root): digests.file(file) for file in declared},
+        "sources": users.sources | {from_root(file, extensions.root): digests.file(file) for file in declared},
         "own": own.sources,
         "libraries": own.libraries | users.libraries,
         "platform": dict(platform),
@@ -96,12 +97,8 @@ def _texts(settings: Any) -> Iterator[str]:
                 yield from _texts(value)
 
 
-def _shown(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-
-
 def environment() -> dict[str, str]:
-    """Return the environment variables that JAX and XLA compute by, and Python's version."""
+    """Return the environment variables that change what JAX and XLA compute, and Python's version."""
     given = {name: value for name, value in os.environ.items() if re.match(r"(JAX|XLA)_", name)}
     return {**given, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
 
@@ -114,7 +111,7 @@ NOUNS = {
     "libraries": "library",
     "platform": "platform",
 }
-"""Parts of a key to what a reader calls one entry of them."""
+"""The parts of a key, each with the word for one entry of it in messages."""
 MOST = 3
 
 

@@ -1,4 +1,4 @@
-"""What can be said of a valid spec before anything is run: thresholds that its samples can't decide."""
+"""What can be said about a valid spec before anything is run: which thresholds its samples can't decide."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check that can't be decided as it is written (an error), or seldom can (a warning)."""
+    """A check that can't be decided as it is written (an error), or that seldom can (a warning)."""
 
     severity: str
     error: SpecError
 
 
 def lint(plan: Plan, extensions: Extensions, test: Examples | None, floors: Mapping[str, float]) -> Iterator[Finding]:
-    """Yield what is wrong with a plan's thresholds, each at its place, with the number that would do.
+    """Yield what is wrong with a plan's thresholds, each at its place, with the number that would be enough.
 
     ``test`` is the test split, where it is known; ``floors`` the smallest visible regression of each timed metric,
-    as a share, where it was measured. A threshold ``@ point`` asks for no certainty, and gets none. Nothing is said of
-    a spec's own metrics: of them nobody knows what a model without error has.
+    as a share, where it was measured. A threshold ``@ point`` needs no certainty, so it is left out. So are the spec's
+    own metrics, because it isn't known what a model without error would have.
     """
     for check in plan.checks:
         if check.threshold is None or check.threshold.point or check.family in plan.spec.metrics:
@@ -55,8 +55,8 @@ def lint(plan: Plan, extensions: Extensions, test: Examples | None, floors: Mapp
         subjects = extensions.metrics[check.family].subjects
         seeds = len(plan.spec.train.seeds)
         if check.family == over_seeds.word.name and seeds < FEWEST_REPEATS:
-            what = f"{seeds} seed{'' if seeds == 1 else 's'} can't decide it: {FEWEST_REPEATS} at least"
-            yield _error(plan, check, what, "say more `seeds` under `train`")
+            what = f"{seeds} seed{'' if seeds == 1 else 's'} can't decide it: it needs at least {FEWEST_REPEATS}"
+            yield _error(plan, check, what, "give more `seeds` under `train`")
         if "load" in subjects:
             yield from _budget(plan, check, check.threshold, extensions)
             yield from _noise(plan, check, floors)
@@ -65,7 +65,7 @@ def lint(plan: Plan, extensions: Extensions, test: Examples | None, floors: Mapp
 
 
 def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensions) -> Iterator[Finding]:
-    """A percentile or a rate takes so many requests to show, even where none is slow and none fails."""
+    """Yield an error where the load test can't have enough requests, even if none is slow and none fails."""
     if plan.spec.serve is None:
         return
     sample, load = extensions.metrics[check.family].sample, plan.spec.serve.load
@@ -74,7 +74,7 @@ def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensio
         budget = _comparisons(check.percentile, extensions.scenarios[load.scenario], load)
         needed = fewest_rounds(level)
         comparisons = f"{budget} comparison{'' if budget == 1 else 's'} of two models"
-        what = f"so far out, {MOST_ROUNDS} rounds make {comparisons}, and it takes {needed}"
+        what = f"at this percentile {MOST_ROUNDS} rounds give {comparisons}, and it needs {needed}"
         hint = "compare a lower percentile"
     elif sample is Quantile and check.percentile is not None:
         budget, needed = load.requests, fewest_requests(1 - check.percentile, level)
@@ -93,10 +93,10 @@ def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensio
 
 
 def _requests(budget: int, needed: int, load: Load, extensions: Extensions) -> tuple[str, str]:
-    what = f"it takes {needed:,} requests, none of them over the limit, and there are {budget:,} at most"
+    what = f"it needs {needed:,} requests, none of them over the limit, and there are {budget:,} at most"
     has_rate = "rate" in extensions.scenarios[load.scenario].fields
     lasting = f", which takes {needed / load.rate:,.0f} s at {load.rate:g} /s" if has_rate else ""
-    return what, f"say `requests: {needed}` or more{lasting}"
+    return what, f"set `requests: {needed}` or more{lasting}"
 
 
 def _comparisons(probability: float, scenario: Scenario, load: Load) -> int:
@@ -107,7 +107,7 @@ def _comparisons(probability: float, scenario: Scenario, load: Load) -> int:
 
 
 def _noise(plan: Plan, check: Check, floors: Mapping[str, float]) -> Iterator[Finding]:
-    """A comparison that allows less than what an artifact differs from itself by would refuse an equal model."""
+    """Yield a warning where a comparison allows less than the noise: it would refuse an equal model."""
     smallest = floors.get(check.metric) if check.against else None
     if smallest is None or check.threshold is None:
         return
@@ -121,15 +121,15 @@ def _noise(plan: Plan, check: Check, floors: Mapping[str, float]) -> Iterator[Fi
 
 
 def _test_set(plan: Plan, check: Check, extensions: Extensions, test: Examples) -> Iterator[Finding]:
-    """A test set is too small for a threshold that even a model without error doesn't pass."""
+    """Yield an error where the test set is so small that even a model without error would not pass."""
     if check.threshold is None:
         return
     metric = extensions.metrics[check.family]
     given = _without_error(test, metric.subjects, extensions.tasks[plan.spec.task])
     other = given if check.against and not is_difference(metric.subjects) else {}
-    measurement = measure_given(metric, check, test if check.slices else None, given, other)
+    measurement = measure_given(metric, check, test if check.slices else None, given=given, other=other)
     if measurement.invalid or _is_resampled(measurement.sample):
-        return  # nothing varies in a model without error, so that resampling says nothing
+        return  # in a model without error nothing varies, so resampling gives no bounds
     verdict = decide(measurement, check.threshold, plan.spec.confidence)
     if verdict.outcome is Outcome.PASS:
         return
@@ -138,12 +138,12 @@ def _test_set(plan: Plan, check: Check, extensions: Extensions, test: Examples) 
         what = f"even a model without error would not pass {examples} against one that is without error too"
         yield Finding("warning", SpecError(what, plan.spec.place(*check.path), verdict.reason))
     else:
-        best = "a model equal to the one it is held to" if is_difference(metric.subjects) else "a model without error"
+        best = "a model equal to the other" if is_difference(metric.subjects) else "a model without error"
         yield _error(plan, check, f"even {best} would not pass {examples}", verdict.reason)
 
 
 def _without_error(test: Examples, subjects: frozenset[str], task: Task) -> dict[str, Any]:
-    """Return what a metric is given of a model that makes no error."""
+    """Return what a metric is given for a model that makes no error."""
     outputs = task.perfect(test.labels)[task.outputs[0]]
     return {subject: test.labels if subject == "labels" else outputs for subject in subjects}
 

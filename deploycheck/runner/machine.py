@@ -14,16 +14,16 @@ from filelock import FileLock, ReadWriteLock, Timeout
 class Machine:
     """What the processes of a run share: those that work, and the one that measures.
 
-    ``folder`` is the run's; ``report`` is called with what is waited for. A process that ends releases its locks.
+    ``folder`` is the run's; ``progress`` is called with what it waits for. A process that ends releases its locks.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, progress: Callable[[str], None]) -> None:
         self.folder = folder
-        self.report = report
+        self.progress = progress
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Work within the block, beside others, while nothing of this run is measured."""
+        """Work within the block, at the same time as other processes, while none of this run measures."""
         with self._of_run("read", "waiting while another process of this run measures"):
             yield
 
@@ -42,7 +42,7 @@ class Machine:
     @contextmanager
     def _of_run(self, side: str, waits: str) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Not the one that filelock keeps for a path: it would be held until this process and its forks end.
+        # Not the lock that filelock keeps for each path: it would be held until this process and its forks end.
         lock = ReadWriteLock(self.folder / "machine.lock", is_singleton=False)
         acquire = lock.acquire_read if side == "read" else lock.acquire_write
         try:
@@ -57,7 +57,7 @@ class Machine:
         try:
             held = acquire(0)
         except Timeout:
-            self.report(waits)
+            self.progress(waits)
             held = acquire(-1)
         with held:
             yield
@@ -67,6 +67,6 @@ def lock_file() -> Path:
     """Return the lock of this user's measurements on this machine.
 
     There is one per user: a file that another user owns can't be locked. Two users' measurements may disturb each
-    other; the machine's state shows that.
+    other, which the watch on the machine's state notices.
     """
     return Path(tempfile.gettempdir()) / f"deploycheck-measuring-{os.getuid()}.lock"

@@ -1,4 +1,4 @@
-"""Measuring: what a check's metric makes of the artifacts that it reads; by slices, and relative to another model."""
+"""Measuring: a check's metric applied to the artifacts that it reads, by slices, and relative to another model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploycheck.checks.own import own_metric
 from deploycheck.checks.relative import relative
 from deploycheck.errors import DeploycheckError, located
 from deploycheck.language.threshold import RELATIVE
-from deploycheck.plan import Plan
+from deploycheck.plan import REFERENCE, Plan
 from deploycheck.ref import Ref
 from deploycheck.runner.execute import Runner
 from deploycheck.steps import STEP_KINDS
@@ -28,7 +28,7 @@ Given = Mapping[str, Any]
 
 
 class Subjects:
-    """What metrics look at, read once for all checks that ask; only one spec's at a time are kept."""
+    """What metrics are given, read once for all checks; those of one spec at a time are kept."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -36,8 +36,8 @@ class Subjects:
         self._read: dict[tuple[str, Ref, str | None], Any] = {}
 
     def read(self, plan: Plan, parameter: str, ref: Ref, variant: str | None) -> Any:
-        """Return what a metric's parameter is, for a variant."""
-        subject = parameter.removeprefix("reference_")
+        """Return the value of a metric's parameter, for a variant."""
+        subject = parameter.removeprefix(REFERENCE)
         if self._plan != plan.id:
             self._read.clear()
             self._plan = plan.id
@@ -66,11 +66,11 @@ def measure(check: Check, plan: Plan, subjects: Subjects) -> Measurement:
         given = {name: subjects.read(plan, name, ref, check.variant) for name, ref in check.reads.items()}
         other = {name: subjects.read(plan, name, ref, check.against) for name, ref in check.compared.items()}
         examples = subjects.read(plan, "dataset", DATA, None).splits["test"] if check.slices else None
-        return measure_given(metric, check, examples, given, other)
+        return measure_given(metric, check, examples, given=given, other=other)
 
 
 def measure_given(
-    metric: MetricFunction, check: Check, examples: Examples | None, given: Given, other: Given
+    metric: MetricFunction, check: Check, examples: Examples | None, *, given: Given, other: Given
 ) -> Measurement:
     """Return what a metric measures of what it is ``given``, relative to ``other`` unless that is empty.
 
@@ -102,7 +102,7 @@ def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, giv
 
 
 def _in_unit(measurement: Measurement, check: Check) -> Measurement:
-    """Return a drop relative to what it is a drop from, where the threshold's unit says so."""
+    """Return a drop as a share of the value it drops from, where the threshold's unit says so."""
     if check.threshold is None or check.threshold.unit != RELATIVE:
         return measurement
     sample = measurement.sample

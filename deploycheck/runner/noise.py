@@ -1,4 +1,4 @@
-"""The noise floor: what a comparison of an artifact with itself shows (A/A)."""
+"""The noise floor: the differences measured when an artifact is compared with itself (A/A)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from deploycheck.serving import load_report
 from deploycheck.serving.load_report import LoadReport
 from deploycheck.steps.load import measure_load
 from deploycheck.steps.noise import SIDES
+from deploycheck.store.disk import write_whole
 from deploycheck.verdict import Blocks, Quantile, bounds, value_of
 
 FILE = "noise.json"
 ALWAYS = ("throughput", "latency.p50", "latency.p99")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Floor:
-    """A metric of two servers of one artifact: their ratio, with bounds, and what it can't tell from 1.
+    """A metric of two servers of one artifact: their ratio, with bounds.
 
     ``smallest`` is the smallest regression that can be seen, as a share; infinite where none can.
     """
@@ -58,7 +59,7 @@ def measure_noise(runner: Runner, plan: Plan, variant: str | None) -> Noise:
     """
     served = plan.spec.serve.variants if plan.spec.serve else ()
     if not served or variant not in (None, *served):
-        what = f"it serves no {variant}" if served else "it has no `serve`: nothing in it is timed"
+        what = f"it doesn't serve {variant}" if served else "it has no `serve`: nothing in it is timed"
         hint = f"there are: {', '.join(served)}" if served else ""
         raise DeploycheckError(what, where=plan.id, hint=hint)
     chosen = variant or served[0]
@@ -91,7 +92,13 @@ def _floor(
     sample = measure_load(metric, percentile, "itself", *loads).sample
     low, high = bounds(sample, confidence)
     smallest = 1 - low if metric.word.direction == "higher" else high - 1
-    return Floor(name, value_of(sample), low, high, smallest if math.isfinite(smallest) else math.inf)
+    return Floor(
+        metric=name,
+        ratio=value_of(sample),
+        low=low,
+        high=high,
+        smallest=smallest if math.isfinite(smallest) else math.inf,
+    )
 
 
 def remember(noise: Noise, plan: Plan, cache: Path) -> Path:
@@ -103,29 +110,26 @@ def remember(noise: Noise, plan: Plan, cache: Path) -> Path:
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "smallest": {floor.metric: floor.smallest for floor in noise.floors if math.isfinite(floor.smallest)},
     }
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{FILE}.{os.getpid()}")
-    partial.write_text(json.dumps(known, indent=1) + "\n")
-    partial.replace(file)
+    write_whole(file, json.dumps(known, indent=1) + "\n")
     return file
 
 
 def floors_of(plan: Plan, cache: Path) -> Mapping[str, float]:
     """Return the smallest visible regression of each metric, as far as it was measured for this spec on this machine.
 
-    What another machine saw says nothing about this one.
+    What was measured on another machine doesn't hold for this one.
     """
     entry = _read(cache / FILE).get(this_machine(), {}).get(plan.id)
     return entry["smallest"] if entry else {}
 
 
 def this_machine() -> str:
-    """Return what noise floors are remembered by: the machine's name, its architecture and its number of cores."""
+    """Return the name under which noise floors are saved: this machine's name, architecture and number of cores."""
     return f"{platform.node()} ({platform.machine()}, {os.cpu_count()} cores)"
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    """Return what was remembered: by machine and by the id of the spec."""
+    """Return what was saved: by machine and by the id of the spec."""
     try:
         known: dict[str, dict[str, Any]] = json.loads(file.read_text())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""On what a step computes: the device that JAX uses, found without importing JAX where it was asked before."""
+"""What a step computes on: the device that JAX uses. JAX is asked once; later runs find the answer in the cache."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.runner.code import versions
 from deploycheck.runner.keys import environment
 from deploycheck.store import fingerprint
+from deploycheck.store.disk import write_whole
 
 FILE = "devices.json"
 ASK = "import json, jax; print(json.dumps({'backend': jax.default_backend(), 'device': jax.devices()[0].device_kind}))"
@@ -25,7 +26,7 @@ NVIDIA = Path("/proc/driver/nvidia/gpus")
 def find_platform(cache: Path) -> dict[str, str]:
     """Return JAX's backend and device, and the environment variables and Python version that decide a result.
 
-    JAX is asked in a process of its own, once for each set of libraries, drivers and devices; the answer is kept in the
+    JAX is asked in a separate process, once for each set of libraries, drivers and devices; the answer is saved in the
     cache.
     """
     asked = fingerprint(_what_decides_the_device())
@@ -33,10 +34,7 @@ def find_platform(cache: Path) -> dict[str, str]:
     known = _read(file)
     if asked not in known:
         known = {**known, asked: _ask()}
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{FILE}.{os.getpid()}")
-        partial.write_text(json.dumps(known, indent=1) + "\n")
-        partial.replace(file)
+        write_whole(file, json.dumps(known, indent=1) + "\n")
     return {**known[asked], **environment()}
 
 

@@ -1,4 +1,4 @@
-"""The parent's side of a worker: start it, give it tasks, show its progress, and end it for sure."""
+"""The parent's side of a worker: start it, give it tasks, show its progress, and end it in any case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deploycheck.runner.tasks import AlreadyFailed, Task
 
 
 class CodeFailed(DeploycheckError):
-    """A step's work raised; ``trace`` is the traceback from where the user's code began, if it was its."""
+    """A step's work raised; ``trace`` is the traceback from where the user's code began, if that raised."""
 
     def __init__(self, what: str, *, where: str, hint: str, trace: str) -> None:
         super().__init__(what, where=where, hint=hint)
@@ -24,7 +24,7 @@ class CodeFailed(DeploycheckError):
 
 
 class WorkerSpent(Exception):
-    """The user's code changed what can't be put back in that process: another one is needed."""
+    """The user's code changed something that can't be put back in that process: another one is needed."""
 
 
 class Worker:
@@ -49,7 +49,7 @@ class Worker:
     def do(self, task: Task, progress: Callable[[str], None]) -> bool:
         """Have a task done; return whether another process had done it meanwhile.
 
-        Raises ``CodeFailed`` where its work raised, ``AlreadyFailed`` where another process has failed at it,
+        Raises ``CodeFailed`` where its work raised, ``AlreadyFailed`` where it has failed in another process,
         ``WorkerSpent`` where nothing was done and another worker is needed.
         """
         self._send(task.to_json())
@@ -99,7 +99,7 @@ class Worker:
         sys.stdout.write(printed.decode(errors="replace"))
 
     def _output(self) -> bytes:
-        """Return what was printed and is not shown yet."""
+        """Return what was printed and has not been shown yet."""
         with self.log.open("rb") as output:
             output.seek(self._shown)
             return output.read()

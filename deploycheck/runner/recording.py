@@ -1,7 +1,7 @@
-"""What a step's user code in fact used: the modules it imported and the files it opened, each with its digest.
+"""What a step's user code used while it ran: the modules it imported and the files it opened, each with its digest.
 
-An audit hook (PEP 578) sees what Python opens and lists, ``sys.modules`` what it imported. Code that is not Python's
-(pyarrow, safetensors) opens files unseen; so the texts in the user's sources that name a file count as used too.
+An audit hook (PEP 578) sees what Python opens and lists, ``sys.modules`` what it imported. It can't see which files
+compiled code opens (pyarrow, safetensors), so the texts in the user's sources that name a file count as used too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 from deploycheck.language.names import source_file
 from deploycheck.runner.code import is_installed
-from deploycheck.runner.digests import ABSENT, Digests, strings_of
+from deploycheck.runner.digests import ABSENT, Digests, from_root, strings_of
 
 SYSTEM = tuple(
     Path(folder)
     for folder in ("/proc", "/sys", "/dev", "/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share", "/System")
 )
 IMPORTING = ("<frozen importlib", "<frozen zipimport", "/importlib/", "/pkgutil.py", "/linecache.py", "/inspect.py")
-"""Files whose frames read and list folders to find modules, not data."""
+"""Parts of the names of source files that read and list folders to find modules, not data."""
 FRAMES = 6
 
 Used = dict[str, dict[str, str]]
@@ -55,12 +55,12 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[Callable[[], Used]]:
-        """Forget the user's modules, so that what the block imports is seen; yield what gives the record at its end."""
+        """Forget the user's modules, so that their imports are seen; yield a function that returns the record."""
         forget_users_modules()
         self._seen = seen = _Seen()
 
         def end() -> Used:
-            self._seen = None  # what follows is read for the record, not by the user's code
+            self._seen = None  # the record reads files too, which the user's code did not
             return self._used(seen)
 
         try:
@@ -72,7 +72,7 @@ class Recorder:
         seen = self._seen
         if seen is None or event not in ("open", "os.listdir", "os.scandir", "sqlite3.connect"):
             return
-        with suppress(Exception):  # a recorder must never be what breaks the user's code
+        with suppress(Exception):  # the recorder must never break the user's code
             self._note(seen, event, arguments)
 
     def _note(self, seen: _Seen, event: str, arguments: tuple[Any, ...]) -> None:
@@ -102,8 +102,8 @@ class Recorder:
                 files[name] = digest
         return {
             "modules": {name: digest for name, (digest, _) in sorted(modules.items())},
-            "files": {self._shown(name): digest for name, digest in sorted(files.items())},
-            "folders": {self._shown(name): digest for name, digest in sorted(folders.items())},
+            "files": {from_root(Path(name), self.root): digest for name, digest in sorted(files.items())},
+            "folders": {from_root(Path(name), self.root): digest for name, digest in sorted(folders.items())},
         }
 
     def _modules(self) -> tuple[dict[str, tuple[str, Path]], dict[str, str]]:
@@ -121,7 +121,7 @@ class Recorder:
         return named, files
 
     def _named_in(self, modules: Mapping[str, tuple[str, Path]]) -> Iterator[str]:
-        """Yield files that texts in the user's sources name: from here, from the root, or from beside the source."""
+        """Yield files that texts in the user's sources name: from this folder, the root, or the source's own folder."""
         for _, file in modules.values():
             if file.suffix != ".py":
                 continue
@@ -138,18 +138,13 @@ class Recorder:
             return False
         return "__pycache__" not in real.parts and not is_installed(real)
 
-    def _shown(self, name: str) -> str:
-        """Return a path as a record has it: relative to the root if it is inside, so that a cache can be moved."""
-        path = Path(name)
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else name
-
 
 def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Digests) -> str:
-    """Return the first thing that isn't what a record says, in words: ``source net.py``; empty where all of it is."""
+    """Return the first thing that differs from a record, in words: ``source net.py``; empty where nothing does."""
     for name, digest in used.get("modules", {}).items():
         file = source_file(name, root)
         if file is None or digests.file(file) != digest:
-            return f"source {_short(file, root) if file else name}"
+            return f"source {from_root(file, root) if file else name}"
     for name, digest in used.get("files", {}).items():
         if digests.file(root / name) != digest:
             return f"{'source' if name.endswith('.py') else 'file'} {name}"
@@ -159,12 +154,8 @@ def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Dig
     return ""
 
 
-def _short(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-
-
 def forget_users_modules() -> None:
-    """Have the user's modules imported afresh: what they set up belongs to one step alone.
+    """Remove the user's modules from memory, so that each step imports them again: what they set up is for one step.
 
     Compiled extension modules stay: not all of them can be loaded twice.
     """

@@ -1,4 +1,4 @@
-"""Steps as tasks: what a worker is given to do, and the address of its result."""
+"""Steps as tasks: what a worker is given to do, and where its result is stored."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 from deploycheck.steps.model import loadable_until
 from deploycheck.store import Artifact
+from deploycheck.store.disk import write_whole
 
 RENEW_BEFORE = timedelta(days=90)
-"""An exported program that can be loaded for less than this is exported again."""
+"""An exported program that expires sooner than this is exported again."""
 
 
 class AlreadyFailed(Exception):
@@ -22,10 +23,11 @@ class AlreadyFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One step to be done, as plain data: this, and the files it names, is all that its process is given.
+    """One step to do, as plain data. Its process is given this and the files that it names, and nothing else.
 
     ``store`` is where its artifact belongs, under ``kind`` and ``key``; ``inputs`` are folders of artifacts by role;
-    ``extensions`` the files that declare what it uses by name; ``failed`` marks in the run's folder that it failed.
+    ``extensions`` are the files that declare what it uses by name; ``failed`` is the file, in the run's folder, that
+    says that it failed.
     """
 
     kind: str
@@ -57,17 +59,16 @@ class Task:
         )
 
     def check_not_failed(self) -> None:
-        """Raise ``AlreadyFailed`` where another process of the run has failed at this step."""
+        """Raise ``AlreadyFailed`` where this step has failed in another process of the run."""
         if self.failed.exists():
             raise AlreadyFailed(self.failed.read_text())
 
     def mark_failed(self) -> None:
-        """Have the other processes of the run know that this step failed."""
-        self.failed.parent.mkdir(parents=True, exist_ok=True)
-        self.failed.write_text(self.name)
+        """Tell the other processes of the run that this step failed."""
+        write_whole(self.failed, self.name)
 
 
 def lasts(artifact: Artifact) -> bool:
-    """Whether an artifact can be loaded for long enough to be worth shipping; all but exports last for ever."""
+    """Whether an artifact can be loaded for long enough to be shipped; only exported programs expire."""
     until = loadable_until(artifact)
     return until is None or until >= datetime.now(UTC).date() + RENEW_BEFORE

@@ -37,7 +37,7 @@ from deploycheck.store import Building, Store, open_artifact
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What user code can change in this process, as it was before any ran."""
+    """What user code can change in this process, as it was before user code ran."""
 
     jax: Mapping[str, Any]
     environment: Mapping[str, str]
@@ -91,7 +91,7 @@ def main() -> None:
     while True:
         line = tasks.get()
         if not state.restore():
-            say(spent=True)  # in answer to the task: the parent would find a closed pipe if this process ended before
+            say(spent=True)  # as an answer: a process that ended earlier would leave the parent with a closed pipe
             return
         say(**_answer(Task.from_json(line), root, recorder, digests, lambda text: say(progress=text)))
 
@@ -103,7 +103,7 @@ def _tasks(lines: IO[str]) -> queue.Queue[str]:
     def read() -> None:
         for line in lines:
             tasks.put(line)
-        os._exit(1)  # at once, in the middle of a step or not: whoever asked for it is gone
+        os._exit(1)  # at once, even in the middle of a step: the process that asked for it has ended
 
     threading.Thread(target=read, daemon=True).start()
     return tasks
@@ -112,7 +112,7 @@ def _tasks(lines: IO[str]) -> queue.Queue[str]:
 def _answer(
     task: Task, root: Path, recorder: Recorder, digests: Digests, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Do one task; return its result, as an answer."""
+    """Do one task; return its result as JSON."""
     try:
         with recorder.recording() as used:
             reused = _do(task, root, digests, progress, used)
@@ -158,7 +158,7 @@ def _do(task: Task, root: Path, digests: Digests, progress: Callable[[str], None
 
 
 def _failure(error: Exception) -> dict[str, str]:
-    """Return an error as data; of one that the user's code raised, with the traceback from where that began."""
+    """Return an error as data. If the user's code raised it, the traceback begins where that code begins."""
     if isinstance(error, DeploycheckError):
         return {"what": error.what, "where": error.where, "hint": error.hint, "trace": ""}
     trace = error.__traceback__

@@ -1,1 +1,1 @@
-"""What a spec's stages do: one file a stage or a method."""
+"""The arithmetic of a spec's stages: examples, preprocessing, training, compression."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run, through orbax: a run that was killed goes on from the last."""
+"""Checkpoints of a training run, through orbax: a run that was killed continues from the latest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def checkpoints(folder: Path) -> Iterator[ocp.CheckpointManager]:
 
 
 def save(manager: ocp.CheckpointManager, progress: Progress) -> None:
-    """Write a checkpoint; when this returns it is on disk, whole."""
+    """Write a checkpoint; when this returns, all of it is on disk."""
     epochs = [asdict(epoch) for epoch in progress.epochs]
     facts = {"epochs": epochs, "kept": progress.kept, "finished": progress.finished}
     manager.save(
@@ -57,7 +57,7 @@ def save(manager: ocp.CheckpointManager, progress: Progress) -> None:
 
 
 def restore(manager: ocp.CheckpointManager, fresh: Progress) -> Progress:
-    """Return the run as last saved, or ``fresh`` where nothing was."""
+    """Return the run as it was last saved, or ``fresh`` where nothing was saved."""
     latest = manager.latest_step()
     if latest is None:
         return fresh

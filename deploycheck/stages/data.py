@@ -24,7 +24,7 @@ class Dataset:
 
 
 def write(dataset: Dataset, folder: Path) -> None:
-    """Write the dataset into ``folder``: a safetensors file a split, and one of what was fitted."""
+    """Write the dataset into ``folder``: one safetensors file per split, and one of what was fitted."""
     for name in SPLITS:
         files.save(dataset.splits[name], folder / f"{name}.safetensors")
     write_arrays(dataset.fitted, folder / FITTED)

@@ -1,4 +1,4 @@
-"""Labelled examples, and how they are split."""
+"""Labelled examples, and splitting them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ MOST_SLICES = 200
 class Examples:
     """Examples in order: ``inputs`` maps a name to an array ``[n, ...]``, ``labels`` is ``[n]``.
 
-    ``columns`` are further facts about each example, ``[n]`` of text, by which they can be sliced; no model sees them.
+    ``columns`` are further facts about each example, ``[n]`` of text, by which they can be sliced. A model doesn't get
+    them.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -52,9 +53,9 @@ class Examples:
 
 
 def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
-    """Check what a loader returned against the input names the model declares, and the task's labels.
+    """Return what a loader returned as examples, with the inputs that the model declares and the task's labels.
 
-    That is ``(inputs, labels)``, or with columns to slice by ``(inputs, labels, columns)``.
+    A loader returns ``(inputs, labels)``, or with columns to slice by ``(inputs, labels, columns)``.
     ``inputs`` is one array where the model has one input, or a mapping from name to array.
     """
     match loaded:
@@ -88,18 +89,19 @@ def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
 
 def _column(name: str, column: np.ndarray) -> np.ndarray:
     if name == LABEL:
-        what = f"a column can't be called {LABEL!r}: to slice by that is to slice by the labels"
-        raise DeploycheckError(what, hint="name it otherwise")
+        what = f"a column can't be called {LABEL!r}: that name means the labels"
+        raise DeploycheckError(what, hint="choose another name")
     if column.ndim != 1:
         raise DeploycheckError(f"the column {name!r} has the shape {column.shape}, expected [n]")
     return column.astype(str)
 
 
 def split(examples: Examples, fractions: Mapping[str, float], *, seed: int, stratify: bool) -> dict[str, Examples]:
-    """Cut the examples into named parts by ``fractions`` (which sum to 1), the same way for the same seed.
+    """Split the examples into named parts by ``fractions`` (which sum to 1); the same seed gives the same parts.
 
-    With ``stratify`` every class is cut in these fractions, so each part has the classes in the shares that the
-    whole has (to within one example a class); of labels that are no classes, every tenth by rank.
+    With ``stratify`` every class is split in these fractions, so that a class has the same share of each part as of the
+    whole, to within one example per class. Labels that aren't classes are split within each tenth of
+    their sorted values.
     """
     random = np.random.default_rng(seed)
     classes = _strata(examples.labels) if stratify else np.zeros(len(examples), dtype=np.int64)

@@ -1,6 +1,6 @@
-"""The built-in data loaders: each gives ``(inputs, labels, columns)`` from a file.
+"""The built-in data loaders: each returns ``(inputs, labels, columns)`` from a file.
 
-``columns`` names those that are not inputs, by which the examples can be sliced.
+Their argument ``columns`` names the columns that are not inputs, by which the examples can be sliced.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Loader:
 
 
 def npz(path: Path, *, labels: str = "labels", columns: Sequence[str] = ()) -> tuple[Any, np.ndarray, Columns]:
-    """Read a NumPy archive: the array named ``labels``, every other array an input of that name."""
+    """Read a NumPy archive: the array ``labels`` has the labels, every other array is an input of its name."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -43,10 +43,10 @@ def npz(path: Path, *, labels: str = "labels", columns: Sequence[str] = ()) -> t
 def csv(
     path: Path, *, labels: str, delimiter: str = ",", input: str = "", columns: Sequence[str] = ()
 ) -> tuple[Any, np.ndarray, Columns]:
-    """Read numbers under a header line: column ``labels``, every other column a feature, in file order.
+    """Read numbers under a header line: the column ``labels``, and every other column as a feature, in file order.
 
-    Labels that are all whole become integers, as class numbers are. An empty cell is a missing value (NaN). Each
-    column is an input of its name, or, where ``input`` is given, all features are one float32 array
+    Labels that are all whole become integers, because class numbers are integers. An empty cell is a missing value
+    (NaN). Each column is an input of its name, or, where ``input`` is given, all features are one float32 array
     ``[n, features]`` of that name.
     """
     try:
@@ -58,7 +58,7 @@ def csv(
     table = np.atleast_1d(table)
     header, texts = _texts(path, delimiter)
     facts = _picked(dict(zip(header, texts, strict=True)), columns, path)
-    numbers = {  # by place: NumPy has cleaned the names
+    numbers = {  # by position, because NumPy changes names
         name: table[name]
         for name, written in zip(table.dtype.names or (), header, strict=False)
         if written not in facts

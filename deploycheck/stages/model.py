@@ -1,8 +1,8 @@
 """Models in one canonical form: named weights and pure functions of them.
 
-Whatever a spec's ``model.build`` returns (a ``flax.nnx`` module, a ``flax.linen`` module, or a pair of a pytree
-of params and a pure ``apply(params, inputs)``), everything after this module sees only ``Model`` while it can be
-trained, and ``Network`` once it is exported.
+A spec's ``model.build`` returns a ``flax.nnx`` module, a ``flax.linen`` module, or a pair of a pytree of params and a
+pure ``apply(params, inputs)``. The rest of the code sees a ``Model`` as long as it can be trained, and a ``Network``
+when it is exported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deploycheck.stages.network import Inputs, Network, Outputs, Weights
 PyTree = Any
 
 _MODE_ARGUMENTS = {"train": True, "training": True, "is_training": True, "deterministic": False}
-"""How linen modules spell the training mode, and what it is while training."""
+"""The arguments by which linen modules switch to training, with their values in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,13 @@ class Model:
 
 
 def build_model(
-    build: Callable[..., Any], options: Mapping[str, Any], inputs: Inputs, seed: int, outputs: tuple[str, ...]
+    build: Callable[..., Any], options: Mapping[str, Any], inputs: Inputs, *, seed: int, outputs: tuple[str, ...]
 ) -> Model:
-    """Call ``build(**options)`` and return what it gives in canonical form.
+    """Call ``build(**options)`` and return its model in canonical form.
 
-    ``build`` is handed the seed if it has a parameter ``rngs`` (as ``nnx.Rngs``), ``key`` (as a JAX key) or
-    ``seed`` (as an int). ``inputs`` are shapes and dtypes of one batch, for models that find their shapes from it.
-    ``outputs`` are the names of what a model for this task gives; a model that gives one array gives the first.
+    ``build`` is given the seed if it has a parameter ``rngs`` (as ``nnx.Rngs``), ``key`` (as a JAX key) or
+    ``seed`` (as an int). ``inputs`` are shapes and dtypes of one batch, for models that get their own shapes from it.
+    ``outputs`` are the names of the outputs in this task; where a model returns one array, it is the first of them.
     """
     given: dict[str, Callable[[], Any]] = {
         "rngs": lambda: nnx.Rngs(seed),
@@ -105,7 +105,7 @@ def build_model(
 
 
 def _named(answer: Any, outputs: tuple[str, ...]) -> Outputs:
-    """Return what a model gives by name; a structure that isn't a mapping is refused."""
+    """Return a model's outputs by name. Raises ``DeploycheckError`` for a structure that isn't a mapping."""
     if isinstance(answer, Mapping):
         return dict(answer)
     if jax.tree_util.all_leaves([answer]):
@@ -117,7 +117,7 @@ def _named(answer: Any, outputs: tuple[str, ...]) -> Outputs:
 
 
 _Parts = tuple[PyTree, PyTree, Callable[..., Any], Callable[..., Any]]
-"""Params, state, and the functions for inference and training, whose answers have no names yet."""
+"""Params, state, and the functions for inference and training, whose outputs have no names yet."""
 
 
 def _call(function: Callable[..., Any], inputs: Inputs, **mode: Any) -> Any:
@@ -192,9 +192,9 @@ def _from_function(params: PyTree, function: Callable[..., Any]) -> _Parts:
 
 
 def to_network(model: Model, preprocess: Callable[[Weights, Inputs], Inputs], fitted: Mapping[str, Any]) -> Network:
-    """Return the model with the preprocessing it was trained behind, as one function of raw inputs.
+    """Return the model with its preprocessing, as one function of raw inputs.
 
-    What is served then can't be fed differently from what was trained.
+    So the served model gets its inputs in the same way as the trained one.
     """
     weights, restore = flatten({"params": model.params, "state": model.state})
 
@@ -221,7 +221,8 @@ def predictor(
 ) -> Callable[[PyTree, Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """Return a function ``(weights, inputs) -> outputs by name`` over any number of examples, compiled once.
 
-    Examples go through ``batch`` at a time; the last batch is padded with copies of the first and cut again.
+    ``batch`` examples are computed at a time. The last batch is filled with copies of the first example, whose outputs
+    are removed.
     """
     run = jax.jit(lambda weights, stacked: jax.lax.map(lambda inputs: apply(weights, inputs), stacked))
 

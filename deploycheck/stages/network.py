@@ -1,4 +1,4 @@
-"""A model to deploy: flat, named weights and one pure function of raw inputs. Imports no JAX."""
+"""A model to deploy: flat, named weights and one pure function of raw inputs. Doesn't import JAX."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Weights = dict[str, "jax.Array"]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What one input looks like: its shape without the batch, and its dtype by NumPy's name."""
+    """One input: its shape without the batch, and its dtype by NumPy's name."""
 
     shape: tuple[int, ...]
     dtype: str

@@ -1,8 +1,8 @@
 """Preprocessing: fitted on the training split, applied wherever the model runs. Importing this imports no JAX.
 
 A step is a pair of functions: ``fit(inputs, **options)`` sees the training inputs as NumPy arrays and returns
-what it learned as a dict of arrays; ``apply(fitted, inputs)`` works on JAX arrays, so that the same step stands
-in front of the model in training, in the exported program and so in the server.
+what it learned as a dict of arrays; ``apply(fitted, inputs)`` works on JAX arrays, so that the same step runs
+before the model in training, in the exported program and so in the server.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ scale = Preprocessing("scale", _fit_scale, _apply_scale)
 standardize = Preprocessing("standardize", _fit_standardize, _apply_standardize)
 """Subtract each feature's mean over the training split and divide by its standard deviation."""
 fill_missing = Preprocessing("fill_missing", _fit_fill_missing, _apply_fill_missing)
-"""Put each feature's median over the training split where a value is missing (NaN)."""
+"""Replace each missing value (NaN) by its feature's median over the training split."""
 
 
 Steps = Sequence[tuple[Preprocessing, Mapping[str, Any]]]
@@ -81,7 +81,7 @@ Steps = Sequence[tuple[Preprocessing, Mapping[str, Any]]]
 
 
 def fit_all(steps: Steps, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Fit each step on the training inputs as the steps before it leave them.
+    """Fit each step on the training inputs, after the steps before it were applied.
 
     Returns what they learned as ``preprocess/INDEX.STEP/NAME`` to array.
     """

@@ -5,7 +5,7 @@ its weights is evaluated by qwix on quantised operands. No framework's module sy
 nnx and a plain model are quantised by the same code.
 
 Weights are quantised once, symmetrically, with one scale per output channel; activations as they arrive, with one
-scale per example (and per position, for a matrix product), so that an answer doesn't depend on the other examples
+scale per example (and per position, for a matrix product), so that an output doesn't depend on the other examples
 in its batch. Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference, 2018.
 """
@@ -100,7 +100,7 @@ def _with_int8_products(model: Model, *, activations: bool) -> Model:
 
 
 def _gather(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the pairs of arrays together again: name to array or to quantised array."""
+    """Return the weights by name, each pair of arrays as one quantised array."""
     whole: dict[str, Any] = {}
     for name, array in weights.items():
         if name.endswith(VALUE):
@@ -113,7 +113,7 @@ def _gather(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Named:
-    """A weight on its way through a trace, still recognisable."""
+    """A weight in a trace, with its name."""
 
     name: str
     array: jax.Array

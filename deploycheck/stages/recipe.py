@@ -1,4 +1,4 @@
-"""How a model is trained: a spec's ``train`` section, and the optax optimiser that it means."""
+"""How a model is trained: a spec's ``train`` section, and the optax optimiser that it names."""
 
 from __future__ import annotations
 

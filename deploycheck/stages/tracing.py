@@ -1,7 +1,6 @@
-"""One walk over a traced program: a jaxpr evaluated equation by equation, each call gone into.
+"""Evaluating a traced program: a jaxpr equation by equation, with the bodies of its calls.
 
-What happens at an equation is a set of ``Rules``. Quantising is one such set; others (which axes of which weights
-belong together, how many operations a program takes) are further sets, not further walkers.
+``Rules`` say what is done at an equation. Quantisation is two such sets of rules.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from jax.extend import core
 from deploycheck.stages.network import Inputs, Outputs
 
 CALLS = frozenset({"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "checkpoint"})
-"""Primitives that take and give just what their body does (``jax.checkpoint`` is ``remat2`` from JAX 0.10 on)."""
+"""Primitives with the same operands and results as their body (``jax.checkpoint`` is ``remat2`` from JAX 0.10 on)."""
 
 
 class Rules(Protocol):
-    """What is done at the equations of a program; values are arrays, or whatever the rules put in their place."""
+    """What is done at the equations of a program; values are arrays, or what the rules use in place of arrays."""
 
     primitives: frozenset[str]
 
     def plain(self, value: Any) -> Any:
-        """Return the array that a value stands for, for equations without a rule."""
+        """Return a value as an array, for equations without a rule."""
 
     def apply(self, equation: Any, operands: Sequence[Any]) -> Any:
         """Return the one result of an equation whose primitive is among ``primitives``."""
@@ -66,7 +65,7 @@ def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], ru
 
 
 def _called(equation: Any) -> core.ClosedJaxpr | None:
-    """Return the body of a call that takes and gives just what its body does."""
+    """Return the body of a call, or None for other equations."""
     if equation.primitive.name not in CALLS:
         return None
     inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
@@ -74,5 +73,5 @@ def _called(equation: Any) -> core.ClosedJaxpr | None:
 
 
 def bind(equation: Any, operands: Sequence[Any]) -> Any:
-    """Return what an equation's own primitive gives for these operands."""
+    """Return the results of an equation's own primitive for these operands."""
     return equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))

@@ -73,8 +73,8 @@ def train(
 ) -> tuple[Run, ...]:
     """Train one model per seed and validate it after every epoch.
 
-    Checkpoints go to ``scratch``: a call that was killed goes on from the last. ``progress`` is given one line after
-    every epoch.
+    Checkpoints are in ``scratch``: after a kill, another call continues from the latest. ``progress`` is called with
+    one line after every epoch.
     """
     first = build(seeds[0])
     _check_model(first, job)
@@ -89,7 +89,7 @@ def train(
 
 
 def fit(model: Model, job: Job, seed: int, scratch: Path, progress: Callable[[str], None]) -> Model:
-    """Train on from a model's own weights; return it with those of the epoch that is kept."""
+    """Train a model further, from its own weights; return it with those of the epoch that is kept."""
     _check_model(model, job)
     with checkpoints(scratch) as manager:
         run = _run(model, _compile(model, job), job, seed, manager, progress)
@@ -136,7 +136,7 @@ def _run(
     job: Job,
     seed: int,
     manager: ocp.CheckpointManager,
-    report: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> Run:
     recipe = job.recipe
     fresh = Progress(
@@ -147,7 +147,7 @@ def _run(
     )
     progress = restore(manager, fresh)
     if progress.epochs and not progress.finished:
-        report(f"resumed after epoch {len(progress.epochs)}")
+        say(f"resumed after epoch {len(progress.epochs)}")
     key = jax.random.key(seed)
     inputs, labels = _on_device(job.examples["train"])
     started, first, saving, saved_at = time.monotonic(), len(progress.epochs), 0.0, time.monotonic()
@@ -164,7 +164,7 @@ def _run(
         progress = _advance(progress, carry, epoch, recipe)
         now = time.monotonic()
         left = (now - started) / (number + 1 - first) * (recipe.epochs - number - 1)
-        report(f"epoch {number + 1}/{recipe.epochs}, loss {epoch.loss:.4f}, {_shown(epoch)}, {left:.0f} s left")
+        say(f"epoch {number + 1}/{recipe.epochs}, loss {epoch.loss:.4f}, {_shown(epoch)}, {left:.0f} s left")
         if progress.finished or now - saved_at > saving / CHECKPOINT_SHARE:
             save(manager, progress)
             saved_at = time.monotonic()
@@ -174,7 +174,7 @@ def _run(
 
 
 def _advance(progress: Progress, carry: tuple[PyTree, PyTree, PyTree], epoch: Epoch, recipe: Recipe) -> Progress:
-    """Return the run after one more epoch: what it keeps, and whether it is over."""
+    """Return the run after one more epoch: the weights that it keeps, and whether it is finished."""
     params, state, optimizer_state = carry
     epochs = (*progress.epochs, epoch)
     best, kept = (params, state), len(epochs) - 1

@@ -19,7 +19,7 @@ class Trainer:
     """What a method that trains is given: the preprocessed examples, and a way to train on them.
 
     ``examples`` has ``train`` and ``validation``, never ``test``. ``recipe`` is the spec's ``train`` section. A
-    training that was killed goes on from its last checkpoint in ``scratch``.
+    training that was killed continues from its latest checkpoint in ``scratch``.
     """
 
     examples: Mapping[str, Examples]
@@ -39,11 +39,11 @@ class Trainer:
         project: Callable[[PyTree], PyTree] | None = None,
         name: str = "finetune",
     ) -> Model:
-        """Train on from the model's own weights; return it with the weights of its best epoch.
+        """Train the model further, from its own weights; return it with the weights of its best epoch.
 
         ``loss(outputs, labels)`` gives each example's loss, ``[batch]``, in place of the task's. ``project`` is
-        applied to the params after every step: it may put pruned weights back to zero. ``name`` tells several
-        trainings of one method apart.
+        applied to the params after every step: it may put pruned weights back to zero. ``name`` is different
+        for each training of a method.
         """
         chosen = recipe or self.recipe
         job = Job(

@@ -1,4 +1,4 @@
-"""What a training left to look at: every seed's epochs, and which seed is deployed. Imports no JAX."""
+"""The report of a training: every seed's epochs, and which seed is deployed. Doesn't import JAX."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Epoch:
 
     @property
     def merit(self) -> tuple[float, ...]:
-        """What epochs of one task are ranked by: their scores, in the task's order, then the lower loss."""
+        """The order of epochs of one task: by their scores, in the task's order, then by the lower loss."""
         return (*self.scores.values(), -self.validation_loss)
 
     @property
     def validation(self) -> str:
-        """What was reached on the validation split, in words."""
+        """The scores on the validation split, or the loss, in words."""
         if not self.scores:
             return f"a loss of {self.validation_loss:.4g}"
         return ", ".join(f"{name} {value:.1%}" for name, value in self.scores.items())
@@ -62,7 +62,7 @@ class TrainingReport:
 
     @property
     def spread(self) -> str:
-        """What the seeds reached on validation, from the worst to the best, in words."""
+        """The worst and the best of the seeds on validation, in words."""
         if len(self.seeds) == 1:
             return f"seed {self.deployed_seed}"
         reached = sorted((report.kept_epoch for report in self.seeds), key=lambda epoch: epoch.merit)

@@ -1,4 +1,4 @@
-"""The kinds of steps, one file each, in the order a spec goes through them."""
+"""The kinds of steps, one file each, in the order in which a spec's stages run."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ STEP_KINDS: Mapping[str, StepKind] = {
         NoiseStep(),
     )
 }
-"""By name."""
+"""Every kind by its name."""
 
 __all__ = ["STEP_KINDS", "StepKind"]

@@ -1,18 +1,18 @@
-"""``baseline``: what the registry's alias points at now, which nothing here makes."""
+"""``baseline``: the artifact that the registry's alias points at now. It is found, not made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, Source, unknown
+from deploycheck.extensions import Extensions, unknown
 from deploycheck.language import Spec
 from deploycheck.language.fields import Section
 from deploycheck.ref import Ref
 from deploycheck.registry import Registry
-from deploycheck.steps.kind import BASELINE, Making, Metadata, NoBaseline, Subject
+from deploycheck.steps.kind import BASELINE, Making, Metadata, NoBaseline, StepKind, Subject
 from deploycheck.steps.model import artifact_itself
 from deploycheck.store import Artifact, open_artifact
 
@@ -27,29 +27,16 @@ class BaselineSettings(Section):
     alias: str
 
 
-class BaselineStep:
+class BaselineStep(StepKind):
     """It finds an artifact instead of making one."""
 
     name = BASELINE
-    timed = False
-    runs_user_code = False
-    pairs = False
     settings_type = BaselineSettings
     subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
 
     def ref_for(self, variant: str | None) -> Ref | None:
         """Return the one step, for the baseline alone."""
         return Ref(self.name) if variant == BASELINE else None
-
-    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        """Yield nothing: only a comparison needs it."""
-        del spec
-        return ()
-
-    def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
-        """Return nothing."""
-        del spec, ref, extensions
-        return {}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> BaselineSettings:
         """Return where the spec promotes to."""
@@ -59,17 +46,12 @@ class BaselineStep:
             raise DeploycheckError("there is no baseline without a `promote`")
         return BaselineSettings(registry=target.registry, model=target.model, alias=target.to)
 
-    def sources(self, settings: BaselineSettings) -> Iterable[Source]:
-        """Yield nothing: it isn't cached."""
-        del settings
-        return ()
-
     def make(self, making: Making) -> Metadata:
         """Never called: see ``find``."""
         raise NotImplementedError
 
     def find(self, settings: BaselineSettings, extensions: Extensions, cache: Path) -> Artifact:
-        """Return what is promoted now; raise ``NoBaseline`` where nothing is."""
+        """Return the artifact that is promoted now; raise ``NoBaseline`` where none is."""
         version = open_registry(settings.registry, extensions, cache).current(settings.model, settings.alias)
         if version is None:
             target = f"{settings.model}@{settings.alias}"

@@ -8,12 +8,12 @@ from typing import Any
 
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Source
 from deploycheck.language import Spec
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Input, Split
 from deploycheck.ref import Ref
-from deploycheck.steps.kind import Making, Metadata, Subject
+from deploycheck.steps.kind import Making, Metadata, StepKind, Subject
 from deploycheck.store import Artifact
 
 DATA = Ref("data")
@@ -21,7 +21,7 @@ TEST = "test.safetensors"
 
 
 class DataSettings(Section):
-    """What decides the data: the loader and its arguments, the split, the preprocessing, and what the model takes."""
+    """What decides the data: the loader and its arguments, the split, the preprocessing, the model's inputs."""
 
     load: str
     arguments: Arguments
@@ -45,13 +45,11 @@ def _labels(artifact: Artifact, variant: str | None) -> Any:
     return examples.read(artifact.file(TEST)).labels
 
 
-class DataStep:
-    """The one step without a need."""
+class DataStep(StepKind):
+    """The first step: it needs no other."""
 
     name = "data"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = DataSettings
     subjects: Mapping[str, Subject] = {"dataset": Subject(_dataset), "labels": Subject(_labels, per_example=True)}
 
@@ -65,13 +63,8 @@ class DataStep:
         del spec
         yield "data", None, DATA
 
-    def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
-        """Return nothing."""
-        del spec, ref, extensions
-        return {}
-
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> DataSettings:
-        """Return the data section, and of the model what it takes."""
+        """Return the data section, and the inputs that the model declares."""
         del ref, checks
         return DataSettings(
             load=spec.data.load,
@@ -116,13 +109,13 @@ def preprocess_of(spec: Spec) -> tuple[tuple[str, Arguments], ...]:
 
 
 def _with_path(arguments: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """Return a loader's arguments; its ``path``, if it has one, is looked up under the root and can't leave it."""
-    written = arguments.get("path")
-    if not isinstance(written, str):
+    """Return a loader's arguments. A ``path`` among them is looked up under the root; outside of it is an error."""
+    given = arguments.get("path")
+    if not isinstance(given, str):
         return dict(arguments)
-    path = (root / written).resolve()
+    path = (root / given).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise DeploycheckError(f"{written} is outside of the project", hint="move the file into it")
+        raise DeploycheckError(f"{given} is outside of the project", hint="move the file into it")
     return {**arguments, "path": path}
 
 

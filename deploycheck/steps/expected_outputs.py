@@ -1,4 +1,4 @@
-"""``expected_outputs[V]``: what the model in memory answers on the test split, so what its server should answer."""
+"""``expected_outputs[V]``: the outputs of the model in memory on the test split, which its server should give."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from deploycheck.language import Spec
 from deploycheck.language.fields import Section
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA
-from deploycheck.steps.kind import BASELINE, Making, Metadata, Subject
+from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind
 from deploycheck.steps.outputs import OUTPUTS
 from deploycheck.steps.training import source_of
-from deploycheck.steps.variant import code_of
+from deploycheck.steps.variant import uses_of
 
 BATCH = 64
-"""How many examples the model answers at a time."""
+"""How many examples the model computes at a time."""
 
 
 class ExpectedOutputsSettings(Section):
@@ -25,24 +25,16 @@ class ExpectedOutputsSettings(Section):
     uses: tuple[tuple[str, str], ...]
 
 
-class ExpectedOutputsStep:
-    """It needs the weights, not the export: a fault of the export can't be in both."""
+class ExpectedOutputsStep(StepKind):
+    """It is made from the weights, not from the export, so that a fault of the export is not in both."""
 
     name = "expected_outputs"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = ExpectedOutputsSettings
-    subjects: Mapping[str, Subject] = {}
 
     def ref_for(self, variant: str | None) -> Ref | None:
-        """Return the step for a variant; the baseline's code may be gone."""
+        """Return the step for a variant; the baseline has none, because its code may be gone."""
         return Ref(self.name, (variant,)) if variant not in (None, BASELINE) else None
-
-    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        """Yield nothing: only a load needs it."""
-        del spec
-        return ()
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the data and the step that has the weights."""
@@ -52,14 +44,14 @@ class ExpectedOutputsStep:
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> ExpectedOutputsSettings:
         """Return the code that puts the model together."""
         del checks
-        return ExpectedOutputsSettings(uses=code_of(spec, ref.of[0]))
+        return ExpectedOutputsSettings(uses=uses_of(spec, ref.of[0]))
 
     def sources(self, settings: ExpectedOutputsSettings) -> Iterable[Source]:
         """Yield the code that puts the model together."""
         yield from (Source(kind, name) for kind, name in settings.uses)
 
     def make(self, making: Making) -> Metadata:
-        """Have the model in memory answer the test split."""
+        """Compute the outputs of the model in memory on the test split."""
         from deploycheck.stages import data
         from deploycheck.stages.model import predictor
         from deploycheck.steps import trained

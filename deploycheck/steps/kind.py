@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from deploycheck.check import Check
@@ -18,11 +19,11 @@ TRAINED, BASELINE = "trained", "baseline"
 """The variant before compression, and the one that is promoted now."""
 
 Metadata = Mapping[str, Any]
-"""How an artifact was made, as JSON: for people, in no digest."""
+"""How an artifact was made, as JSON. No digest covers it."""
 
 
 class NoBaseline(Exception):
-    """A check compares with what is promoted now, and nothing is; the text says so."""
+    """A check compares with what is promoted now, and nothing is promoted; the text says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Making:
     """All that a step's work is given.
 
     ``inputs`` are the artifacts it is made from, by their role. Files written into ``out`` become the artifact;
-    ``scratch`` outlives a kill, for work that can be resumed. ``progress`` shows one line.
+    ``scratch`` stays when the process is killed, for work that can be resumed. ``progress`` shows one line.
     """
 
     settings: Any
@@ -55,43 +56,51 @@ class Subject:
 
 
 class StepKind(Protocol):
-    """One kind of step; the planner and the runner know this interface and none of the kinds.
+    """One kind of step. The planner and the runner know this interface, and none of the kinds.
 
-    A ``timed`` step is measured again in each run, with the machine to itself. One that ``runs_user_code`` is done in
-    a process of its own. One with ``pairs`` measures two variants together. ``settings_type`` is what ``settings``
-    returns: plain data that JSON can carry.
+    ``name``, ``settings_type``, ``settings`` and ``make`` are each kind's own; the rest has a default that fits a step
+    of which nothing is special. A ``timed`` step is measured again in each run, with the machine to itself. One that
+    ``runs_user_code`` is done in a process of its own. One with ``pairs`` measures two variants together.
+    ``subjects`` are what a metric's function can be given of its artifact.
     """
 
     name: str
-    timed: bool
-    runs_user_code: bool
-    pairs: bool
-    subjects: Mapping[str, Subject]
+    timed: bool = False
+    runs_user_code: bool = False
+    pairs: bool = False
+    subjects: Mapping[str, Subject] = MappingProxyType({})
 
     @property
     def settings_type(self) -> type[Section]:
-        """The type of its settings."""
+        """The type that ``settings`` returns: plain data that JSON can carry."""
         ...
 
     def ref_for(self, variant: str | None) -> Ref | None:
-        """Return the step of this kind that is about a variant, or None where the kind has none for it."""
-        ...
+        """Return the step of this kind that is about a variant; None, the default, where the kind has none for it."""
+        del variant
+        return None
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        """Yield the stages that complete only when a step of this kind does: section, variant (if shown), step."""
-        ...
+        """Yield the stages that complete only when a step of this kind does: section, variant (if shown), step.
+
+        By default there are none: such a step is done where another step or a check needs it.
+        """
+        del spec
+        return ()
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
-        """Return the steps that a step is made from, by their role in it."""
-        ...
+        """Return the steps that a step is made from, by their role in it; by default none."""
+        del spec, ref, extensions
+        return {}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> Section:
         """Return all that ``make`` may know of the spec; ``checks`` are those that read this step."""
         ...
 
     def sources(self, settings: Any) -> Iterable[Source]:
-        """Yield what the step uses by name: installed extensions, or the user's own by import path."""
-        ...
+        """Yield what the step uses by name: installed extensions, or the user's own by import path; by default none."""
+        del settings
+        return ()
 
     def make(self, making: Making) -> Metadata:
         """Do the work: write the artifact's files into ``making.out`` and return how they were made."""
@@ -100,18 +109,18 @@ class StepKind(Protocol):
 
 @runtime_checkable
 class FoundElsewhere(Protocol):
-    """A kind of step whose artifact nothing here makes: it is found in each run, in a registry."""
+    """A kind of step whose artifact is not made: each run finds it, in a registry."""
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> Section:
-        """Return where it is to be found."""
+        """Return where to find it."""
         ...
 
     def find(self, settings: Any, extensions: Extensions, cache: Path) -> Artifact:
-        """Return what is there now; raise ``NoBaseline`` where nothing is."""
+        """Return the artifact that is there now; raise ``NoBaseline`` where there is none."""
         ...
 
 
-class Nothing(Section):
+class NoSettings(Section):
     """Settings of a step that depends on its input artifacts alone."""
 
 

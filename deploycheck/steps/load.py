@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from deploycheck.check import Check
 from deploycheck.checks.relative import relative
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Extensions
 from deploycheck.language import Spec, Threshold
 from deploycheck.language.fields import Section
 from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref
 from deploycheck.serving import load_report
 from deploycheck.steps.data import DATA, TEST
-from deploycheck.steps.kind import BASELINE, Making, Metadata, Subject
+from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind, Subject
 from deploycheck.steps.outputs import exported, read_outputs
 from deploycheck.store import Artifact
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class GoalSettings(Section):
-    """A check on the load, which ends once each of its checks is decided."""
+    """One check that uses the load test, which stops as soon as all of them have passed or failed."""
 
     metric: str
     percentile: float | None
@@ -36,7 +36,7 @@ class GoalSettings(Section):
 
 
 class LoadSettings(Section):
-    """The serve section and the checks on it; ``variants`` are what is served, by the name in the report."""
+    """The serve section and the checks on it; ``variants`` are what is served, by its name in the report."""
 
     variants: tuple[str, ...]
     serve: Serve
@@ -49,18 +49,16 @@ def read_load(artifact: Artifact, variant: str | None) -> LoadReport:
     return load_report.read(artifact.path)[variant or ""]
 
 
-class LoadStep:
-    """It is measured again in each run: what a machine could do yesterday says nothing of today."""
+class LoadStep(StepKind):
+    """It is measured again in each run, because the machine may be in another state."""
 
     name = "load"
     timed = True
-    runs_user_code = False
-    pairs = False
     settings_type = LoadSettings
     subjects: Mapping[str, Subject] = {"load": Subject(read_load, per_variant=True)}
 
     def ref_for(self, variant: str | None) -> Ref | None:
-        """Return the step that loads a variant; the baseline is only measured beside one."""
+        """Return the load test of a variant; the baseline is measured only in a comparison."""
         return Ref(self.name, (variant,)) if variant not in (None, BASELINE) else None
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
@@ -69,18 +67,13 @@ class LoadStep:
             yield "serve", variant, Ref(self.name, (variant,))
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
-        """Return the data, the exported model, and what the model in memory answers."""
+        """Return the data, the exported model, and the outputs of the model in memory."""
         del spec, extensions
         return {"data": DATA, "model": exported(ref.of[0]), "expected": Ref("expected_outputs", ref.of)}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> LoadSettings:
         """Return the serve section and the checks on the load."""
         return settings_of(spec, ref.of, checks)
-
-    def sources(self, settings: LoadSettings) -> Iterable[Source]:
-        """Yield nothing: it isn't found again in another run."""
-        del settings
-        return ()
 
     def make(self, making: Making) -> Metadata:
         """Serve the artifact and measure it under load."""
@@ -114,7 +107,7 @@ def settings_of(spec: Spec, variants: tuple[str, ...], checks: Sequence[Check]) 
 
 
 def bench_of(making: Making) -> Bench:
-    """Return what a load is measured with."""
+    """Return what a load test needs besides the models."""
     from deploycheck.serving.bench import Bench
     from deploycheck.serving.goals import Goal
     from deploycheck.stages import examples
@@ -141,7 +134,7 @@ def bench_of(making: Making) -> Bench:
 
 
 def measure_load(metric: Any, percentile: float | None, against: str, *loads: LoadReport) -> Measurement:
-    """Return what a metric measures of one load, or of the first of two relative to the second, ``against``'s."""
+    """Return what a metric measures of one load, or of the first of two relative to the second, that of ``against``."""
     family = {} if percentile is None else {"percentile": percentile}
     first, *others = (metric.measure(load=load, **family) for load in loads)
     measured: Measurement = relative(first, others[0], against) if others else first

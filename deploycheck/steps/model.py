@@ -12,9 +12,9 @@ from deploycheck.language import Spec
 from deploycheck.language.fields import Section
 from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref
-from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, Subject, made_variants
+from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, Subject, made_variants
 from deploycheck.steps.training import source_of
-from deploycheck.steps.variant import code_of
+from deploycheck.steps.variant import uses_of
 from deploycheck.store import Artifact
 
 
@@ -32,18 +32,16 @@ def artifact_itself(artifact: Artifact, variant: str | None) -> Artifact:
     return artifact
 
 
-class ModelStep:
-    """Its artifact needs none of the user's code any more."""
+class ModelStep(StepKind):
+    """Its artifact can be served without the user's code."""
 
     name = "model"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = ModelSettings
     subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
 
     def ref_for(self, variant: str | None) -> Ref | None:
-        """Return the step that exports a variant; what is promoted now was exported long ago."""
+        """Return the step that exports a variant; the baseline was exported by an earlier run."""
         return None if variant in (None, BASELINE) else Ref(self.name, (str(variant),))
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
@@ -60,7 +58,7 @@ class ModelStep:
         """Return the spec's name and runtime."""
         del checks
         runtime = (spec.serve or Serve()).runtime
-        return ModelSettings(model=spec.name, runtime=runtime, uses=code_of(spec, ref.of[0]))
+        return ModelSettings(model=spec.name, runtime=runtime, uses=uses_of(spec, ref.of[0]))
 
     def sources(self, settings: ModelSettings) -> Iterable[Source]:
         """Yield the runtime, and the code that puts the model together."""
@@ -89,6 +87,6 @@ def stage_of(variant: str) -> tuple[str, str | None]:
 
 
 def loadable_until(artifact: Artifact) -> date | None:
-    """Return the last day on which an exported artifact can be loaded; None is for ever."""
+    """Return the last day on which an exported artifact can be loaded; None where there is no such limit."""
     until = artifact.meta.get("loadable_until")
     return date.fromisoformat(until) if until else None

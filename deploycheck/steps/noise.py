@@ -1,15 +1,15 @@
-"""``noise[V]``: V served twice and measured against itself, which says what this machine can't tell apart."""
+"""``noise[V]``: V served twice and compared with itself, to find which differences this machine can't show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from deploycheck.check import Check
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Extensions
 from deploycheck.language import Spec
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA
-from deploycheck.steps.kind import Making, Metadata, Subject
+from deploycheck.steps.kind import Making, Metadata, StepKind
 from deploycheck.steps.load import LoadSettings, bench_of, settings_of
 from deploycheck.steps.outputs import exported
 
@@ -17,24 +17,16 @@ SIDES = ("A", "B")
 """What the two servers of one artifact are called in the report."""
 
 
-class NoiseStep:
+class NoiseStep(StepKind):
     """Only ``deploycheck noise`` needs it; no check does."""
 
     name = "noise"
     timed = True
-    runs_user_code = False
-    pairs = False
     settings_type = LoadSettings
-    subjects: Mapping[str, Subject] = {}
 
     def ref_for(self, variant: str | None) -> Ref | None:
         """Return the step for a variant."""
         return Ref(self.name, (variant,)) if variant else None
-
-    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        """Yield nothing."""
-        del spec
-        return ()
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the data and the exported model."""
@@ -42,14 +34,9 @@ class NoiseStep:
         return {"data": DATA, "model": exported(ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> LoadSettings:
-        """Return the serve section; without a check the comparison takes all its rounds."""
+        """Return the serve section, without checks, so that the comparison takes all its rounds."""
         del ref, checks
         return settings_of(spec, SIDES, ())
-
-    def sources(self, settings: LoadSettings) -> Iterable[Source]:
-        """Yield nothing: it isn't found again in another run."""
-        del settings
-        return ()
 
     def make(self, making: Making) -> Metadata:
         """Serve the artifact twice, and measure one server against the other."""

@@ -1,4 +1,4 @@
-"""``outputs[V]``: what the exported artifact of V answers on the test split."""
+"""``outputs[V]``: the outputs of V's exported artifact on the test split."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Extensions
 from deploycheck.language import Spec
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA, TEST
-from deploycheck.steps.kind import BASELINE, Making, Metadata, Nothing, Subject, made_variants
+from deploycheck.steps.kind import BASELINE, Making, Metadata, NoSettings, StepKind, Subject, made_variants
 from deploycheck.steps.model import stage_of
 from deploycheck.store import Artifact
 
@@ -35,14 +35,11 @@ def main_output(artifact: Artifact, variant: str | None) -> Any:
     return read_outputs(artifact)[artifact.meta["outputs"][0]]
 
 
-class OutputsStep:
-    """A process of its own answers, because an artifact may be damaged enough to crash it."""
+class OutputsStep(StepKind):
+    """A separate process computes them, because a faulty artifact may crash it."""
 
     name = "outputs"
-    timed = False
-    runs_user_code = False
-    pairs = False
-    settings_type = Nothing
+    settings_type = NoSettings
     subjects: Mapping[str, Subject] = {"outputs": Subject(main_output, per_example=True, per_variant=True)}
 
     def ref_for(self, variant: str | None) -> Ref | None:
@@ -50,7 +47,7 @@ class OutputsStep:
         return Ref(self.name, (variant,)) if variant else None
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        """Yield the stage that makes each variant: one that can't answer isn't made."""
+        """Yield the stage that makes each variant: it completes only when the artifact gives outputs."""
         for variant in made_variants(spec):
             yield *stage_of(variant), Ref(self.name, (variant,))
 
@@ -59,18 +56,13 @@ class OutputsStep:
         del spec, extensions
         return {"data": DATA, "model": exported(ref.of[0])}
 
-    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> Nothing:
-        """Return nothing: the artifact says it all."""
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> NoSettings:
+        """Return nothing: the input artifacts decide the outputs."""
         del spec, ref, checks
-        return Nothing()
-
-    def sources(self, settings: Nothing) -> Iterable[Source]:
-        """Yield nothing: what is exported needs no code but its runtime's, under whose name it was exported."""
-        del settings
-        return ()
+        return NoSettings()
 
     def make(self, making: Making) -> Metadata:
-        """Have the exported artifact answer the test split."""
+        """Compute the exported artifact's outputs on the test split."""
         artifact, examples = making.inputs["model"], making.inputs["data"].file(TEST)
         command = [sys.executable, "-m", "deploycheck.serving.predict", artifact.path, examples, making.out / OUTPUTS]
         for file in making.extensions.files:

@@ -1,8 +1,8 @@
-"""A model that was trained here as files: its weights, and what puts it together again from them.
+"""A trained model as files: its weights, and what is needed to build it again.
 
 ``config.json`` says what the model is: the callable that builds it, its preprocessing, and the compression methods
-that it went through. So whatever made the weights (a training, a search, a distillation), the steps that come after
-read the model from its artifact, never from the spec.
+that were applied to it. So the later steps read the model from its artifact, never from the spec, whatever made its
+weights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Named = tuple[str, Arguments]
 
 
 class Config(Section):
-    """What a model is, without its weights. ``input`` is what it is served with, before preprocessing."""
+    """What a model is, without its weights. ``input`` are its inputs before preprocessing."""
 
     build: ImportPath
     arguments: Arguments
@@ -75,7 +75,7 @@ def read(artifact: Artifact, extensions: Extensions) -> Trained:
     arrays = load_file(artifact.file(WEIGHTS))
     fitted = {name: array for name, array in arrays.items() if name.startswith(PREPROCESS)}
     model = form_of(config, fitted, extensions)
-    # After the user's code was imported: it may have set how wide JAX's numbers are.
+    # After the user's code was imported: it may have turned on 64-bit numbers in JAX.
     weights = {name: jnp.asarray(array) for name, array in arrays.items() if name not in fitted}
     different = sorted({name for name, _ in _layout(model.weights) ^ _layout(weights)})
     if different:
@@ -114,7 +114,7 @@ def build(config: Config, fitted: Mapping[str, Any], extensions: Extensions, see
     inputs = _prepared_shapes(config, fitted, extensions)
     outputs = extensions.tasks[config.task].outputs
     with located(config.build):
-        return build_model(extensions.load_object(config.build), config.arguments, inputs, seed, outputs)
+        return build_model(extensions.load_object(config.build), config.arguments, inputs, seed=seed, outputs=outputs)
 
 
 def with_arrays(model: Model, params: PyTree, state: PyTree) -> Model:
@@ -150,7 +150,7 @@ def network(trained: Trained, extensions: Extensions) -> Network:
 
 
 def raw_inputs(trained: Trained) -> dict[str, TensorSpec]:
-    """Return what a model is served with."""
+    """Return the inputs that a model is served with, before preprocessing."""
     return {name: TensorSpec(part.shape, part.dtype) for name, part in trained.config.input.items()}
 
 

@@ -11,8 +11,10 @@ from deploycheck.language import Spec
 from deploycheck.language.fields import Arguments, ImportPath, Section
 from deploycheck.language.spec import Input, Train
 from deploycheck.ref import Ref
+from deploycheck.stages import training
+from deploycheck.stages.training import TrainingReport
 from deploycheck.steps.data import DATA, preprocess_of
-from deploycheck.steps.kind import TRAINED, Making, Metadata, Subject
+from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, Subject
 from deploycheck.store import Artifact
 
 TRAINING = Ref("training")
@@ -29,20 +31,16 @@ class TrainingSettings(Section):
     train: Train
 
 
-def _report(artifact: Artifact, variant: str | None) -> Any:
-    from deploycheck.stages import training
-
+def _report(artifact: Artifact, variant: str | None) -> TrainingReport:
     del variant
     return training.read(artifact.path)
 
 
-class TrainingStep:
+class TrainingStep(StepKind):
     """Its artifact is a trained model (``steps/trained.py``) and a report of every epoch."""
 
     name = "training"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = TrainingSettings
     subjects: Mapping[str, Subject] = {"training": Subject(_report)}
 
@@ -81,7 +79,7 @@ class TrainingStep:
 
     def make(self, making: Making) -> Metadata:
         """Train every seed; keep the weights of the one that is best on validation."""
-        from deploycheck.stages import data, train, training
+        from deploycheck.stages import data, train
         from deploycheck.stages.recipe import recipe_of
         from deploycheck.steps import trained
 

@@ -12,12 +12,12 @@ from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Train
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA, preprocess_of
-from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, Subject
+from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind
 from deploycheck.steps.training import source_of
 
 
 class VariantSettings(Section):
-    """The method with its options; ``train`` is how a method that trains does so where its options don't say."""
+    """The method with its options; ``train`` is the recipe of a method that trains."""
 
     variant: str
     method: str
@@ -26,15 +26,12 @@ class VariantSettings(Section):
     uses: tuple[tuple[str, str], ...]
 
 
-class VariantStep:
+class VariantStep(StepKind):
     """Its artifact is a trained model (``steps/trained.py``) with one more method in its config."""
 
     name = "variant"
-    timed = False
     runs_user_code = True
-    pairs = False
     settings_type = VariantSettings
-    subjects: Mapping[str, Subject] = {}
 
     def ref_for(self, variant: str | None) -> Ref | None:
         """Return the step that makes a variant; the trained model and the baseline have none."""
@@ -46,7 +43,7 @@ class VariantStep:
             yield "compress", variant, Ref(self.name, (variant,))
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
-        """Return what it is made from; the data too, for a method that trains (or may: one by import path)."""
+        """Return the step that has its weights, and the data for a method that trains or may train."""
         section = _section(spec, ref)
         name, _ = section.method
         source = {"weights": source_of(section.source or TRAINED)}
@@ -62,7 +59,7 @@ class VariantStep:
             method=name,
             options=options,
             train=spec.train.model_copy(update={"expect": {}}),
-            uses=code_of(spec, ref.of[0]),
+            uses=uses_of(spec, ref.of[0]),
         )
 
     def sources(self, settings: VariantSettings) -> Iterable[Source]:
@@ -105,13 +102,13 @@ def _section(spec: Spec, ref: Ref) -> Any:
 
 
 def _trains(name: str, extensions: Extensions) -> bool:
-    """Whether a method may train; of one by import path nothing is known before it is imported."""
+    """Whether a method may train. What an import path names isn't known before it is imported: it may."""
     method = extensions.methods.get(name)
     return method is None or method.trains
 
 
-def code_of(spec: Spec, variant: str) -> tuple[tuple[str, str], ...]:
-    """Return all that putting a variant together uses by name, as (kind of extension, name)."""
+def uses_of(spec: Spec, variant: str) -> tuple[tuple[str, str], ...]:
+    """Return everything that building a variant uses by name, each as its kind (of ``Source``) and its name."""
     methods = []
     at = variant
     while at != TRAINED and spec.compress is not None:

@@ -1,4 +1,4 @@
-"""Writes that survive a power cut, and what to do where the system refuses to write."""
+"""Writing to disk: what survives a power cut, what other processes see, and what to do where the system refuses."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def flush_tree(folder: Path) -> None:
         for name in names:
             flush(Path(inner) / name)
         flush(Path(inner))
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, and its folder where there is none, so that other processes see all of the content or none of it.
+
+    It may not survive a power cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.replace(path)
 
 
 _HINTS = {

@@ -150,10 +150,10 @@ class Project:
         return path
 
     def run(self, *arguments: str | Path, cache: Path | None = None) -> pytest.RunResult:
+        options = [f"--deploycheck-cache={cache or self.cache}", "--deploycheck-evidence=evidence.json"]
         return self.pytester.runpytest_inprocess(
-            "--deploycheck", f"--deploycheck-cache={cache or self.cache}", "--deploycheck-evidence=evidence.json",
-            "-p", "no:cacheprovider", *map(str, arguments),
-        )  # fmt: skip
+            "--deploycheck", *options, "-p", "no:cacheprovider", *map(str, arguments)
+        )
 
     @property
     def evidence(self) -> dict[str, Any]:

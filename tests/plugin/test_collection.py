@@ -14,9 +14,9 @@ from tests.plugin.conftest import SERVE, SPEC, Project
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    "jax", "jaxlib", "flax", "optax", "orbax", "qwix", "safetensors", "numpy", "scipy", "sklearn", "starlette",
-    "uvicorn", "aiohttp", "prometheus_client", "matplotlib", "rich", "sqlite3", "specs",
-)  # fmt: skip
+    *("jax", "jaxlib", "flax", "optax", "orbax", "qwix", "safetensors", "numpy", "scipy", "sklearn"),
+    *("starlette", "uvicorn", "aiohttp", "prometheus_client", "matplotlib", "rich", "sqlite3", "specs"),
+)
 
 COLLECT = """
 import json, sys
@@ -105,10 +105,11 @@ def test_ids_of_two_files_are_each_for_its_own(collected: Project) -> None:
     (folder / "other.yml").write_text(SPEC)
     collected.pytester.makepyfile(test_of_mine="def test_one(): pass\n\ndef test_two(): pass")
     assert listed(collected, "more/other.yml::data", "spec.yaml::train::learned", "test_of_mine.py::test_two") == [
-        "more/other.yml::data::completes", "more/other.yml::data::missing_values",
+        "more/other.yml::data::completes",
+        "more/other.yml::data::missing_values",
         "spec.yaml::train::learned",
         "test_of_mine.py::test_two",
-    ]  # fmt: skip
+    ]
     both = {id.partition("::")[0] for id in listed(collected, "more", "spec.yaml::train")}
     assert both == {"more/other.yml", "spec.yaml"}
 

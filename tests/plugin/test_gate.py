@@ -136,11 +136,15 @@ def test_eight_mistakes_are_eight_located_errors_and_nothing_is_trained(project:
     assert result.ret == pytest.ExitCode.INTERRUPTED
     text = result.stdout.str()
     expected = {
-        5: "did you mean 'features'?", 8: "did you mean 'digits'?", 12: "did you mean 'missing_values'?",
-        14: "did you mean 'adam'?", 15: "expected a whole number, found 'twelve'",
-        18: "did you mean '>= 90 %'?", 25: "size is a size, in B or kB",
+        5: "did you mean 'features'?",
+        8: "did you mean 'digits'?",
+        12: "did you mean 'missing_values'?",
+        14: "did you mean 'adam'?",
+        15: "expected a whole number, found 'twelve'",
+        18: "did you mean '>= 90 %'?",
+        25: "size is a size, in B or kB",
         29: "did you mean 'to'?",
-    }  # fmt: skip
+    }
     for line, hint in expected.items():
         assert f"spec.yaml:{line}:" in text, line
         assert hint in text
@@ -405,7 +409,7 @@ def test_an_export_that_will_not_last_is_made_again(project: Project, tmp_path: 
     manifest.write_text(re.sub(r'("loadable_until": )"[^"]*"', rf'\1"{soon}"', manifest.read_text()))
     again = exported()
     assert not again["reused"]
-    assert again["because"] == "what was exported can't be loaded for much longer"
+    assert again["because"] == "the exported program can't be loaded for much longer"
     assert again["digest"] == first["digest"]
     assert exported()["reused"]
 

@@ -49,10 +49,8 @@ def plugged(project: Project) -> Project:
 
 
 def gate(project: Project, word: str) -> int:
-    command = [
-        sys.executable, "-m", "pytest", "--deploycheck", "--deploycheck-promote", "--deploycheck-cache=cache",
-        "-p", "no:cacheprovider", "spec.yaml",
-    ]  # fmt: skip
+    options = ["--deploycheck", "--deploycheck-promote", "--deploycheck-cache=cache", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, "spec.yaml"]
     environment = {**os.environ, "PULL_AT": word}
     done = subprocess.run(command, cwd=project.pytester.path, env=environment, capture_output=True, check=False)
     return done.returncode

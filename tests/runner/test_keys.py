@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -55,14 +56,32 @@ class Project:
     def settings(self, ref: Ref = TRAINING, text: str = HEAD) -> Any:
         return STEP_KINDS[ref.kind].settings(spec(text, self.root, built_in(self.root)), ref, ())
 
+    def key(
+        self,
+        kind: str,
+        settings: Any,
+        *,
+        inputs: Mapping[str, Artifact] | None = None,
+        platform: Mapping[str, str] = CPU,
+        extensions: Extensions | None = None,
+    ) -> Content:
+        return key_content(
+            kind,
+            settings,
+            inputs=inputs or {},
+            extensions=extensions or built_in(self.root),
+            platform=platform,
+            digests=self.digests,
+        )
+
     def training(self, text: str = HEAD, platform: dict[str, str] = CPU, data: str = "sha256:a") -> Content:
         inputs = {"data": artifact(data)}
         settings = self.settings(text=text)
-        return key_content("training", settings, inputs, built_in(self.root), platform, self.digests)
+        return self.key("training", settings, inputs=inputs, platform=platform)
 
     def data(self, extensions: Extensions | None = None, **changed: Any) -> Content:
         settings = self.settings(DATA).model_copy(update=changed)
-        return key_content("data", settings, {}, extensions or built_in(self.root), CPU, self.digests)
+        return self.key("data", settings, extensions=extensions)
 
 
 @pytest.fixture
@@ -155,7 +174,7 @@ def test_a_file_that_a_setting_names_counts_by_its_content(project: Project) -> 
     # A folder counts too, where a text happens to be its name.
     assert why_different(missing, before) == "path tables is new; path tables/a.csv is new"
     (project.root / "tables" / "a.csv").write_text("a,c\n")
-    assert why_different(before, project.data(**named)) == "path tables changed; file tables/a.csv changed"
+    assert why_different(before, project.data(**named)) == "path tables changed; path tables/a.csv changed"
 
 
 @pytest.mark.parametrize("text", [".", "..", "/", "specs/models.py", "", "~", "a" * 300, "a" * 5000, "nul\0", "\n"])
@@ -216,6 +235,6 @@ def test_settings_of_any_type_become_plain_json(project: Project) -> None:
         day: date
 
     settings = Odd(folder=Path("/x"), day=date(2026, 11, 25))
-    content = key_content("outputs", settings, {}, built_in(project.root), CPU, project.digests)
+    content = project.key("outputs", settings)
     assert content["settings"] == {"folder": "/x", "day": "2026-11-25"}
     assert json.loads(json.dumps(content)) == content

@@ -46,27 +46,27 @@ def served(expect: str, load: str = "rate: 100 /s") -> str:
         (
             'latency.p99: "<= 20 ms"',
             "rate: 100 /s, requests: 300",
-            "latency.p99 can't be decided at 0.95 confidence: it takes 377 requests, none of them over the limit, "
+            "latency.p99 can't be decided at 0.95 confidence: it needs 377 requests, none of them over the limit, "
             "and there are 300 at most",
-            "say `requests: 377` or more, which takes 4 s at 100 /s",
+            "set `requests: 377` or more, which takes 4 s at 100 /s",
         ),
         (
             'latency.p99: "<= 20 ms @ 99 %"',
             "scenario: single_stream, requests: 377",
             "latency.p99 can't be decided at 0.99 confidence",
-            "say `requests: 5",
+            "set `requests: 5",
         ),
         (
             'error_rate: "<= 0.1 %"',
             "rate: 100 /s, requests: 3000",
-            "error_rate can't be decided at 0.95 confidence: it takes 3,788 requests",
-            "say `requests: 3788` or more",
+            "error_rate can't be decided at 0.95 confidence: it needs 3,788 requests",
+            "set `requests: 3788` or more",
         ),
         (
             'latency.p99.9: "<= 110 % of baseline"',
             "rate: 100 /s",
-            "latency.p99.9 can't be decided at 0.95 confidence: so far out, 60 rounds make 1 comparison of two "
-            "models, and it takes 8",
+            "latency.p99.9 can't be decided at 0.95 confidence: at this percentile 60 rounds give 1 comparison of two "
+            "models, and it needs 8",
             "compare a lower percentile",
         ),
     ],
@@ -139,7 +139,7 @@ def test_a_comparison_is_tried_with_an_equal_model(tmp_path: Path) -> None:
     text = HEAD + 'compress: {variants: {int8: {quantize: {weights: int8}}}, expect: {accuracy_drop: "<= 1 pp"}}\n'
     text = text.replace(TRAIN, 'expect: {learned: ">= 1 % over majority"}')
     (found,) = findings(text, tmp_path, of_test(100))
-    assert found.error.what.startswith("even a model equal to the one it is held to would not pass on the 100 test")
+    assert found.error.what.startswith("even a model equal to the other would not pass on the 100 test")
     assert "would decide it" in (found.error.hint or "")
     assert findings(text, tmp_path, of_test(800)) == []
 
@@ -163,7 +163,7 @@ def test_a_test_set_too_small_for_a_relative_threshold_gets_only_a_warning(tmp_p
     ("expect", "what"),
     [
         ('error_rate: "<= 0 %"', "no number of requests shows that none ever fails"),
-        ('latency.p50: "<= 1 ms"', "it takes 60 requests"),
+        ('latency.p50: "<= 1 ms"', "it needs 60 requests"),
     ],
 )
 def test_a_threshold_that_no_budget_or_only_a_larger_one_can_decide_is_an_error(
@@ -177,4 +177,4 @@ def test_a_threshold_that_no_budget_or_only_a_larger_one_can_decide_is_an_error(
 def test_too_few_seeds_for_a_check_over_seeds_is_an_error(tmp_path: Path) -> None:
     text = HEAD.replace(TRAIN, 'expect: {accuracy.over_seeds: ">= 97 %"}')
     (found,) = findings(text, tmp_path)
-    assert (found.error.what, found.severity) == ("1 seed can't decide it: 3 at least", "error")
+    assert (found.error.what, found.severity) == ("1 seed can't decide it: it needs at least 3", "error")

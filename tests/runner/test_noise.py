@@ -33,7 +33,11 @@ serve:
     errors: "== 0"
 promote: {model: digits, to: staging}
 """
-SEEN = Noise("int8", "in turn", 0, (Floor("throughput", 1.0, 0.98, 1.02, 0.02), Floor("errors", 1, 0, 2, math.inf)))
+FLOORS = (
+    Floor(metric="throughput", ratio=1.0, low=0.98, high=1.02, smallest=0.02),
+    Floor(metric="errors", ratio=1.0, low=0.0, high=2.0, smallest=math.inf),
+)
+SEEN = Noise("int8", "in turn", 0, FLOORS)
 ROUNDS = 12
 A = LoadReport(
     latencies_s=tuple(0.001 + 0.0001 * (row % 7) for row in range(60 * ROUNDS)),
@@ -89,7 +93,7 @@ def test_the_smallest_visible_regression_is_where_the_bounds_end(measured: Measu
 @pytest.mark.parametrize(
     ("text", "variant", "says"),
     [
-        (HEAD + SERVED, "int4", "spec.yaml: it serves no int4\n  hint: there are: int8, again"),
+        (HEAD + SERVED, "int4", "spec.yaml: it doesn't serve int4\n  hint: there are: int8, again"),
         (HEAD, None, "spec.yaml: it has no `serve`: nothing in it is timed"),
     ],
 )
@@ -118,7 +122,7 @@ def test_other_specs_and_machines_are_kept(tmp_path: Path) -> None:
     made = plan(HEAD, tmp_path)
     other = replace(made, id="other.yaml")
     remember(SEEN, made, tmp_path)
-    remember(replace(SEEN, floors=(Floor("throughput", 1.0, 0.99, 1.01, 0.01),)), other, tmp_path)
+    remember(replace(SEEN, floors=(replace(FLOORS[0], smallest=0.01),)), other, tmp_path)
     assert floors_of(made, tmp_path) == {"throughput": 0.02}
     assert floors_of(other, tmp_path) == {"throughput": 0.01}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +25,10 @@ def task(folder: Path) -> Task:
     )
 
 
+def made(meta: Mapping[str, str]) -> Artifact:
+    return Artifact(path=Path(), kind="model", key="0" * 64, digest="sha256:", files={}, meta=meta)
+
+
 def test_a_task_is_one_line_that_says_all_of_it(tmp_path: Path) -> None:
     line = task(tmp_path).to_json()
     assert "\n" not in line
@@ -40,11 +45,9 @@ def test_a_failure_is_known_by_its_name_to_every_process_of_the_run(tmp_path: Pa
 @pytest.mark.parametrize(("days", "enough"), [(1, True), (-1, False)])
 def test_an_export_is_renewed_before_it_can_no_longer_be_loaded(days: int, enough: bool) -> None:
     until = datetime.now(UTC).date() + RENEW_BEFORE + timedelta(days=days)
-    artifact = Artifact(
-        path=Path(), kind="model", key="0" * 64, digest="sha256:", files={}, meta={"loadable_until": until.isoformat()}
-    )
-    assert lasts(artifact) is enough
+    exported = made({"loadable_until": until.isoformat()})
+    assert lasts(exported) is enough
 
 
 def test_what_says_no_day_lasts_for_ever() -> None:
-    assert lasts(Artifact(path=Path(), kind="data", key="0" * 64, digest="sha256:", files={}, meta={}))
+    assert lasts(made({}))

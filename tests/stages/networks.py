@@ -57,7 +57,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {"nnx": NnxNet, "linen": LinenNet, "fu
 
 def build(form: str, seed: int) -> Model:
     """Return the classifier in one of the forms."""
-    return build_model(BUILDERS[form], {}, IMAGE, seed, LOGITS)
+    return build_model(BUILDERS[form], {}, IMAGE, seed=seed, outputs=LOGITS)
 
 
 def plain(seed: int) -> Model:
@@ -75,4 +75,4 @@ def from_function(
 ) -> Model:
     """Return the model ``function(params, x)``, where one example of ``x`` has this shape."""
     inputs = {"x": jax.ShapeDtypeStruct((2, *shape), dtype)}
-    return build_model(lambda: (params, function), {}, inputs, 0, (output,))
+    return build_model(lambda: (params, function), {}, inputs, seed=0, outputs=(output,))

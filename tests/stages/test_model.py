@@ -63,7 +63,7 @@ def test_running_statistics_move_in_training(form: str, stripes: Stripes) -> Non
 
 def test_what_is_not_a_model_is_refused() -> None:
     with pytest.raises(DeploycheckError, match="it returned int, which is not a model"):
-        build_model(lambda: 3, {}, IMAGE, 0, LOGITS)
+        build_model(lambda: 3, {}, IMAGE, seed=0, outputs=LOGITS)
 
 
 def test_a_builder_is_given_the_seed_in_the_form_that_it_asks_for() -> None:
@@ -73,7 +73,7 @@ def test_a_builder_is_given_the_seed_in_the_form_that_it_asks_for() -> None:
         given.update(seed=seed, key=key, rngs=rngs.params())
         return {}, lambda params, image: image
 
-    build_model(builder, {}, IMAGE, 5, LOGITS)
+    build_model(builder, {}, IMAGE, seed=5, outputs=LOGITS)
     assert given == {"seed": 5, "key": jax.random.key(5), "rngs": nnx.Rngs(5).params()}
 
 
@@ -84,7 +84,7 @@ def test_a_builders_own_seed_is_kept() -> None:
         given.append(seed)
         return {}, lambda params, image: image
 
-    build_model(builder, {"seed": 7}, IMAGE, 5, LOGITS)
+    build_model(builder, {"seed": 7}, IMAGE, seed=5, outputs=LOGITS)
     assert given == [7]
 
 
@@ -105,7 +105,7 @@ def test_a_tuple_of_outputs_is_refused() -> None:
 
 def test_several_inputs_are_given_by_name() -> None:
     inputs = {name: jax.ShapeDtypeStruct((2, 3), jnp.float32) for name in ("b", "a")}
-    model = build_model(lambda: ({}, lambda params, a, b: a - b), {}, inputs, 0, LOGITS)
+    model = build_model(lambda: ({}, lambda params, a, b: a - b), {}, inputs, seed=0, outputs=LOGITS)
     outputs = model.apply(model.params, model.state, {"b": jnp.ones((2, 3)), "a": jnp.full((2, 3), 5.0)})
     np.testing.assert_array_equal(outputs["logits"], np.full((2, 3), 4.0))
 

@@ -117,7 +117,7 @@ def plain_remat(key: jax.Array) -> Any:
 @pytest.mark.parametrize("build", [NnxRemat, LinenRemat, plain_remat])
 def test_a_model_that_recomputes_its_activations_is_quantised(build: Callable[..., Any]) -> None:
     inputs = {"x": jax.random.normal(jax.random.key(1), (2, 4))}
-    model = build_model(build, {}, inputs, 0, ("logits",))
+    model = build_model(build, {}, inputs, seed=0, outputs=("logits",))
     small = quantize_weights(model, activations=True)
     lines = products(small, inputs)
     assert len(lines) == 1

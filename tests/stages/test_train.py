@@ -65,7 +65,7 @@ def one_number(seed: int) -> Model:
     def build() -> tuple[dict[str, jax.Array], Callable[..., jax.Array]]:
         return {"kernel": jnp.zeros((36, 1))}, lambda params, image: image.reshape(-1, 36) @ params["kernel"]
 
-    return build_model(build, {}, IMAGE, seed, REGRESSION.outputs)
+    return build_model(build, {}, IMAGE, seed=seed, outputs=REGRESSION.outputs)
 
 
 def test_numbers_are_learned_by_squared_error(examples: Splits, tmp_path: Path) -> None:

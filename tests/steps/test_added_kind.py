@@ -10,13 +10,13 @@ import pytest
 from deploycheck import builtin, plan
 from deploycheck.check import Check
 from deploycheck.checks import metric
-from deploycheck.extensions import Extensions, Source, collect
+from deploycheck.extensions import Extensions, collect
 from deploycheck.language import Dimension, Section, Spec, SpecErrors, SpecSection, load
 from deploycheck.plan import Plan, make_plans
 from deploycheck.ref import Ref
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.data import DATA
-from deploycheck.steps.kind import Making, Metadata, Nothing, Subject
+from deploycheck.steps.kind import Making, Metadata, NoSettings, StepKind
 from deploycheck.verdict import Exact, Measurement
 
 
@@ -25,16 +25,10 @@ class Optimize(Section):
     expect: dict[str, str] = {}  # noqa: RUF012 - a field of pydantic
 
 
-class SearchStep:
+class SearchStep(StepKind):
     name = "search"
-    timed = False
     runs_user_code = True
-    pairs = False
-    settings_type = Nothing
-    subjects: Mapping[str, Subject] = {}
-
-    def ref_for(self, variant: str | None) -> Ref | None:
-        return Ref(self.name)
+    settings_type = NoSettings
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
         if "optimize" in spec.sections:
@@ -43,11 +37,8 @@ class SearchStep:
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         return {"data": DATA}
 
-    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> Nothing:
-        return Nothing()
-
-    def sources(self, settings: Nothing) -> Iterable[Source]:
-        return ()
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> NoSettings:
+        return NoSettings()
 
     def make(self, making: Making) -> Metadata:
         return {}

@@ -1,8 +1,8 @@
 """Compression methods, one file each: what a spec names under a variant.
 
-A method turns a trained model into a smaller or faster one (``compress``), and says what form the result has
-(``structure``), so that it can be put together again from its stored weights. Both are given the method's own
-options, validated by the class in ``options``.
+A method makes a trained model smaller or faster (``compress``), and says what form the result has (``structure``), so
+that the model can be built again from its stored weights. Both are given the method's own options, validated by the
+class in ``options``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploycheck.stages.trainer import Trainer
 
 Builder = Callable[[str, Mapping[str, Any]], "Model"]
-"""``build(import_path, arguments)`` returns another model, freshly initialised: a student, say."""
+"""``build(import_path, arguments)`` returns another model, freshly initialised."""
 
 
 @runtime_checkable

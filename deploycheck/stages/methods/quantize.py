@@ -1,4 +1,4 @@
-"""``quantize``: numbers in fewer bits. The arithmetic is in ``stages/quantization.py``, which imports JAX."""
+"""``quantize``: numbers with fewer bits. The arithmetic is in ``stages/quantization.py``, which imports JAX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks, one file each: what a model answers with, what its labels are, and how far it is from them.
+"""Tasks, one file each: what a model's outputs and labels are, and the losses and scores of a model.
 
 ``train.loss`` names a loss; the task that has it is the spec's.
 """

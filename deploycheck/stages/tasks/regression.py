@@ -41,7 +41,7 @@ class Regression:
     losses: Mapping[str, Loss] = MappingProxyType({"squared_error": squared_error})
 
     def labels(self, raw: np.ndarray) -> np.ndarray:
-        """Return the labels as float32; refuse what isn't a number, and what isn't finite as float32."""
+        """Return the labels as float32; refuse those that aren't numbers, or aren't finite as float32."""
         is_number = np.issubdtype(raw.dtype, np.floating) or np.issubdtype(raw.dtype, np.integer)
         if raw.ndim != 1 or not is_number:
             raise DeploycheckError(f"labels are {raw.dtype} of shape {raw.shape}, expected numbers of shape [n]")
@@ -64,7 +64,7 @@ class Regression:
             raise DeploycheckError(what, hint="end the model in one output")
 
     def scores(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> Mapping[str, float]:
-        """Return nothing: the loss says it all."""
+        """Return nothing: of a regression only the loss is reported."""
         del outputs, labels
         return {}
 
