@@ -13,7 +13,7 @@ from deploycheck.ref import Ref
 from deploycheck.stages.trainer import Trainer
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps import trained as files
-from deploycheck.steps.variant import VariantSettings, code_of
+from deploycheck.steps.variant import VariantSettings, uses_of
 from deploycheck.store import Artifact
 from tests.planning import HEAD, spec
 from tests.steps.making import TRAIN, USES, Steps
@@ -89,8 +89,8 @@ def test_the_code_behind_a_variant_is_that_of_all_it_is_made_from(tmp_path: Any)
     loaded = spec(f"{HEAD}compress: {{variants: {variants}}}\n", tmp_path)
     model, task = ("models", "specs.models:conv_classifier"), ("tasks", "classification")
     quantize = ("methods", "quantize")
-    assert code_of(loaded, "trained") == (model, task)
-    assert code_of(loaded, "a") == (model, task, quantize)
-    assert code_of(loaded, "b") == (model, task, quantize, ("methods", "specs.models:halve"))
+    assert uses_of(loaded, "trained") == (model, task)
+    assert uses_of(loaded, "a") == (model, task, quantize)
+    assert uses_of(loaded, "b") == (model, task, quantize, ("methods", "specs.models:halve"))
     kind = STEP_KINDS["variant"]
     assert kind.settings(loaded, Ref("variant", ("b",)), ()).model_dump()["method"] == "specs.models:halve"
