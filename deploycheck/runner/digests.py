@@ -9,12 +9,16 @@ that file systems keep are not exact.
 from __future__ import annotations
 
 import ast
+import glob
 import hashlib
 import json
+import os
+import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +42,36 @@ class Code:
     imports: tuple[Import, ...]
 
 
+State = tuple[int, int, int, int] | None
+"""A file's size, mtime and ctime in nanoseconds, and inode; None where there is no file."""
+
+
+def state_of(path: str | Path) -> State:
+    """Return what the file system says of a file, by which a change is noticed without reading it."""
+    try:
+        facts = _stat(path)
+    except (OSError, ValueError):
+        return None
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
+
+
+_stat = os.stat  # as it is before the recorder watches it
+
+
 def from_root(path: Path, root: Path) -> str:
-    """Return a path as records and messages have it: relative to the root if it is inside, so that it can be moved."""
+    """Return a path as messages have it: relative to the root if it is inside."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def path_from(root: Path, path: str) -> str:
+    """Return a path as records have it: relative to the root if it is near, so that both can be moved.
+
+    A neighbour of the project is ``../shared/x``; what is further away than that is absolute.
+    """
+    neighbourhood = root.parent.parent if root.parent.parent != Path(root.anchor) else root.parent
+    if neighbourhood == Path(root.anchor) or not Path(path).is_relative_to(neighbourhood):
+        return path
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 class Digests:
@@ -52,11 +83,15 @@ class Digests:
         self._changed = False
 
     def file(self, path: Path) -> str:
-        """Return the sha256 of a file's bytes, or ``ABSENT``; a Python source counts by its syntax tree."""
+        """Return the digest of a file, or ``ABSENT``; a Python source counts by its syntax tree."""
         if path.suffix == ".py":
             code = self.code(path)
             return code.digest if code else ABSENT
-        found = self._entry(path, "sha256", lambda content: hashlib.sha256(content).hexdigest())
+        return self.content(path)
+
+    def content(self, path: Path) -> str:
+        """Return the sha256 of a file's bytes, or ``ABSENT``."""
+        found = self._entry(path, "sha256", lambda file: hashlib.file_digest(file, "sha256").hexdigest())
         return ABSENT if found is None else str(found)
 
     def code(self, path: Path) -> Code | None:
@@ -70,45 +105,65 @@ class Digests:
         return Code(found["digest"], tuple((level, name, tuple(names)) for level, name, names in found["imports"]))
 
     def listing(self, folder: Path) -> str:
-        """Return a digest of the names in a folder, or ``ABSENT``."""
+        """Return a digest of the names in a folder, or ``ABSENT``; hidden files and Python's own caches don't count."""
         try:
             names = sorted(path.name for path in folder.iterdir())
         except OSError:
             return ABSENT
-        return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+        return _of_names(name for name in names if not name.startswith(".") and name != "__pycache__")
+
+    def matches(self, pattern: str) -> str:
+        """Return a digest of the paths that match a pattern of ``glob``."""
+        folder = os.path.dirname(pattern)  # noqa: PTH120 - a pattern is not a path
+        return _of_names(os.path.relpath(path, folder) for path in sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207
 
     def tree(self, path: Path) -> str:
-        """Return the digest of a file, or of the names and contents of all files in a folder."""
+        """Return the digest of a file, or of the names and contents of all files in a folder; links are followed."""
         if not path.is_dir():
             return self.file(path)
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        lines = (f"{self.file(file)} {file.relative_to(path).as_posix()}" for file in files)
-        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+        seen: set[str] = set()
+        lines = []
+        for folder, folders, names in os.walk(path, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a circle of links
+                folders.clear()
+                continue
+            seen.add(real)
+            files = [Path(folder, name) for name in names]
+            lines += [f"{self.file(file)} {file.relative_to(path).as_posix()}" for file in files if file.is_file()]
+        return _of_names(sorted(lines))
 
     def save(self) -> None:
-        """Save what is known for later runs; of several processes that do so, the last one's is kept."""
+        """Save what is known for later runs, beside what other processes saved meanwhile."""
         if not self._changed:
             return
-        write_whole(self.memo, json.dumps({"format": FORMAT, "files": self._known}))
+        write_whole(self.memo, json.dumps({"format": FORMAT, "files": _load(self.memo) | self._known}))
         self._changed = False
 
-    def _entry(self, path: Path, kind: str, read: Any) -> Any:
-        """Return what ``read`` makes of a file's content, from memory if the file is unchanged; None if it's absent."""
+    def _entry(self, path: Path, kind: str, read: Callable[[BufferedReader], Any]) -> Any:
+        """Return what ``read`` makes of a file, from memory if the file is unchanged; None if there is no such file."""
         try:
-            facts = path.stat()
+            facts = _stat(path)
+            if not stat.S_ISREG(facts.st_mode):  # a pipe would never end
+                return None
             state = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
             known = self._known.get(str(path))
             if known and known["state"] == state and kind in known and known["settled"]:
                 return known[kind]
             now = time.time_ns()
-            content = path.read_bytes()
-        except OSError:
+            with path.open("rb") as file:
+                content = read(file)
+        except (OSError, ValueError):
             return None
         entry = known if known and known["state"] == state and known["settled"] else {"state": state}
-        entry |= {kind: read(content), "settled": max(facts.st_mtime_ns, facts.st_ctime_ns) < now - SETTLED_NS}
+        entry |= {kind: content, "settled": max(facts.st_mtime_ns, facts.st_ctime_ns) < now - SETTLED_NS}
         self._known[str(path)] = entry
         self._changed = True
         return entry[kind]
+
+
+def _of_names(names: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
 
 
 def _load(memo: Path) -> dict[str, dict[str, Any]]:
@@ -122,7 +177,8 @@ def _load(memo: Path) -> dict[str, dict[str, Any]]:
     return {}
 
 
-def _read_code(content: bytes) -> dict[str, Any]:
+def _read_code(file: BufferedReader) -> dict[str, Any]:
+    content = file.read()
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from deploycheck.runner.digests import Digests
 from deploycheck.runner.keys import Content, key_content, why_different
 from deploycheck.runner.machine import Machine
 from deploycheck.runner.platform import find_platform
-from deploycheck.runner.process import CodeFailed, Worker, WorkerSpent
+from deploycheck.runner.process import CodeFailed, Worker
 from deploycheck.runner.recording import find_changed
-from deploycheck.runner.tasks import AlreadyFailed, Task, lasts
+from deploycheck.runner.tasks import AlreadyFailed, Task, addresses, lasts
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.kind import FoundElsewhere, Making, NoBaseline
 from deploycheck.store import Artifact, Building, Store, fingerprint
@@ -80,7 +81,10 @@ class Runner:
         self.digests = Digests(cache / "digests.json")
         self._done: dict[tuple[str, Ref], Done] = {}
         self._failed: dict[tuple[str, Ref], str] = {}
-        self._worker: tuple[Path, Worker] | None = None
+        self._worker: Worker | None = None
+        # As they are before any of the user's code runs in this process: a spec's own metrics do.
+        self._environment = {**shared_compilations(self.folder), **os.environ}
+        self._path = [str(self.root), *(entry for entry in sys.path if entry != str(self.root))]
 
     def step(self, plan: Plan, ref: Ref) -> Done:
         """Do a step, or find its artifact in the store; the steps that it needs are done first.
@@ -120,9 +124,8 @@ class Runner:
         """Return the artifact of a step that needs no other, if it is in the store and still valid."""
         if not (self.store.root / ref.kind).exists():
             return None
-        content = self._key_content(plan, ref, {})
-        found = self.store.find(ref.kind, fingerprint(content))
-        return found if found and not self._why_not(found) else None
+        found, why_not = self._find(self.store, ref.kind, fingerprint(self._key_content(plan, ref, {})))
+        return None if why_not else found
 
     def close(self) -> None:
         """End the processes that it started, and save the digests of files for later runs."""
@@ -139,16 +142,17 @@ class Runner:
         content = self._key_content(plan, ref, inputs)
         key = fingerprint(content)
         store = self.of_this_run if kind.timed else self.store
-        found = store.find(ref.kind, key)
-        why_not = self._why_not(found) if found else self._why_new(plan, ref, content)
+        found, why_not = self._find(store, ref.kind, key)
         if found and not why_not:
             self._remember(plan, ref, content)
             return Done(artifact=found, reused=True, seconds=time.monotonic() - began)
+        why_not = why_not or self._why_new(plan, ref, content)
         task = Task(
             kind=ref.kind,
             key=key,
             settings=content["settings"],
             inputs={role: artifact.path for role, artifact in inputs.items()},
+            digests={role: artifact.digest for role, artifact in inputs.items()},
             extensions=self._files_of(plan, ref),
             store=store.root,
             failed=self.folder / "failed" / key,
@@ -157,13 +161,25 @@ class Runner:
         task.check_not_failed()
         if why_not:
             self.progress(f"{ref}: done again: {why_not}")
-        reused = self._do_in_worker(plan, task) if kind.runs_user_code else self._do_here(task, inputs)
-        artifact = store.find(ref.kind, key)
+        address, reused = self._do_in_worker(task) if kind.runs_user_code else self._do_here(task, inputs)
+        artifact = store.find(ref.kind, address)
         if artifact is None:
             raise DeploycheckError("its artifact is gone", hint="another process removes files of the cache: run again")
         self._remember(plan, ref, content)
         because = "" if reused or kind.timed else why_not
         return Done(artifact=artifact, reused=reused, seconds=time.monotonic() - began, because=because)
+
+    def _find(self, store: Store, kind: str, key: str) -> tuple[Artifact | None, str]:
+        """Return the artifact of a key that can be used again, or the last one and why it can't."""
+        last, why_not = None, ""
+        for address in addresses(key):
+            found = store.find(kind, address)
+            if found is None:
+                break
+            last, why_not = found, self._why_not(found)
+            if not why_not:
+                break
+        return last, why_not
 
     def _key_content(self, plan: Plan, ref: Ref, inputs: Mapping[str, Artifact]) -> Content:
         settings = STEP_KINDS[ref.kind].settings(plan.spec, ref, checks_of(plan, ref))
@@ -187,39 +203,31 @@ class Runner:
         origins = self.extensions.origins
         return tuple(dict.fromkeys(origins[source] for source in sources if source in origins))
 
-    def _do_in_worker(self, plan: Plan, task: Task) -> bool:
-        """Have a step done by the worker of the plan's spec file; return whether another process had done it."""
-
-        def progress(line: str) -> None:
-            self.progress(line)
-
+    def _do_in_worker(self, task: Task) -> tuple[str, bool]:
+        """Have a step done by the worker; return its address, and whether another process had done it."""
         with self.machine.working():
-            while True:
-                if self._worker is None or self._worker[0] != plan.spec.path:
-                    self._close_worker()
-                    log = self.folder / f"worker-{os.getpid()}.log"
-                    self._worker = (plan.spec.path, Worker(self.root, self.cache, log))
-                try:
-                    return self._worker[1].do(task, progress)
-                except WorkerSpent:
-                    self._close_worker()
-                except (CodeFailed, AlreadyFailed):
-                    raise
-                except DeploycheckError:  # it died
-                    task.mark_failed()
-                    self._close_worker()
-                    raise
-                except BaseException:  # this process is being ended
-                    self._close_worker()
-                    raise
+            if self._worker is None:
+                log = self.folder / f"worker-{os.getpid()}.log"
+                self._worker = Worker(self.root, self.cache, log, self._environment, self._path)
+            try:
+                return self._worker.do(task, self.progress)
+            except (CodeFailed, AlreadyFailed):
+                raise
+            except DeploycheckError:  # the process that did it died
+                task.mark_failed()
+                self._close_worker()
+                raise
+            except BaseException:  # this process is being ended
+                self._close_worker()
+                raise
 
     def _close_worker(self) -> None:
         if self._worker:
-            self._worker[1].close()
+            self._worker.close()
             self._worker = None
 
-    def _do_here(self, task: Task, inputs: Mapping[str, Artifact]) -> bool:
-        """Do a step that doesn't run the user's code; return whether another process had done it meanwhile."""
+    def _do_here(self, task: Task, inputs: Mapping[str, Artifact]) -> tuple[str, bool]:
+        """Do a step that doesn't run the user's code; return its address, and whether another process had done it."""
         kind = STEP_KINDS[task.kind]
 
         def build(building: Building) -> Mapping[str, Any]:
@@ -244,7 +252,7 @@ class Runner:
         _, reused = Store(task.store).get_or_build(
             task.kind, task.key, build, on_wait=lambda: self.progress(f"{task.name}: another process is making it")
         )
-        return reused
+        return task.key, reused
 
     def _why_not(self, artifact: Artifact) -> str:
         """Return why a step's artifact in the store can't be reused; empty where it can."""
@@ -272,6 +280,18 @@ class Runner:
 
     def _last(self, plan: Plan, ref: Ref) -> Path:
         return self.cache / "last" / f"{fingerprint([plan.id, str(ref)])}.json"
+
+
+def shared_compilations(folder: Path) -> dict[str, str]:
+    """Return the variables by which the steps of one run share what JAX compiles; the user's own come before them.
+
+    No other run does: compiled programs depend on the machine, and a cache may be moved to another.
+    """
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def prune_runs(cache: Path) -> None:

@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.runner.code import PACKAGE
 from deploycheck.runner.tasks import AlreadyFailed, Task
+
+CLOSING_S = 2.0
 
 
 class CodeFailed(DeploycheckError):
@@ -23,60 +26,66 @@ class CodeFailed(DeploycheckError):
         self.trace = trace
 
 
-class WorkerSpent(Exception):
-    """The user's code changed something that can't be put back in that process: another one is needed."""
-
-
 class Worker:
-    """A process that does the steps of one spec file. It never outlives this one."""
+    """A process that does steps, each in a fork of its own. It never outlives this one.
 
-    def __init__(self, root: Path, cache: Path, log: Path) -> None:
+    ``environment`` and ``path`` are this process's environment variables and import path as they were before any of the
+    user's code ran in it.
+    """
+
+    def __init__(self, root: Path, cache: Path, log: Path, environment: Mapping[str, str], path: Sequence[str]) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "deploycheck.runner.worker"],
+                [sys.executable, "-u", "-P", "-m", "deploycheck.runner.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
                 text=True,
+                cwd=root,
+                env={**environment, "PYTHONPATH": _with_package(environment.get("PYTHONPATH", ""))},
                 start_new_session=True,  # Ctrl-C is for the parent, which ends this one
             )
         self._shown = log.stat().st_size
-        first = {"root": str(root), "cache": str(cache), "path": [entry or os.getcwd() for entry in sys.path]}  # noqa: PTH109
-        self._send(json.dumps(first))
+        self._send(json.dumps({"root": str(root), "cache": str(cache), "path": list(path)}))
 
-    def do(self, task: Task, progress: Callable[[str], None]) -> bool:
-        """Have a task done; return whether another process had done it meanwhile.
+    def do(self, task: Task, progress: Callable[[str], None]) -> tuple[str, bool]:
+        """Have a task done; return the address of its artifact, and whether another process had built it meanwhile.
 
         Raises ``CodeFailed`` where its work raised, ``AlreadyFailed`` where it has failed in another process,
-        ``WorkerSpent`` where nothing was done and another worker is needed.
+        ``DeploycheckError`` where the process that did it died.
         """
         self._send(task.to_json())
+        answer: dict[str, Any] = {}
+        code = 0
         try:
-            answer = self._answer(progress)
+            for line in self._lines():
+                if "progress" in line:
+                    progress(line["progress"])
+                elif "ended" in line:
+                    code = line["ended"]
+                    break
+                else:
+                    answer = line
+            if not answer:
+                raise self._died(code)
         finally:
             self._show_output()
-        if "spent" in answer:
-            raise WorkerSpent
         if "already_failed" in answer:
             raise AlreadyFailed(answer["already_failed"])
         if "failed" in answer:
             raise CodeFailed(**answer["failed"])
-        return bool(answer["done"]["reused"])
+        return answer["done"]["key"], bool(answer["done"]["reused"])
 
-    def _answer(self, progress: Callable[[str], None]) -> dict[str, Any]:
+    def _lines(self) -> Iterator[dict[str, Any]]:
         if self._process.stdout is None:
             raise DeploycheckError("the worker has no output")
         for line in self._process.stdout:
-            answer: dict[str, Any] = json.loads(line)
-            if "progress" not in answer:
-                return answer
-            progress(answer["progress"])
-        raise self._died()
+            yield json.loads(line)
+        raise self._died(self._process.wait())
 
-    def _died(self) -> DeploycheckError:
-        code = self._process.wait()
+    def _died(self, code: int) -> DeploycheckError:
         ended = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = self._output().decode(errors="replace").strip().splitlines()[-5:]
         said = "; it last said:\n    " + "\n    ".join(last) if last else ""
@@ -90,7 +99,7 @@ class Worker:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise self._died() from None
+            raise self._died(self._process.wait()) from None
 
     def _show_output(self) -> None:
         """Print what the user's code has printed, for pytest to capture as it does for any test."""
@@ -105,10 +114,18 @@ class Worker:
             return output.read()
 
     def close(self) -> None:
-        """End it at once."""
-        self._process.kill()
-        self._process.wait()
+        """End it, and the step that it does."""
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(OSError):
                 if pipe:
-                    pipe.close()
+                    pipe.close()  # at which it kills the step's process and ends
+        try:
+            self._process.wait(CLOSING_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _with_package(path: str) -> str:
+    """Return an import path by which this package is found, wherever it is."""
+    return os.pathsep.join(filter(None, [path, str(PACKAGE.parent)]))

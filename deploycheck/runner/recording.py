@@ -1,190 +1,356 @@
 """What a step's user code used while it ran: the modules it imported and the files it opened, each with its digest.
 
-An audit hook (PEP 578) sees what Python opens and lists, ``sys.modules`` what it imported. It can't see which files
-compiled code opens (pyarrow, safetensors), so the texts in the user's sources that name a file count as used too.
+An audit hook (PEP 578) sees what Python opens and lists, a finder which imports fail, and ``sys.modules`` what was
+imported. Each is written to a log as it happens, with the file's size, times and inode: so child processes that are
+forked count too, and a file that changes while the step runs is noticed. Which files compiled code opens (pyarrow,
+safetensors) can't be seen, so the texts in the user's sources that name a file count as used.
 """
 
 from __future__ import annotations
 
+import glob
+import importlib.util
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from deploycheck.language.names import source_file
-from deploycheck.runner.code import is_installed
-from deploycheck.runner.digests import ABSENT, Digests, from_root, strings_of
+from deploycheck.runner.code import is_installed, versions, versions_of_module
+from deploycheck.runner.digests import ABSENT, Digests, State, path_from, state_of, strings_of
 
 SYSTEM = tuple(
-    Path(folder)
-    for folder in ("/proc", "/sys", "/dev", "/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share", "/System")
+    Path(folder) for folder in ("/proc", "/sys", "/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/System")
 )
-IMPORTING = ("<frozen importlib", "<frozen zipimport", "/importlib/", "/pkgutil.py", "/linecache.py", "/inspect.py")
-"""Parts of the names of source files that read and list folders to find modules, not data."""
-FRAMES = 6
+READS_SOURCES = ("<frozen importlib", "<frozen zipimport", "<frozen runpy", "/linecache.py", "/tokenize.py")
+"""Parts of the names of source files that open Python's sources as sources."""
+LISTS_MODULES = ("<frozen importlib", "<frozen zipimport", "/importlib/metadata/", "/glob.py")
+"""Parts of the names of source files whose listings of folders are not the user's, or recorded in another way."""
+UNSTABLE = "changed while the step ran"
+"""In place of a digest: the result can't be used again."""
 
 Used = dict[str, dict[str, str]]
-"""``modules`` by name, ``files`` and ``folders`` by path, each to its digest; see ``find_changed``."""
+"""``modules`` by name, ``files`` and ``folders`` by path, ``globs`` by pattern, each to its digest; ``libraries`` by
+distribution, each to its version. See ``find_changed``."""
 
 
 @dataclass
 class _Seen:
-    """Paths in the order they were first seen."""
+    """What the log says: each path with its state when it was first used, or None if it was absent."""
 
-    opened: dict[str, None] = field(default_factory=dict)
-    written: dict[str, None] = field(default_factory=dict)
-    listed: dict[str, None] = field(default_factory=dict)
+    opened: dict[str, State] = field(default_factory=dict)
+    sources: dict[str, State] = field(default_factory=dict)
+    asked: dict[str, State] = field(default_factory=dict)
+    written: dict[str, State] = field(default_factory=dict)
+    listed: dict[str, State] = field(default_factory=dict)
+    globs: dict[str, State] = field(default_factory=dict)
+    missing: dict[str, State] = field(default_factory=dict)
 
 
 class Recorder:
-    """Records what this process uses, between the start and the end of each step.
+    """Records what this process and its forks use, from ``start`` to ``used``.
 
-    ``ignored`` are folders of our own: the cache. An audit hook can't be removed, so a process has one recorder.
+    ``ignored`` are folders of our own: the cache. Neither an audit hook nor a patched ``os.stat`` is removed again: a
+    process that records does one step.
     """
 
-    def __init__(self, root: Path, ignored: tuple[Path, ...], digests: Digests) -> None:
+    def __init__(self, root: Path, ignored: Sequence[Path], digests: Digests) -> None:
         self.root = root
-        self.ignored = tuple(Path(os.path.realpath(folder)) for folder in ignored)
+        compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        folders = (*ignored, Path(compiled)) if compiled else ignored
+        self.ignored = tuple(Path(os.path.realpath(folder)) for folder in folders)
         self.digests = digests
-        self._seen: _Seen | None = None
+        self._known: set[tuple[str, str]] = set()
+        self._log = -1
+        self._loaded: frozenset[str] = frozenset()
+        self._path: list[str] = []
+
+    def start(self, log: Path) -> None:
+        """Begin to record, in a file that the forks of this process append to."""
+        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._loaded = frozenset(name.partition(".")[0] for name in sys.modules)
+        self._path = list(sys.path)
+        sys.meta_path.append(_Missing(self))
+        _watch_stat(self)
         sys.addaudithook(self._hook)
 
-    @contextmanager
-    def recording(self) -> Iterator[Callable[[], Used]]:
-        """Forget the user's modules, so that their imports are seen; yield a function that returns the record."""
-        forget_users_modules()
-        self._seen = seen = _Seen()
-
-        def end() -> Used:
-            self._seen = None  # the record reads files too, which the user's code did not
-            return self._used(seen)
-
-        try:
-            yield end
-        finally:
-            self._seen = None
+    def note(self, kind: str, path: str) -> None:
+        """Write down that something was used, the first time it is."""
+        if self._log >= 0 and (kind, path) not in self._known:
+            self._known.add((kind, path))
+            line = json.dumps([kind, path, None if kind in ("globs", "missing") else state_of(path)])
+            os.write(self._log, f"{line}\n".encode(errors="surrogateescape"))
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        seen = self._seen
-        if seen is None or event not in ("open", "os.listdir", "os.scandir", "sqlite3.connect"):
+        if self._log < 0 or event not in _EVENTS:
             return
         with suppress(Exception):  # the recorder must never break the user's code
-            self._note(seen, event, arguments)
+            _EVENTS[event](self, arguments, sys._getframe(1))
 
-    def _note(self, seen: _Seen, event: str, arguments: tuple[Any, ...]) -> None:
-        path = os.getcwd() if arguments[0] is None else arguments[0]  # noqa: PTH109 - compared as text
-        if isinstance(path, int):
-            return
-        name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - links are followed later
-        if event in ("os.listdir", "os.scandir"):
-            if not _is_importing():
-                seen.listed.setdefault(name)
-            return
-        flags = arguments[2] if event == "open" else os.O_RDWR
-        if flags & (os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
-            seen.written.setdefault(name)
-        if not flags & os.O_WRONLY and not name.endswith(".pyc") and not (name.endswith(".py") and _is_importing()):
-            seen.opened.setdefault(name)
-
-    def _used(self, seen: _Seen) -> Used:
-        modules, files = self._modules()
-        folders = {name: self.digests.listing(Path(name)) for name in seen.listed if self._counts(Path(name))}
-        for name in (*seen.opened, *self._named_in(modules)):
-            path = Path(name)
-            if not self._counts(path) or path.is_dir():
-                continue
-            digest = self.digests.file(path)
-            if digest != ABSENT or name not in seen.written:  # a file that it made and removed is not an input
-                files[name] = digest
+    def used(self, log: Path) -> Used:
+        """End recording and return the record."""
+        os.close(self._log)
+        self._log = -1  # the record reads files too, which the user's code did not
+        sys.path[:] = self._path  # the next run looks names up by this one
+        seen = read_log(log)
+        modules, files = self._modules(seen)
+        for path in (*seen.opened, *seen.asked, *self._named_in(modules)):
+            if self._is_input(path, seen):
+                files[path] = self._digest(path, seen)
+        named = {name: digest for name, (digest, _) in modules.items()}
+        missing = {name: ABSENT for name in seen.missing if source_file(name, self.root) is None}
         return {
-            "modules": {name: digest for name, (digest, _) in sorted(modules.items())},
-            "files": {from_root(Path(name), self.root): digest for name, digest in sorted(files.items())},
-            "folders": {from_root(Path(name), self.root): digest for name, digest in sorted(folders.items())},
+            "modules": dict(sorted((missing | named).items())),
+            "files": {path_from(self.root, path): digest for path, digest in sorted(files.items())},
+            "folders": {
+                path_from(self.root, path): self.digests.listing(Path(path))
+                for path in sorted(seen.listed)
+                if self._counts(path)
+            },
+            "globs": {
+                path_from(self.root, pattern): self.digests.matches(pattern)
+                for pattern in sorted(seen.globs)
+                if self._counts(glob_root(pattern))
+            },
+            "libraries": self._libraries(),
         }
 
-    def _modules(self) -> tuple[dict[str, tuple[str, Path]], dict[str, str]]:
-        """Return the user's modules that are loaded: by name where that finds them, else by their files."""
+    def _modules(self, seen: _Seen) -> tuple[dict[str, tuple[str, Path]], dict[str, str]]:
+        """Return the user's modules that were imported: by name where that finds them, else by their files."""
         named: dict[str, tuple[str, Path]] = {}
-        files: dict[str, str] = {}
+        files = {path: self._source(path, seen) for path in seen.sources if self._counts(path)}
         for name, module in list(sys.modules.items()):
             file = _file_of(module)
-            if file is None or not self._counts(file):
+            if file is None or not self._counts(str(file)):
                 continue
+            digest = self._source(str(file), seen)
             if source_file(name, self.root) == file:
-                named[name] = (self.digests.file(file), file)
+                named[name] = (digest, file)
+                files.pop(str(file), None)
             else:
-                files[str(file)] = self.digests.file(file)
+                files[str(file)] = digest
         return named, files
 
+    def _source(self, path: str, seen: _Seen) -> str:
+        if path in seen.sources and seen.sources[path] != state_of(path):
+            return UNSTABLE
+        return self.digests.file(Path(path))
+
+    def _is_input(self, path: str, seen: _Seen) -> bool:
+        """Whether a file decides the result: it is the user's, and was read, not only written."""
+        if not self._counts(path) or Path(path).is_dir():
+            return False
+        if path not in seen.written:
+            return True
+        is_made = _first(path, seen) is None
+        if is_made and (not Path(path).exists() or self._is_temporary(path)):
+            return False
+        return path in seen.opened
+
+    def _is_temporary(self, path: str) -> bool:
+        return Path(path).is_relative_to(tempfile.gettempdir()) and not Path(path).is_relative_to(self.root)
+
+    def _digest(self, path: str, seen: _Seen) -> str:
+        first = _first(path, seen)
+        if first is not None and path not in seen.written and first != state_of(path):
+            return UNSTABLE
+        return self.digests.content(Path(path)) if path in seen.opened else self.digests.file(Path(path))
+
     def _named_in(self, modules: Mapping[str, tuple[str, Path]]) -> Iterator[str]:
-        """Yield files that texts in the user's sources name: from this folder, the root, or the source's own folder."""
+        """Yield files that texts in the user's sources name, alone or in a folder that another text names."""
         for _, file in modules.values():
-            if file.suffix != ".py":
-                continue
-            for text in strings_of(file):
-                for folder in (Path.cwd(), self.root, file.parent):
+            texts = strings_of(file) if file.suffix == ".py" else frozenset()
+            bases = (Path.cwd(), self.root, file.parent)
+            folders = [base / text for base in bases for text in texts if _is_folder(base / text)]
+            for text in texts:
+                for folder in (*bases, *folders):
                     with suppress(OSError, ValueError):
                         if (folder / text).is_file():
                             yield os.path.abspath(folder / text)  # noqa: PTH100 - links are followed later
 
-    def _counts(self, path: Path) -> bool:
+    def _libraries(self) -> dict[str, str]:
+        """Return the versions of the libraries that the step loaded."""
+        loaded = {name.partition(".")[0] for name in sys.modules} - self._loaded
+        found: dict[str, str] = {}
+        for name in sorted(loaded):
+            file = _file_of(sys.modules.get(name))
+            if file is not None and is_installed(file):
+                found |= versions_of_module(name)
+        return found
+
+    def _counts(self, path: str) -> bool:
         """Whether a path is the user's: not ours, not the system's, not an installed library's."""
         real = Path(os.path.realpath(path))
-        if any(real.is_relative_to(folder) for folder in (*self.ignored, *SYSTEM)):
+        if any(real.is_relative_to(folder) for folder in self.ignored):
+            return False
+        if any(real.is_relative_to(folder) for folder in SYSTEM) and not real.is_relative_to(self.root):
             return False
         return "__pycache__" not in real.parts and not is_installed(real)
+
+
+def _first(path: str, seen: _Seen) -> State:
+    """Return a path's state when it was first used."""
+    return next(
+        kind[path] for kind in (seen.asked, seen.opened, seen.written, seen.sources, {path: None}) if path in kind
+    )
+
+
+def read_log(log: Path) -> _Seen:
+    """Return what a log says; a last line that a kill cut off is left out."""
+    seen = _Seen()
+    for line in log.read_text(errors="surrogateescape").splitlines():
+        with suppress(ValueError):
+            kind, path, state = json.loads(line)
+            getattr(seen, kind).setdefault(path, None if state is None else tuple(state))
+    return seen
+
+
+def is_stale(log: Path) -> bool:
+    """Whether a file that a killed step had used has changed since: what it kept to resume from is of no use then."""
+    if not log.exists():
+        return False
+    seen = read_log(log)
+    used = {**seen.opened, **seen.sources, **seen.asked}
+    return any(state != state_of(path) for path, state in used.items() if path not in seen.written)
 
 
 def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Digests) -> str:
     """Return the first thing that differs from a record, in words: ``source net.py``; empty where nothing does."""
     for name, digest in used.get("modules", {}).items():
         file = source_file(name, root)
-        if file is None or digests.file(file) != digest:
-            return f"source {from_root(file, root) if file else name}"
+        if (digests.file(file) if file else ABSENT) != digest:
+            return f"source {path_from(root, str(file)) if file else name}"
     for name, digest in used.get("files", {}).items():
-        if digests.file(root / name) != digest:
+        path = root / name
+        if digest not in (digests.file(path), digests.content(path)):
             return f"{'source' if name.endswith('.py') else 'file'} {name}"
     for name, digest in used.get("folders", {}).items():
         if digests.listing(root / name) != digest:
             return f"folder {name}"
+    for pattern, digest in used.get("globs", {}).items():
+        if digests.matches(str(root / pattern)) != digest:
+            return f"the files {pattern}"
+    for name, version in used.get("libraries", {}).items():
+        if versions(name)[name] != version:
+            return f"library {name}"
     return ""
 
 
-def forget_users_modules() -> None:
-    """Remove the user's modules from memory, so that each step imports them again: what they set up is for one step.
+def _note_open(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    path, _, flags = arguments
+    if isinstance(path, int):
+        return
+    name = _absolute(path)
+    if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+        recorder.note("written", name)
+    if flags & os.O_WRONLY:
+        return
+    if name.endswith(".pyc"):
+        with suppress(ValueError, NotImplementedError):
+            recorder.note("sources", importlib.util.source_from_cache(name))
+    elif name.endswith(".py") and _is_in(frame, READS_SOURCES):
+        recorder.note("sources", name)
+    else:
+        recorder.note("opened", name)
 
-    Compiled extension modules stay: not all of them can be loaded twice.
-    """
-    for name, module in list(sys.modules.items()):
-        file = _file_of(module)
-        is_code = file is not None and file.suffix == ".py" and not is_installed(file)
-        if name != "__main__" and (is_code or _is_namespace_of_user(module)):
-            del sys.modules[name]
+
+def _note_listing(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    path = os.getcwd() if arguments[0] is None else arguments[0]  # noqa: PTH109 - compared as text
+    if not isinstance(path, int) and not _is_in(frame, LISTS_MODULES):
+        recorder.note("listed", _absolute(path))
 
 
-def _is_namespace_of_user(module: ModuleType) -> bool:
-    if getattr(module, "__file__", None) is not None or not hasattr(module, "__path__"):
+def _note_glob(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    del frame
+    recorder.note("globs", _absolute(arguments[0]))
+
+
+def _note_database(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    del frame
+    name = os.fsdecode(arguments[0])
+    recorder.note("opened", _absolute(unquote(urlsplit(name).path) if name.startswith("file:") else name))
+
+
+def _note_process(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
+    """Another program's arguments that name a file count as opened by it."""
+    del frame
+    _, command, folder, _ = arguments
+    for argument in [command] if isinstance(command, str | bytes) else command:
+        path = Path(folder or ".", os.fsdecode(argument))
+        with suppress(OSError, ValueError):
+            if path.is_file():
+                recorder.note("opened", _absolute(path))
+
+
+_EVENTS = {
+    "open": _note_open,
+    "os.listdir": _note_listing,
+    "os.scandir": _note_listing,
+    "glob.glob": _note_glob,
+    "sqlite3.connect": _note_database,
+    "subprocess.Popen": _note_process,
+}
+
+
+class _Missing:
+    """The last finder of modules: what gets here isn't found."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Note the name, and find nothing."""
+        del target
+        if path is None or not is_installed(Path(next(iter(path), ""))):  # type: ignore[call-overload]
+            self.recorder.note("missing", name)
+
+
+def _watch_stat(recorder: Recorder) -> None:
+    """Have a path count as used whose absence is seen by ``os.stat``, as ``exists`` and ``is_file`` do."""
+    stat = os.stat
+
+    def watched(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
+        try:
+            return stat(path, *arguments, **named)
+        except FileNotFoundError:
+            with suppress(Exception):
+                if not isinstance(path, int):
+                    recorder.note("asked", _absolute(path))
+            raise
+
+    os.stat = watched
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
         return False
-    return not any(is_installed(Path(folder)) for folder in module.__path__)
 
 
-def _file_of(module: ModuleType) -> Path | None:
+def glob_root(pattern: str) -> str:
+    """Return the folder that a pattern's matches are in, as far as it has no wildcard."""
+    parts = Path(pattern).parts
+    wild = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return str(Path(*parts[:wild]))
+
+
+def _absolute(path: Any) -> str:
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - links are followed later
+
+
+def _is_in(frame: FrameType, files: tuple[str, ...]) -> bool:
+    return any(part in frame.f_code.co_filename for part in files)
+
+
+def _file_of(module: ModuleType | None) -> Path | None:
     """Return the file that a module is from; None for built-in and namespace modules, and for what isn't a module."""
     file = getattr(module, "__file__", None)
     return Path(file) if isinstance(file, str) else None
-
-
-def _is_importing() -> bool:
-    """Whether the call that is being audited looks for a module."""
-    frame: FrameType | None = sys._getframe(3)
-    for _ in range(FRAMES):
-        if frame is None:
-            break
-        if any(part in frame.f_code.co_filename for part in IMPORTING):
-            return True
-        frame = frame.f_back
-    return False

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from deploycheck.steps.model import loadable_until
-from deploycheck.store import Artifact
+from deploycheck.store import Artifact, fingerprint
 from deploycheck.store.disk import write_whole
 
 RENEW_BEFORE = timedelta(days=90)
@@ -25,7 +26,8 @@ class AlreadyFailed(Exception):
 class Task:
     """One step to do, as plain data. Its process is given this and the files that it names, and nothing else.
 
-    ``store`` is where its artifact belongs, under ``kind`` and ``key``; ``inputs`` are folders of artifacts by role;
+    ``store`` is where its artifact belongs, under ``kind`` and one of the ``addresses`` of ``key``; ``inputs`` are
+    folders of artifacts by role, ``digests`` what each of them must be;
     ``extensions`` are the files that declare what it uses by name; ``failed`` is the file, in the run's folder, that
     says that it failed.
     """
@@ -34,6 +36,7 @@ class Task:
     key: str
     settings: Mapping[str, Any]
     inputs: Mapping[str, Path]
+    digests: Mapping[str, str]
     extensions: tuple[Path, ...]
     store: Path
     failed: Path
@@ -52,6 +55,7 @@ class Task:
             key=fields["key"],
             settings=fields["settings"],
             inputs={role: Path(path) for role, path in fields["inputs"].items()},
+            digests=fields["digests"],
             extensions=tuple(map(Path, fields["extensions"])),
             store=Path(fields["store"]),
             failed=Path(fields["failed"]),
@@ -66,6 +70,16 @@ class Task:
     def mark_failed(self) -> None:
         """Tell the other processes of the run that this step failed."""
         write_whole(self.failed, self.name)
+
+
+def addresses(key: str) -> Iterator[str]:
+    """Yield the addresses at which the artifacts of a key are, in the order in which they were made.
+
+    There are several if the user's code used something that is in no key, and that has changed since. Endless.
+    """
+    yield key
+    for number in itertools.count(1):
+        yield fingerprint([key, number])
 
 
 def lasts(artifact: Artifact) -> bool:

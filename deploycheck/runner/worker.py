@@ -1,160 +1,207 @@
-"""``python -m deploycheck.runner.worker``: does steps that run the user's code, in a process of its own.
+"""``python -m deploycheck.runner.worker``: does steps that run the user's code, each in a fork of its own.
 
-It reads one task per line of JSON on standard input, and answers each with lines of JSON: progress, then the
-result. One worker serves one spec file. What the spec's code sets up (JAX's flags, random state, environment variables)
-is put back between steps; where that can't be done, this process ends and the next step gets another one. A worker
-ends when standard input is closed, so it never outlives the process that started it.
+This process imports the libraries, and none of the user's code. It reads one task per line of JSON on standard input.
+For each it forks: the fork does the step, with everything as it was before any user code ran (JAX's flags, random
+state, environment variables, patched libraries), and writes lines of JSON: progress, then the result. When the fork has
+ended, this process kills what the fork left running, and says so. It ends when standard input is closed, so it never
+outlives the process that started it.
+
+No JAX backend is started before a fork: a fork of a process that has one may hang.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
 import random
+import select
+import shutil
+import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import jax
 import numpy as np
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.runner.code import PACKAGE
 from deploycheck.runner.digests import Digests
 from deploycheck.runner.installed import extensions_from
-from deploycheck.runner.recording import Recorder, find_changed
-from deploycheck.runner.tasks import AlreadyFailed, Task, lasts
-from deploycheck.steps import STEP_KINDS
+from deploycheck.runner.recording import Recorder, find_changed, is_stale
+from deploycheck.runner.tasks import AlreadyFailed, Task, addresses, lasts
+from deploycheck.serving.runtimes import _xla_export  # noqa: F401 - imported once, for all forks
+from deploycheck.stages import quantization, trainer  # noqa: F401 - likewise
+from deploycheck.steps import STEP_KINDS, trained  # noqa: F401 - likewise
 from deploycheck.steps.kind import Making
-from deploycheck.store import Building, Store, open_artifact
+from deploycheck.store import Artifact, Building, Store, open_artifact
 
+LOG = "used.jsonl"
+"""The record of what a step used, in its scratch folder."""
+DIES_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG (prctl(2))."""
 
-@dataclass(frozen=True)
-class ProcessState:
-    """What user code can change in this process, as it was before user code ran."""
-
-    jax: Mapping[str, Any]
-    environment: Mapping[str, str]
-    path: tuple[str, ...]
-    folder: str
-
-    @classmethod
-    def now(cls) -> ProcessState:
-        """Return the state as it is."""
-        return cls(dict(jax.config.values), dict(os.environ), tuple(sys.path), os.getcwd())  # noqa: PTH109
-
-    def restore(self) -> bool:
-        """Put the state back; return whether that was possible. Random numbers start from the same seeds each time."""
-        random.seed(0)
-        np.random.seed(0)
-        sys.path[:] = self.path
-        os.chdir(self.folder)
-        changed = {name for name, _ in os.environ.items() ^ self.environment.items()}
-        for name in os.environ.keys() - self.environment.keys():
-            del os.environ[name]
-        os.environ.update(self.environment)
-        if any(name.startswith(("JAX_", "XLA_")) for name in changed):
-            return False  # JAX reads them once
-        try:
-            for name, value in self.jax.items():
-                if jax.config.values[name] != value:
-                    jax.config.update(name, value)
-        except Exception:  # some flags can't be changed once JAX has begun to compute
-            return False
-        return True
+Say = Callable[..., None]
 
 
 def main() -> None:
     """Do tasks until standard input is closed."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    answers, tasks = os.dup(sys.stdout.fileno()), os.dup(sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the user's code prints is not an answer
-    lines = os.fdopen(os.dup(sys.stdin.fileno()))
     with open(os.devnull) as nothing:  # noqa: PTH123 - the user's code, and what it starts, must not read tasks
         os.dup2(nothing.fileno(), sys.stdin.fileno())
 
     def say(**line: Any) -> None:
-        answers.write(json.dumps(line) + "\n")
+        os.write(answers, (json.dumps(line) + "\n").encode())
 
-    first = json.loads(lines.readline())
+    lines = _lines(tasks)
+    first = json.loads(next(lines))
     root, cache = Path(first["root"]), Path(first["cache"])
     sys.path[:] = first["path"]
-    tasks = _tasks(lines)
-    digests = Digests(cache / "digests.json")
-    recorder = Recorder(root, (cache,), digests)
-    state = ProcessState.now()
-    while True:
-        line = tasks.get()
-        if not state.restore():
-            say(spent=True)  # as an answer: a process that ended earlier would leave the parent with a closed pipe
-            return
-        say(**_answer(Task.from_json(line), root, recorder, digests, lambda text: say(progress=text)))
+    random.seed(0)
+    np.random.seed(0)
+    for line in lines:
+        task = Task.from_json(line)
+        process = os.fork()
+        if process == 0:
+            _be_the_fork(task, root, cache, say)
+        say(ended=_wait(process, tasks))
 
 
-def _tasks(lines: IO[str]) -> queue.Queue[str]:
-    """Read tasks in a thread of its own, which ends the process once there can be no more."""
-    tasks: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        for line in lines:
-            tasks.put(line)
-        os._exit(1)  # at once, even in the middle of a step: the process that asked for it has ended
-
-    threading.Thread(target=read, daemon=True).start()
-    return tasks
+def _lines(source: int) -> Iterator[str]:
+    """Yield lines until the source is closed."""
+    rest = b""
+    while part := os.read(source, 65536):
+        *whole, rest = (rest + part).split(b"\n")
+        yield from (line.decode() for line in whole)
 
 
-def _answer(
-    task: Task, root: Path, recorder: Recorder, digests: Digests, progress: Callable[[str], None]
-) -> dict[str, Any]:
+def _wait(process: int, tasks: int) -> int:
+    """Wait until a fork has ended, and kill what it started; return its exit code, or a signal's number below 0.
+
+    Where the parent has ended, or closed the tasks, the fork is killed, and this process ends.
+    """
+    waking, woken = os.pipe()
+    os.set_blocking(woken, False)
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(woken)
+    try:
+        while True:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                _kill_group(process)
+                return os.waitstatus_to_exitcode(status)
+            ready, _, _ = select.select([waking, tasks], [], [])
+            if tasks in ready and not os.read(tasks, 1):
+                _kill_group(process)
+                os._exit(1)
+            if waking in ready:
+                os.read(waking, 4096)
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, before)
+        os.close(waking)
+        os.close(woken)
+
+
+def _kill_group(process: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)
+
+
+def _be_the_fork(task: Task, root: Path, cache: Path, say: Say) -> None:
+    """Do one task and end this process; a further fork, by the user's code, that comes back here just ends."""
+    signal.set_wakeup_fd(-1)
+    os.setpgid(0, 0)
+    _die_with_parent()
+    this = os.getpid()
+    answer = _answer(task, root, cache, lambda text: say(progress=text))
+    if os.getpid() == this:
+        say(**answer)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process if its parent is killed, where it can (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+
+
+def _answer(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Do one task; return its result as JSON."""
     try:
-        with recorder.recording() as used:
-            reused = _do(task, root, digests, progress, used)
+        artifact, reused = _do(task, root, cache, progress)
     except AlreadyFailed as error:
         return {"already_failed": str(error)}
     except Exception as error:  # of the user's code, which may raise anything
         return {"failed": _failure(error)}
-    return {"done": {"reused": reused}}
+    return {"done": {"key": artifact.key, "reused": reused}}
 
 
-def _do(task: Task, root: Path, digests: Digests, progress: Callable[[str], None], used: Callable[[], Any]) -> bool:
-    """Build a task's artifact, unless another process has built it meanwhile; return whether one had."""
+def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) -> tuple[Artifact, bool]:
+    """Build a task's artifact, unless another process has built it meanwhile; return whether one had.
+
+    An artifact that can't be used again is not replaced, because another run may be reading it: the new one gets the
+    next address.
+    """
     kind = STEP_KINDS[task.kind]
-    store = Store(task.store)
+    store, digests = Store(task.store), Digests(cache / "digests.json")
 
     def build(building: Building) -> Mapping[str, Any]:
         task.check_not_failed()
         began = time.monotonic()
+        recorder, log = Recorder(root, (cache,), digests), building.scratch / LOG
+        if is_stale(log):
+            shutil.rmtree(building.scratch)
+            building.scratch.mkdir()
         try:
+            inputs = {role: open_input(path, task.digests[role]) for role, path in task.inputs.items()}
+            recorder.start(log)
             making = Making(
                 settings=kind.settings_type.model_validate(task.settings),
-                inputs={role: open_artifact(path) for role, path in task.inputs.items()},
+                inputs=inputs,
                 out=building.out,
                 scratch=building.scratch,
                 progress=progress,
                 extensions=extensions_from(task.extensions, root),
             )
             metadata = kind.make(making)
+            used = recorder.used(log)
         except Exception:
             task.mark_failed()
             raise
-        return {**metadata, "used": used(), "seconds": round(time.monotonic() - began, 3)}
+        return {**metadata, "used": used, "seconds": round(time.monotonic() - began, 3)}
 
-    _, reused = store.get_or_build(
-        task.kind,
-        task.key,
-        build,
-        usable=lambda artifact: lasts(artifact) and not find_changed(artifact.meta.get("used", {}), root, digests),
-        on_wait=lambda: progress(f"{task.name}: another process is making it"),
-    )
-    digests.save()
-    return reused
+    def is_usable(artifact: Artifact) -> bool:
+        return lasts(artifact) and not find_changed(artifact.meta.get("used", {}), root, digests)
+
+    def waits() -> None:
+        progress(f"{task.name}: another process is making it")
+
+    for key in addresses(task.key):
+        found = store.find(task.kind, key)
+        if found is None or is_usable(found):
+            artifact, reused = store.get_or_build(task.kind, key, build, on_wait=waits)
+            if not reused or is_usable(artifact):
+                digests.save()
+                return artifact, reused
+    raise AssertionError("addresses never end")
+
+
+def open_input(path: Path, digest: str) -> Artifact:
+    """Return an artifact that a step is made from; raise ``DeploycheckError`` where it isn't the one that was meant."""
+    artifact = open_artifact(path)
+    if artifact.digest != digest:
+        what = f"it is {artifact.digest}, this step was to be made from {digest}"
+        raise DeploycheckError(what, where=str(path), hint="something replaced it in the cache: run again")
+    return artifact
 
 
 def _failure(error: Exception) -> dict[str, str]:
