@@ -20,6 +20,7 @@ from deploycheck.evidence.report import Report
 from deploycheck.language import SpecSection, Vocabulary
 from deploycheck.language.errors import did_you_mean
 from deploycheck.language.expect import SECTIONS
+from deploycheck.ref import Source
 from deploycheck.registry.scheme import RegistryScheme
 from deploycheck.serving.runtimes import Runtime
 from deploycheck.serving.scenarios import Scenario
@@ -54,18 +55,6 @@ KINDS: Mapping[str, Kind] = {
     "reports": Kind("report", Report, lambda report: report.suffix),
     "sections": Kind("section", SpecSection, lambda section: section.name),
 }
-
-
-@dataclass(frozen=True)
-class Source:
-    """Something that a step uses by the name that the spec gives it.
-
-    ``kind`` is a key of ``KINDS``, or ``models``. ``name`` is an installed name, or the import path of the user's own
-    (``package.module:name``). A model is always named by its import path.
-    """
-
-    kind: str
-    name: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,12 @@ returns what it declares.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from deploycheck.errors import DeploycheckError
@@ -27,15 +29,34 @@ def objects_of(files: Iterable[Path]) -> list[Any]:
 
 
 def _objects(file: Path) -> Sequence[Any]:
+    try:
+        return list(getattr(_module(file), HOOK)())
+    except DeploycheckError:
+        raise
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        what = f"its extensions can't be loaded: {type(error).__name__}: {error}"
+        raise DeploycheckError(what, where=str(file)) from error
+
+
+def _module(file: Path) -> ModuleType:
+    """Import a file: by its name where it is in a package, whose other modules it may import; else by itself."""
+    dotted = _dotted(file)
+    if dotted is not None:
+        return importlib.import_module(dotted)
     name = f"deploycheck_extension_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise DeploycheckError("is not a Python file", where=str(file))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-        return list(getattr(module, HOOK)())
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        what = f"its extensions can't be loaded: {type(error).__name__}: {error}"
-        raise DeploycheckError(what, where=str(file)) from error
+    spec.loader.exec_module(module)
+    return module
+
+
+def _dotted(file: Path) -> str | None:
+    """Return the name by which a module of a package is imported; None for one of no package, or not on the path."""
+    folder, names = file.parent, [file.stem]
+    while (folder / "__init__.py").exists():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(names) if len(names) > 1 and str(folder) in sys.path else None

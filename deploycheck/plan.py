@@ -179,6 +179,10 @@ def _single(parameter: str, variant: str | None) -> Ref:
     return next(ref for ref in refs if ref is not None)
 
 
+def _has_step(parameter: str, variant: str | None) -> bool:
+    return any(kind.ref_for(variant) is not None for kind in _offering(parameter) if not kind.pairs)
+
+
 def _offering(parameter: str) -> list[StepKind]:
     subject = parameter.removeprefix(REFERENCE)
     return [kind for kind in STEP_KINDS.values() if subject in kind.subjects]
@@ -203,6 +207,11 @@ def _impossible(item: Expectation, parameters: frozenset[str]) -> str:
     subjects = [subject_of(parameter) for parameter in parameters]
     if item.slices and not all(subject.per_example for subject in subjects):
         return f"{item.name} can't be sliced: it isn't measured on test examples"
+    section = item.section
+    about = item.variant or (TRAINED if section in ("train", "compress", "serve") else None)
+    missing = [name for name in parameters if not name.startswith(REFERENCE) and not _has_step(name, about)]
+    if missing:
+        return f"{item.name} can't be measured in {section}: there is no {missing[0]} of it"
     if _against(item) and not all(subject.per_example or subject.per_variant for subject in subjects):
         return f"{item.name} can't be {item.threshold.relation}: there is one for all variants"
     return ""

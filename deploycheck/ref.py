@@ -1,4 +1,4 @@
-"""The typed address of a step."""
+"""The typed address of a step, and of what a step uses by name."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ class Ref:
 
     def __str__(self) -> str:
         return f"{self.kind}[{','.join(self.of)}]" if self.of else self.kind
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that a step uses by the name that the spec gives it.
+
+    ``kind`` is a key of ``extensions.KINDS``, or ``models``. ``name`` is an installed name, or the import path of the
+    user's own (``package.module:name``). A model is always named by its import path.
+    """
+
+    kind: str
+    name: str

@@ -11,8 +11,9 @@ import pytest
 
 from deploycheck import builtin
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import KINDS, Extensions, Source, collect, load_object, unknown
+from deploycheck.extensions import KINDS, Extensions, collect, load_object, unknown
 from deploycheck.language.fields import Section
+from deploycheck.ref import Source
 from deploycheck.stages.loaders import CSV, Loader
 from deploycheck.stages.preprocess import Preprocessing, scale
 

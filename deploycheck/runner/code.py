@@ -43,7 +43,7 @@ def code_of(modules: Iterable[str], root: Path, digests: Digests) -> CodeOf:
         found.sources[name] = code.digest if code else ""
         return True
 
-    _walk(modules, root, digests, take)
+    _walk(modules, root, digests, take, with_packages=True)
     return found
 
 
@@ -70,12 +70,18 @@ def _own_code_of(modules: frozenset[str], digests: Digests) -> CodeOf:
                 found.libraries.update(versions_of_module(library))
         return True
 
-    _walk(sorted(modules), PACKAGE.parent, digests, take)
+    _walk(sorted(modules), PACKAGE.parent, digests, take, with_packages=False)
     return found
 
 
-def _walk(modules: Iterable[str], root: Path, digests: Digests, take: Callable[[str, Path], bool]) -> None:
-    """Call ``take`` with every module and its file; where it returns true, go on with what the module imports."""
+def _walk(
+    modules: Iterable[str], root: Path, digests: Digests, take: Callable[[str, Path], bool], *, with_packages: bool
+) -> None:
+    """Call ``take`` with every module and its file; where it returns true, go on with what the module imports.
+
+    Importing a module runs the packages that it is in, too; ours only collect names, so they don't count
+    (``with_packages``).
+    """
     waiting, seen = list(modules), set[str]()
     while waiting:
         name = waiting.pop()
@@ -85,7 +91,8 @@ def _walk(modules: Iterable[str], root: Path, digests: Digests, take: Callable[[
         file = source_file(name, root)
         if file is None or not take(name, file):
             continue
-        waiting.append(name.rpartition(".")[0])  # importing a module runs the package it is in
+        if with_packages:
+            waiting.append(name.rpartition(".")[0])
         waiting.extend(_imported(name, file, digests))
 
 
@@ -142,6 +149,15 @@ def versions_of_module(module: str) -> dict[str, str]:
     required = [name for owner in owners for name in _required(owner)]
     found = versions(*owners, *required)
     return {name: version for name, version in found.items() if version != "none"}
+
+
+def versions_of_file(file: Path) -> dict[str, str]:
+    """Return the versions of the distribution that an installed file is from; empty for the user's own files."""
+    for folder in ("purelib", "platlib"):
+        installed = Path(sysconfig.get_path(folder)).resolve()
+        if file.resolve().is_relative_to(installed):
+            return versions_of_module(file.resolve().relative_to(installed).parts[0].removesuffix(".py"))
+    return {}
 
 
 @functools.cache

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Extensions
 from deploycheck.language.fields import Section
-from deploycheck.runner.code import PACKAGE, code_of, own_code_of
+from deploycheck.ref import Source
+from deploycheck.runner.code import PACKAGE, code_of, own_code_of, versions_of_file
 from deploycheck.runner.digests import Digests, from_root
 from deploycheck.steps import STEP_KINDS
 from deploycheck.store import Artifact
@@ -38,9 +39,10 @@ def key_content(
     plain = settings.model_dump(mode="json")
     step = STEP_KINDS[kind]
     sources = tuple(step.sources(settings))
-    own = own_code_of([type(step).__module__, *_built_in(sources, extensions)], digests)
+    own = own_code_of([type(step).__module__, *step.programs, *_built_in(sources, extensions)], digests)
     users = code_of((source.name.partition(":")[0] for source in _by_path(sources)), extensions.root, digests)
     declared = {extensions.origins[source] for source in sources if source in extensions.origins}
+    plugins = {name: version for file in declared for name, version in versions_of_file(file).items()}
     return {
         "kind": kind,
         "settings": plain,
@@ -48,7 +50,7 @@ def key_content(
         "files": _files(plain, extensions.root, digests),
         "sources": users.sources | {from_root(file, extensions.root): digests.file(file) for file in declared},
         "own": own.sources,
-        "libraries": own.libraries | users.libraries,
+        "libraries": own.libraries | users.libraries | plugins,
         "platform": dict(platform),
     }
 
@@ -71,10 +73,14 @@ def module_of(extension: Any) -> str:
     return str(functions[0].__module__ if functions else type(extension).__module__)
 
 
-def _files(settings: Any, root: Path, digests: Digests) -> dict[str, str]:
-    """Return the digests of the files and folders that texts in the settings name, from the root."""
+ARGUMENTS = frozenset({"arguments", "options", "preprocess"})
+"""The settings that the user's code is called with, in every kind of step."""
+
+
+def _files(settings: Mapping[str, Any], root: Path, digests: Digests) -> dict[str, str]:
+    """Return the digests of the files and folders that the arguments of the user's code name, from the root."""
     found: dict[str, str] = {}
-    for text in _texts(settings):
+    for text in _texts([part for name, part in settings.items() if name in ARGUMENTS]):
         path = Path(os.path.normpath(root / text))
         try:
             is_data = path.exists() and not root.is_relative_to(path) and not path.is_relative_to(PACKAGE)

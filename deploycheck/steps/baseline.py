@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions, unknown
-from deploycheck.language import Spec
+from deploycheck.extensions import unknown
 from deploycheck.language.fields import Section
 from deploycheck.ref import Ref
-from deploycheck.registry import Registry
 from deploycheck.steps.kind import BASELINE, Making, Metadata, NoBaseline, StepKind, Subject
 from deploycheck.steps.model import artifact_itself
 from deploycheck.store import Artifact, open_artifact
+
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
+    from deploycheck.registry import Registry
 
 DEFAULT_SCHEME, DEFAULT_LOCATION = "sqlite", "registry.db"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from deploycheck.check import Check
-from deploycheck.extensions import Extensions
-from deploycheck.language import Spec
 from deploycheck.ref import Ref
 from deploycheck.steps.data import DATA
 from deploycheck.steps.kind import Making, Metadata, StepKind, Subject
 from deploycheck.steps.load import LoadSettings, bench_of, read_load, settings_of
 from deploycheck.steps.outputs import exported
+
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
 
 
 class ComparisonStep(StepKind):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Source
-from deploycheck.language import Spec
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Input, Split
-from deploycheck.ref import Ref
+from deploycheck.ref import Ref, Source
 from deploycheck.steps.kind import Making, Metadata, StepKind, Subject
 from deploycheck.store import Artifact
+
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.language import Spec
 
 DATA = Ref("data")
 TEST = "test.safetensors"

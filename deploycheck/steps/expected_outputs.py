@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from deploycheck.check import Check
-from deploycheck.extensions import Extensions, Source
-from deploycheck.language import Spec
 from deploycheck.language.fields import Section
-from deploycheck.ref import Ref
+from deploycheck.ref import Ref, Source
 from deploycheck.steps.data import DATA
 from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind
 from deploycheck.steps.outputs import OUTPUTS
 from deploycheck.steps.training import source_of
 from deploycheck.steps.variant import uses_of
+
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
 
 BATCH = 64
 """How many examples the model computes at a time."""

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from deploycheck.check import Check
-from deploycheck.extensions import Extensions, Source
-from deploycheck.language import Spec
 from deploycheck.language.fields import Section
-from deploycheck.ref import Ref
+from deploycheck.ref import Ref, Source
 from deploycheck.store import Artifact
+
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
 
 TRAINED, BASELINE = "trained", "baseline"
 """The variant before compression, and the one that is promoted now."""
@@ -61,7 +63,8 @@ class StepKind(Protocol):
     ``name``, ``settings_type``, ``settings`` and ``make`` are each kind's own; the rest has a default that fits a step
     of which nothing is special. A ``timed`` step is measured again in each run, with the machine to itself. One that
     ``runs_user_code`` is done in a process of its own. One with ``pairs`` measures two variants together.
-    ``subjects`` are what a metric's function can be given of its artifact.
+    ``subjects`` are what a metric's function can be given of its artifact. ``programs`` are modules of ours that it
+    starts as processes.
     """
 
     name: str
@@ -69,6 +72,7 @@ class StepKind(Protocol):
     runs_user_code: bool = False
     pairs: bool = False
     subjects: Mapping[str, Subject] = MappingProxyType({})
+    programs: tuple[str, ...] = ()
 
     @property
     def settings_type(self) -> type[Section]:
@@ -118,10 +122,6 @@ class FoundElsewhere(Protocol):
     def find(self, settings: Any, extensions: Extensions, cache: Path) -> Artifact:
         """Return the artifact that is there now; raise ``NoBaseline`` where there is none."""
         ...
-
-
-class NoSettings(Section):
-    """Settings of a step that depends on its input artifacts alone."""
 
 
 def made_variants(spec: Spec) -> tuple[str, ...]:

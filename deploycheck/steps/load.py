@@ -6,11 +6,9 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deploycheck.check import Check
 from deploycheck.checks.relative import relative
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions
-from deploycheck.language import Spec, Threshold
+from deploycheck.language import Threshold
 from deploycheck.language.fields import Section
 from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref
@@ -21,6 +19,9 @@ from deploycheck.steps.outputs import exported, read_outputs
 from deploycheck.store import Artifact
 
 if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
     from deploycheck.serving.bench import Bench
     from deploycheck.serving.load_report import LoadReport
     from deploycheck.verdict import Measurement

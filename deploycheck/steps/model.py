@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
 
-from deploycheck.check import Check
 from deploycheck.errors import located
-from deploycheck.extensions import Extensions, Source
-from deploycheck.language import Spec
 from deploycheck.language.fields import Section
 from deploycheck.language.spec import Serve
-from deploycheck.ref import Ref
+from deploycheck.ref import Ref, Source
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, Subject, made_variants
 from deploycheck.steps.training import source_of
 from deploycheck.steps.variant import uses_of
 from deploycheck.store import Artifact
+
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
 
 
 class ModelSettings(Section):

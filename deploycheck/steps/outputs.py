@@ -5,19 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
-from deploycheck.extensions import Extensions
-from deploycheck.language import Spec
-from deploycheck.ref import Ref
+from deploycheck.language.fields import Section
+from deploycheck.language.spec import Serve
+from deploycheck.ref import Ref, Source
 from deploycheck.steps.data import DATA, TEST
-from deploycheck.steps.kind import BASELINE, Making, Metadata, NoSettings, StepKind, Subject, made_variants
+from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind, Subject, made_variants
 from deploycheck.steps.model import stage_of
 from deploycheck.store import Artifact
 
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
+
 OUTPUTS = "outputs.safetensors"
+PREDICT = "deploycheck.serving.predict"
 TIMEOUT_S = 1800
 
 
@@ -35,11 +40,18 @@ def main_output(artifact: Artifact, variant: str | None) -> Any:
     return read_outputs(artifact)[artifact.meta["outputs"][0]]
 
 
+class OutputsSettings(Section):
+    """The runtime, whose engine computes the outputs."""
+
+    runtime: str
+
+
 class OutputsStep(StepKind):
     """A separate process computes them, because a faulty artifact may crash it."""
 
     name = "outputs"
-    settings_type = NoSettings
+    settings_type = OutputsSettings
+    programs = (PREDICT,)
     subjects: Mapping[str, Subject] = {"outputs": Subject(main_output, per_example=True, per_variant=True)}
 
     def ref_for(self, variant: str | None) -> Ref | None:
@@ -56,15 +68,19 @@ class OutputsStep(StepKind):
         del spec, extensions
         return {"data": DATA, "model": exported(ref.of[0])}
 
-    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> NoSettings:
-        """Return nothing: the input artifacts decide the outputs."""
-        del spec, ref, checks
-        return NoSettings()
+    def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> OutputsSettings:
+        """Return the spec's runtime: the input artifacts decide the rest."""
+        del ref, checks
+        return OutputsSettings(runtime=(spec.serve or Serve()).runtime)
+
+    def sources(self, settings: OutputsSettings) -> Iterable[Source]:
+        """Yield the runtime."""
+        yield Source("runtimes", settings.runtime)
 
     def make(self, making: Making) -> Metadata:
         """Compute the exported artifact's outputs on the test split."""
         artifact, examples = making.inputs["model"], making.inputs["data"].file(TEST)
-        command = [sys.executable, "-m", "deploycheck.serving.predict", artifact.path, examples, making.out / OUTPUTS]
+        command = [sys.executable, "-P", "-m", PREDICT, artifact.path, examples, making.out / OUTPUTS]
         for file in making.extensions.files:
             command += ["--extensions", file]
         try:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import ItemsView, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deploycheck.errors import DeploycheckError, located
-from deploycheck.extensions import Extensions
 from deploycheck.language.fields import Arguments, ImportPath, Section
 from deploycheck.language.spec import Input
 from deploycheck.stages.data import Dataset
@@ -28,6 +27,9 @@ from deploycheck.stages.network import Network, TensorSpec
 from deploycheck.stages.preprocess import Steps, apply_all
 from deploycheck.store import Artifact
 from deploycheck.store.arrays import write_arrays
+
+if TYPE_CHECKING:
+    from deploycheck.extensions import Extensions
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 PREPROCESS = "preprocess/"

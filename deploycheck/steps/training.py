@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deploycheck.check import Check
-from deploycheck.extensions import Extensions, Source
-from deploycheck.language import Spec
 from deploycheck.language.fields import Arguments, ImportPath, Section
 from deploycheck.language.spec import Input, Train
-from deploycheck.ref import Ref
+from deploycheck.ref import Ref, Source
 from deploycheck.stages import training
 from deploycheck.stages.training import TrainingReport
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, Subject
 from deploycheck.store import Artifact
+
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
 
 TRAINING = Ref("training")
 

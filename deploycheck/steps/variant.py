@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deploycheck.check import Check
-from deploycheck.extensions import Extensions, Source
-from deploycheck.language import Spec
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Train
-from deploycheck.ref import Ref
+from deploycheck.ref import Ref, Source
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind
 from deploycheck.steps.training import source_of
+
+if TYPE_CHECKING:
+    from deploycheck.check import Check
+    from deploycheck.extensions import Extensions
+    from deploycheck.language import Spec
 
 
 class VariantSettings(Section):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from deploycheck.check import Check
-from deploycheck.extensions import Extensions, Source
+from deploycheck.extensions import Extensions
 from deploycheck.language import Spec
 from deploycheck.language.fields import Section
-from deploycheck.ref import Ref
+from deploycheck.ref import Ref, Source
 from deploycheck.steps.kind import Making, Metadata, Subject
 
 

@@ -63,20 +63,20 @@ def given(outputs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_a_metric_is_measured_on_all_that_it_is_given() -> None:
-    measurement = measure_given(accuracy, check_of("accuracy"), None, given(HALF), {})
+    measurement = measure_given(accuracy, check_of("accuracy"), None, given=given(HALF), other={})
     assert value_of(measurement.sample) == pytest.approx(4 / 6)
 
 
 def test_a_percentile_is_passed_to_its_family() -> None:
     load = {"load": LoadReport(latencies_s=(0.001, 0.002, 0.003, 0.004))}
     for share, value in ((0.5, 0.002), (0.99, 0.004)):
-        measurement = measure_given(latency, check_of("latency", percentile=share), None, load, {})
+        measurement = measure_given(latency, check_of("latency", percentile=share), None, given=load, other={})
         assert value_of(measurement.sample) == value
 
 
 def test_slices_are_measured_one_by_one_and_the_worst_counts() -> None:
     check = check_of("accuracy", slices=Slices(by="ward", at_least=2))
-    measurement = measure_given(accuracy, check, TEST, given(logits(0, 0, 0, 0, 1, 0)), {})
+    measurement = measure_given(accuracy, check, TEST, given=given(logits(0, 0, 0, 0, 1, 0)), other={})
     assert isinstance(measurement.sample, WorstOf)
     assert {name: value_of(part) for name, part in measurement.sample.slices.items()} == {
         "a": pytest.approx(1.0),
@@ -95,7 +95,7 @@ def wrong(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
 
 def test_where_lower_is_better_the_highest_slice_is_the_worst() -> None:
     check = check_of("wrong", slices=Slices(by="ward"))
-    measurement = measure_given(wrong, check, TEST, given(logits(0, 0, 0, 0, 1, 0)), {})
+    measurement = measure_given(wrong, check, TEST, given=given(logits(0, 0, 0, 0, 1, 0)), other={})
     assert isinstance(measurement.sample, WorstOf)
     assert not measurement.sample.lowest
     assert measurement.note.startswith("worst in ward b")
@@ -103,7 +103,7 @@ def test_where_lower_is_better_the_highest_slice_is_the_worst() -> None:
 
 def test_a_slice_that_defines_no_value_is_not_the_worst() -> None:
     check = check_of("wrong", slices=Slices(by="label"))
-    measurement = measure_given(wrong, check, TEST, given(HALF), {})
+    measurement = measure_given(wrong, check, TEST, given=given(HALF), other={})
     assert measurement.note.startswith("worst in label 0")
 
 
@@ -111,25 +111,25 @@ def test_a_slice_of_which_nothing_may_be_concluded_makes_the_whole_invalid() -> 
     columns = {"ward": np.array(["a", "a", "a", "a", "b", "b"])}
     examples = Examples(TEST.inputs, LABELS, columns)
     check = check_of("wrong", slices=Slices(by="ward"))
-    assert measure_given(wrong, check, examples, given(HALF), {}).invalid == "too few"
+    assert measure_given(wrong, check, examples, given=given(HALF), other={}).invalid == "too few"
 
 
 def test_a_relative_threshold_measures_both_models() -> None:
     check = check_of("accuracy", against="trained")
-    measurement = measure_given(accuracy, check, None, given(HALF), given(PERFECT))
+    measurement = measure_given(accuracy, check, None, given=given(HALF), other=given(PERFECT))
     assert measurement.sample == Retained(Paired(lost=2, gained=0, total=6, right=6))
 
 
 def test_slices_of_two_models_are_compared_slice_by_slice() -> None:
     check = check_of("accuracy", against="trained", slices=Slices(by="ward"))
-    measurement = measure_given(accuracy, check, TEST, given(logits(0, 0, 0, 0, 1, 0)), given(PERFECT))
+    measurement = measure_given(accuracy, check, TEST, given=given(logits(0, 0, 0, 0, 1, 0)), other=given(PERFECT))
     assert isinstance(measurement.sample, WorstOf)
     assert {name: round(value_of(part), 3) for name, part in measurement.sample.slices.items()} == {"a": 1, "b": 0.333}
 
 
 def test_a_ratio_to_a_model_that_has_nothing_right_is_invalid() -> None:
     check = check_of("accuracy", against="trained")
-    measurement = measure_given(accuracy, check, None, given(PERFECT), given(1 - PERFECT))
+    measurement = measure_given(accuracy, check, None, given=given(PERFECT), other=given(1 - PERFECT))
     assert measurement.invalid.startswith("trained has 0: a ratio to zero or to a negative value is undefined")
 
 
@@ -145,13 +145,13 @@ COMPARED = {"labels": LABELS, "outputs": HALF, "reference_outputs": PERFECT}
 )
 def test_a_drop_is_given_in_the_unit_of_its_threshold(text: str, sample: Any) -> None:
     check = check_of("accuracy_drop", threshold=parse_threshold(text, accuracy_drop.word))
-    assert measure_given(accuracy_drop, check, None, COMPARED, {}).sample == sample
+    assert measure_given(accuracy_drop, check, None, given=COMPARED, other={}).sample == sample
 
 
 def test_a_relative_drop_in_slices_is_one_of_each() -> None:
     threshold = parse_threshold("<= 1 % rel", accuracy_drop.word)
     check = check_of("accuracy_drop", threshold=threshold, slices=Slices(by="ward"))
-    measurement = measure_given(accuracy_drop, check, TEST, COMPARED, {})
+    measurement = measure_given(accuracy_drop, check, TEST, given=COMPARED, other={})
     assert isinstance(measurement.sample, WorstOf)
     assert all(isinstance(part, RelativeDrop) for part in measurement.sample.slices.values())
 
@@ -159,7 +159,7 @@ def test_a_relative_drop_in_slices_is_one_of_each() -> None:
 def test_a_difference_without_pairs_has_no_relative_form() -> None:
     check = check_of("wrong", threshold=parse_threshold("<= 1 % rel", accuracy_drop.word))
     with pytest.raises(DeploycheckError, match="wrong can't be given in % rel"):
-        measure_given(wrong, check, None, given(HALF), {})
+        measure_given(wrong, check, None, given=given(HALF), other={})
 
 
 COMPRESS = """\

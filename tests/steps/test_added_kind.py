@@ -16,13 +16,17 @@ from deploycheck.plan import Plan, make_plans
 from deploycheck.ref import Ref
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.data import DATA
-from deploycheck.steps.kind import Making, Metadata, NoSettings, StepKind
+from deploycheck.steps.kind import Making, Metadata, StepKind
 from deploycheck.verdict import Exact, Measurement
 
 
 class Optimize(Section):
     trials: int
     expect: dict[str, str] = {}  # noqa: RUF012 - a field of pydantic
+
+
+class NoSettings(Section):
+    """The data alone decides the search."""
 
 
 class SearchStep(StepKind):

@@ -17,12 +17,13 @@ from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.signature import read_signature
 from deploycheck.steps import STEP_KINDS, outputs
 from deploycheck.steps.expected_outputs import ExpectedOutputsSettings
-from deploycheck.steps.kind import NoSettings
 from deploycheck.steps.model import ModelSettings, loadable_until
-from deploycheck.steps.outputs import read_outputs
+from deploycheck.steps.outputs import OutputsSettings, read_outputs
 from deploycheck.store import Artifact, open_artifact, write_manifest
 from deploycheck.store.arrays import write_arrays
 from tests.steps.making import USES, Steps
+
+XLA_OUTPUTS = OutputsSettings(runtime="xla")
 
 
 def test_an_export_has_the_name_of_the_spec_and_a_last_day(model: Artifact) -> None:
@@ -73,7 +74,7 @@ def test_a_model_that_can_not_be_exported_is_named_by_its_runtime(
 def test_the_export_answers_as_the_model_in_memory_does(
     chain: Steps, data: Artifact, trained: Artifact, model: Artifact
 ) -> None:
-    answered = chain.make("outputs", NoSettings(), data=data, model=model)
+    answered = chain.make("outputs", XLA_OUTPUTS, data=data, model=model)
     expected = chain.make("expected_outputs", ExpectedOutputsSettings(uses=USES), data=data, weights=trained)
     assert answered.meta == {"model": model.digest, "outputs": ["logits"]}
     assert expected.meta == {"weights": trained.digest}
@@ -101,7 +102,7 @@ def test_a_damaged_export_is_an_error_of_its_own(
 ) -> None:
     cut = damaged(model, tmp_path / "cut", noticed=noticed)
     with pytest.raises(DeploycheckError) as raised:
-        Steps(tmp_path, chain.extensions).make("outputs", NoSettings(), data=data, model=cut)
+        Steps(tmp_path, chain.extensions).make("outputs", XLA_OUTPUTS, data=data, model=cut)
     assert raised.value.what.startswith("the exported artifact can't answer the test split: ")
     assert ("is damaged: expected sha256" in raised.value.what) is noticed
 
@@ -114,10 +115,10 @@ def test_an_export_that_crashes_its_process_or_never_answers_is_an_error(
     with monkeypatch.context() as patched:
         patched.setattr(outputs.subprocess, "run", lambda *_, **__: crashed)
         with pytest.raises(DeploycheckError, match="can't answer the test split: it ended with exit code -11"):
-            steps.make("outputs", NoSettings(), "crashed", data=data, model=model)
+            steps.make("outputs", XLA_OUTPUTS, "crashed", data=data, model=model)
     monkeypatch.setattr(outputs, "TIMEOUT_S", 0)
     with pytest.raises(DeploycheckError, match="the exported artifact did not answer the test split within 0 s"):
-        steps.make("outputs", NoSettings(), "silent", data=data, model=model)
+        steps.make("outputs", XLA_OUTPUTS, "silent", data=data, model=model)
 
 
 def test_the_process_is_given_the_files_that_declare_its_runtime(
@@ -128,7 +129,7 @@ def test_the_process_is_given_the_files_that_declare_its_runtime(
     monkeypatch.setattr(outputs.subprocess, "run", lambda command, **_: (asked.append(command), failed)[1])
     extensions = replace(chain.extensions, files=(Path("/a/conftest.py"), Path("/b.py")))
     with pytest.raises(DeploycheckError, match="can't answer the test split: the last line"):
-        Steps(tmp_path, extensions).make("outputs", NoSettings(), data=data, model=model)
+        Steps(tmp_path, extensions).make("outputs", XLA_OUTPUTS, data=data, model=model)
     assert asked[0][-4:] == ["--extensions", "/a/conftest.py", "--extensions", "/b.py"]
     assert str(model.path) in asked[0]
 
