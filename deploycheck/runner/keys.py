@@ -104,8 +104,12 @@ def _texts(settings: Any) -> Iterator[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment variables that change what JAX and XLA compute, and Python's version."""
-    given = {name: value for name, value in os.environ.items() if re.match(r"(JAX|XLA)_", name)}
+    """Return the environment variables that may change what JAX and XLA compute, and Python's version.
+
+    Where JAX keeps what it compiled, and what it logs, change no result.
+    """
+    deciding = re.compile(r"(JAX|XLA)_(?!COMPILATION_CACHE|PERSISTENT_CACHE|LOGGING|TRACEBACK)")
+    given = {name: value for name, value in os.environ.items() if deciding.match(name)}
     return {**given, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
 
 

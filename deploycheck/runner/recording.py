@@ -218,7 +218,12 @@ def is_stale(log: Path) -> bool:
         return False
     seen = read_log(log)
     used = {**seen.opened, **seen.sources, **seen.asked}
-    return any(state != state_of(path) for path, state in used.items() if path not in seen.written)
+    ours = str(log.parent) + os.sep  # what the step kept there, and looks at again
+    return any(
+        state != state_of(path)
+        for path, state in used.items()
+        if path not in seen.written and not path.startswith(ours)
+    )
 
 
 def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Digests) -> str:

@@ -220,6 +220,8 @@ def test_only_the_variables_that_jax_and_xla_read_decide(monkeypatch: pytest.Mon
     before = environment()
     monkeypatch.setenv("EDITOR", "ed")
     monkeypatch.setenv("MY_JAX_NOTES", "x")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/compiled")
+    monkeypatch.setenv("JAX_LOGGING_LEVEL", "DEBUG")
     assert environment() == before
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
