@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ def main() -> None:
         process = os.fork()
         if process == 0:
             _be_the_fork(task, root, cache, say)
+        with suppress(OSError):  # the fork may have done it, or have ended
+            os.setpgid(process, process)
         say(ended=_wait(process, tasks))
 
 
@@ -113,17 +115,25 @@ def _kill_group(process: int) -> None:
 
 
 def _be_the_fork(task: Task, root: Path, cache: Path, say: Say) -> None:
-    """Do one task and end this process; a further fork, by the user's code, that comes back here just ends."""
+    """Do one task and end this process."""
     signal.set_wakeup_fd(-1)
     os.setpgid(0, 0)
     _die_with_parent()
-    this = os.getpid()
-    answer = _answer(task, root, cache, lambda text: say(progress=text))
-    if os.getpid() == this:
-        say(**answer)
-        sys.stdout.flush()
-        sys.stderr.flush()
+    say(**_answer(task, root, cache, lambda text: say(progress=text)))
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(0)
+
+
+@contextmanager
+def _ending_forks() -> Iterator[None]:
+    """End a fork that the user's code made within the block, and that leaves the block: the step is not its work."""
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
 
 
 def _die_with_parent() -> None:
@@ -164,15 +174,16 @@ def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) ->
         try:
             inputs = {role: open_input(path, task.digests[role]) for role, path in task.inputs.items()}
             recorder.start(log)
-            making = Making(
-                settings=kind.settings_type.model_validate(task.settings),
-                inputs=inputs,
-                out=building.out,
-                scratch=building.scratch,
-                progress=progress,
-                extensions=extensions_from(task.extensions, root),
-            )
-            metadata = kind.make(making)
+            with _ending_forks():
+                making = Making(
+                    settings=kind.settings_type.model_validate(task.settings),
+                    inputs=inputs,
+                    out=building.out,
+                    scratch=building.scratch,
+                    progress=progress,
+                    extensions=extensions_from(task.extensions, root),
+                )
+                metadata = kind.make(making)
             used = recorder.used(log)
         except Exception:
             task.mark_failed()
@@ -190,7 +201,8 @@ def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) ->
         if found is None or is_usable(found):
             artifact, reused = store.get_or_build(task.kind, key, build, on_wait=waits)
             if not reused or is_usable(artifact):
-                digests.save()
+                with suppress(OSError):
+                    digests.save()
                 return artifact, reused
     raise AssertionError("addresses never end")
 
