@@ -61,8 +61,6 @@ def main() -> None:
     first = json.loads(next(lines))
     root, cache = Path(first["root"]), Path(first["cache"])
     sys.path[:] = first["path"]
-    random.seed(0)
-    np.random.seed(0)
     for line in lines:
         task = Task.from_json(line)
         process = os.fork()
@@ -119,6 +117,8 @@ def _be_the_fork(task: Task, root: Path, cache: Path, say: Say) -> None:
     signal.set_wakeup_fd(-1)
     os.setpgid(0, 0)
     _die_with_parent()
+    random.seed(0)  # here, because Python gives each fork another random state
+    np.random.seed(0)
     say(**_answer(task, root, cache, lambda text: say(progress=text)))
     sys.stdout.flush()
     sys.stderr.flush()
