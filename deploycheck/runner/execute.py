@@ -164,7 +164,7 @@ class Runner:
         task.check_not_failed()
         if why_not:
             self.progress(f"{ref}: done again: {why_not}")
-        address, reused = self._do_in_worker(task) if kind.runs_user_code else self._do_here(task, inputs)
+        address, reused = self._do_in_worker(task) if kind.runs_user_code else self._do_here(task)
         artifact = store.find(ref.kind, address)
         if artifact is None:
             raise DeploycheckError("its artifact is gone", hint="another process removes files of the cache: run again")
@@ -230,22 +230,22 @@ class Runner:
             self._worker.close()
             self._worker = None
 
-    def _do_here(self, task: Task, inputs: Mapping[str, Artifact]) -> tuple[str, bool]:
+    def _do_here(self, task: Task) -> tuple[str, bool]:
         """Do a step that doesn't run the user's code; return its address, and whether another process had done it."""
         kind = STEP_KINDS[task.kind]
 
         def build(building: Building) -> Mapping[str, Any]:
             task.check_not_failed()
             began = time.monotonic()
-            making = Making(
-                settings=kind.settings_type.model_validate(task.settings),
-                inputs=inputs,
-                out=building.out,
-                scratch=building.scratch,
-                progress=self.progress,
-                extensions=self.extensions,
-            )
             try:
+                making = Making(
+                    settings=kind.settings_type.model_validate(task.settings),
+                    inputs=task.open_inputs(),
+                    out=building.out,
+                    scratch=building.scratch,
+                    progress=self.progress,
+                    extensions=self.extensions,
+                )
                 turn = self.machine.timing() if kind.timed else self.machine.working()
                 with turn, environment_set_to(self._environment):
                     metadata = kind.make(making)

@@ -1,4 +1,4 @@
-"""Locks that keep measurements undisturbed, by the same run and by others, and a run's folder until the run ends."""
+"""Locks between processes: no measurement is disturbed, and no run's folder is removed while it is in use."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ No JAX backend is started before a fork: a fork of a process that has one may ha
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -37,7 +38,7 @@ from deploycheck.serving.runtimes import _xla_export  # noqa: F401 - imported on
 from deploycheck.stages import quantization, trainer  # noqa: F401 - likewise
 from deploycheck.steps import STEP_KINDS, trained  # noqa: F401 - likewise
 from deploycheck.steps.kind import Making
-from deploycheck.store import Artifact, Building, Store, open_artifact
+from deploycheck.store import Artifact, Building, Store
 
 LOG = "used.jsonl"
 """The record of what a step used, in its scratch folder."""
@@ -139,8 +140,6 @@ def _ending_forks() -> Iterator[None]:
 def _die_with_parent() -> None:
     """Have the kernel kill this process if its parent is killed, where it can (Linux)."""
     if sys.platform == "linux":
-        import ctypes
-
         ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
 
 
@@ -172,7 +171,7 @@ def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) ->
             shutil.rmtree(building.scratch)
             building.scratch.mkdir()
         try:
-            inputs = {role: open_input(path, task.digests[role]) for role, path in task.inputs.items()}
+            inputs = task.open_inputs()
             recorder.start(log)
             with _ending_forks():
                 making = Making(
@@ -205,15 +204,6 @@ def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) ->
                     digests.save()
                 return artifact, reused
     raise AssertionError("addresses never end")
-
-
-def open_input(path: Path, digest: str) -> Artifact:
-    """Return an artifact that a step is made from; raise ``DeploycheckError`` where it isn't the one that was meant."""
-    artifact = open_artifact(path)
-    if artifact.digest != digest:
-        what = f"it is {artifact.digest}, this step was to be made from {digest}"
-        raise DeploycheckError(what, where=str(path), hint="something replaced it in the cache: run again")
-    return artifact
 
 
 def _failure(error: Exception) -> dict[str, str]:

@@ -22,6 +22,7 @@ from deploycheck.runner import execute
 from deploycheck.runner.execute import Done, NotReached, Runner, StepFailed, prune_runs
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.kind import Making, NoBaseline
+from deploycheck.store import write_manifest
 from tests.planning import HEAD, built_in, plan, spec
 from tests.runner.fakes import FakeStep
 
@@ -179,6 +180,19 @@ def test_a_damaged_artifact_fails_its_step_by_name(made: Plan, start: StartRunne
     with pytest.raises(StepFailed, match=r"made\.json is damaged") as failed:
         start("another").step(made, FIRST)
     assert str(artifact.path) in failed.value.where
+
+
+def test_an_input_that_was_replaced_in_the_cache_is_refused_by_name(
+    made: Plan, second: FakeStep, start: StartRunner
+) -> None:
+    runner = start()
+    artifact = runner.step(made, FIRST).artifact
+    artifact.file("made.json").write_text("another")
+    other = write_manifest(artifact.path, artifact.kind, artifact.key, artifact.meta)
+    with pytest.raises(StepFailed, match=f"its digest is {other.digest}, expected {artifact.digest}") as failed:
+        runner.step(made, SECOND)
+    assert failed.value.where == str(artifact.path)
+    assert second.made == []
 
 
 def test_what_is_timed_is_shared_by_the_processes_of_a_run_and_by_no_other_run(

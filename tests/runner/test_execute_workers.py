@@ -135,7 +135,9 @@ def test_a_step_whose_file_has_changed_is_done_again_and_found_when_it_is_change
     assert (second.reused, second.because) == (False, "file table.csv changed")
     assert "data: done again: file table.csv changed" in said
     assert first.artifact.file("test.safetensors").exists()
-    assert start_beside("used 4").step(plan, DATA).artifact == second.artifact
+    runner = start_beside("used 4")
+    assert runner.find(plan, DATA) == second.artifact
+    assert runner.step(plan, DATA).reused
 
     table.write_text("a,b\n")
     third = start_beside("used 5").step(plan, DATA)

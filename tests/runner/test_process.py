@@ -151,9 +151,7 @@ def test_an_input_that_was_replaced_in_the_cache_is_refused_by_name(worker: Work
     meant = replace(steps.task("load", a="meant"), inputs=inputs, digests={"source": artifact.digest})
     assert do(worker, meant) is False
     other = replace(steps.task("load", a="other"), inputs=inputs, digests={"source": "sha256:other"})
-    with pytest.raises(
-        CodeFailed, match=f"it is {artifact.digest}, this step was to be made from sha256:other"
-    ) as raised:
+    with pytest.raises(CodeFailed, match=f"its digest is {artifact.digest}, expected sha256:other") as raised:
         do(worker, other)
     assert raised.value.where == str(artifact.path)
     assert steps.found(other) is None
