@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,14 @@ from deploycheck.plan import Plan, checks_of
 from deploycheck.ref import Ref
 from deploycheck.runner.digests import Digests
 from deploycheck.runner.keys import Content, key_content, why_different
-from deploycheck.runner.machine import Machine
+from deploycheck.runner.machine import Machine, remove_unless_held
 from deploycheck.runner.platform import find_platform
 from deploycheck.runner.process import CodeFailed, Worker
 from deploycheck.runner.recording import find_changed
 from deploycheck.runner.tasks import AlreadyFailed, Task, addresses, lasts
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.kind import FoundElsewhere, Making, NoBaseline
-from deploycheck.store import Artifact, Building, Store, fingerprint
+from deploycheck.store import Artifact, Building, Store, explained, fingerprint
 from deploycheck.store.disk import write_whole
 
 RUNS_KEPT = 5
@@ -83,7 +83,7 @@ class Runner:
         self._failed: dict[tuple[str, Ref], str] = {}
         self._worker: Worker | None = None
         # As they are before any of the user's code runs in this process: a spec's own metrics do.
-        self._environment = {**shared_compilations(self.folder), **os.environ}
+        self._environment = dict(os.environ)
         self._path = [str(self.root), *(entry for entry in sys.path if entry != str(self.root))]
 
     def step(self, plan: Plan, ref: Ref) -> Done:
@@ -97,7 +97,7 @@ class Runner:
             raise NotReached(self._failed[known])
         if known not in self._done:
             try:
-                with located(f"{plan.id}: {ref}"):
+                with located(f"{plan.id}: {ref}"), explained(self.cache):
                     self._done[known] = self._do(plan, ref)
             except NoBaseline:
                 raise
@@ -128,9 +128,11 @@ class Runner:
         return None if why_not else found
 
     def close(self) -> None:
-        """End the processes that it started, and save the digests of files for later runs."""
+        """End the processes that it started, and save the digests of files for later runs, where they can be saved."""
         self._close_worker()
-        self.digests.save()
+        self.machine.close()
+        with suppress(OSError):
+            self.digests.save()
 
     def _do(self, plan: Plan, ref: Ref) -> Done:
         kind = STEP_KINDS[ref.kind]
@@ -147,6 +149,7 @@ class Runner:
             self._remember(plan, ref, content)
             return Done(artifact=found, reused=True, seconds=time.monotonic() - began)
         why_not = why_not or self._why_new(plan, ref, content)
+        self.machine.hold_folder()
         task = Task(
             kind=ref.kind,
             key=key,
@@ -161,7 +164,7 @@ class Runner:
         task.check_not_failed()
         if why_not:
             self.progress(f"{ref}: done again: {why_not}")
-        address, reused = self._do_in_worker(task) if kind.runs_user_code else self._do_here(task, inputs)
+        address, reused = self._do_in_worker(task) if kind.runs_user_code else self._do_here(task)
         artifact = store.find(ref.kind, address)
         if artifact is None:
             raise DeploycheckError("its artifact is gone", hint="another process removes files of the cache: run again")
@@ -208,7 +211,8 @@ class Runner:
         with self.machine.working():
             if self._worker is None:
                 log = self.folder / f"worker-{os.getpid()}.log"
-                self._worker = Worker(self.root, self.cache, log, self._environment, self._path)
+                environment = {**shared_compilations(self.folder), **self._environment}
+                self._worker = Worker(self.root, self.cache, log, environment, self._path)
             try:
                 return self._worker.do(task, self.progress)
             except (CodeFailed, AlreadyFailed):
@@ -226,23 +230,24 @@ class Runner:
             self._worker.close()
             self._worker = None
 
-    def _do_here(self, task: Task, inputs: Mapping[str, Artifact]) -> tuple[str, bool]:
+    def _do_here(self, task: Task) -> tuple[str, bool]:
         """Do a step that doesn't run the user's code; return its address, and whether another process had done it."""
         kind = STEP_KINDS[task.kind]
 
         def build(building: Building) -> Mapping[str, Any]:
             task.check_not_failed()
             began = time.monotonic()
-            making = Making(
-                settings=kind.settings_type.model_validate(task.settings),
-                inputs=inputs,
-                out=building.out,
-                scratch=building.scratch,
-                progress=self.progress,
-                extensions=self.extensions,
-            )
             try:
-                with self.machine.timing() if kind.timed else self.machine.working():
+                making = Making(
+                    settings=kind.settings_type.model_validate(task.settings),
+                    inputs=task.open_inputs(),
+                    out=building.out,
+                    scratch=building.scratch,
+                    progress=self.progress,
+                    extensions=self.extensions,
+                )
+                turn = self.machine.timing() if kind.timed else self.machine.working()
+                with turn, environment_set_to(self._environment):
                     metadata = kind.make(making)
             except Exception:
                 task.mark_failed()
@@ -270,13 +275,14 @@ class Runner:
         return why_different(before, content)
 
     def _remember(self, plan: Plan, ref: Ref, content: Content) -> None:
-        """Save what a step's key is made of, so that a later run can say what has changed."""
+        """Save what a step's key is made of, if the cache can be written, so that a later run can say what changed."""
         if STEP_KINDS[ref.kind].timed:
             return
         file = self._last(plan, ref)
         text = json.dumps(content, sort_keys=True)
-        if not file.exists() or file.read_text() != text:
-            write_whole(file, text)
+        with suppress(OSError):
+            if not file.exists() or file.read_text() != text:
+                write_whole(file, text)
 
     def _last(self, plan: Plan, ref: Ref) -> Path:
         return self.cache / "last" / f"{fingerprint([plan.id, str(ref)])}.json"
@@ -295,7 +301,32 @@ def shared_compilations(folder: Path) -> dict[str, str]:
 
 
 def prune_runs(cache: Path) -> None:
-    """Remove the folders of all but the latest runs."""
-    folders = sorted((cache / "runs").glob("*/"), key=lambda folder: folder.stat().st_mtime)
+    """Remove the folders of all but the latest runs, and of runs that are still going on."""
+    folders = sorted((cache / "runs").glob("*/"), key=_last_change)
     for folder in folders[:-RUNS_KEPT]:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_unless_held(folder)
+
+
+def _last_change(folder: Path) -> float:
+    """Return when a folder was changed, in seconds since the epoch; 0 where another process has removed it."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+@contextmanager
+def environment_set_to(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have exactly these environment variables within the block."""
+    before = dict(os.environ)
+    try:
+        _set_environment(variables)
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(variables: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.steps.model import loadable_until
-from deploycheck.store import Artifact, fingerprint
+from deploycheck.store import Artifact, fingerprint, open_artifact
 from deploycheck.store.disk import write_whole
 
 RENEW_BEFORE = timedelta(days=90)
@@ -62,6 +63,10 @@ class Task:
             name=fields["name"],
         )
 
+    def open_inputs(self) -> dict[str, Artifact]:
+        """Return the input artifacts by role; raise ``DeploycheckError`` where one isn't the one that was meant."""
+        return {role: _open(path, self.digests[role]) for role, path in self.inputs.items()}
+
     def check_not_failed(self) -> None:
         """Raise ``AlreadyFailed`` where this step has failed in another process of the run."""
         if self.failed.exists():
@@ -70,6 +75,14 @@ class Task:
     def mark_failed(self) -> None:
         """Tell the other processes of the run that this step failed."""
         write_whole(self.failed, self.name)
+
+
+def _open(path: Path, digest: str) -> Artifact:
+    artifact = open_artifact(path)
+    if artifact.digest != digest:
+        what = f"its digest is {artifact.digest}, expected {digest}"
+        raise DeploycheckError(what, where=str(path), hint="something replaced it in the cache: run again")
+    return artifact
 
 
 def addresses(key: str) -> Iterator[str]:

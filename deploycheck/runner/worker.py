@@ -11,6 +11,7 @@ No JAX backend is started before a fork: a fork of a process that has one may ha
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -21,7 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from deploycheck.serving.runtimes import _xla_export  # noqa: F401 - imported on
 from deploycheck.stages import quantization, trainer  # noqa: F401 - likewise
 from deploycheck.steps import STEP_KINDS, trained  # noqa: F401 - likewise
 from deploycheck.steps.kind import Making
-from deploycheck.store import Artifact, Building, Store, open_artifact
+from deploycheck.store import Artifact, Building, Store
 
 LOG = "used.jsonl"
 """The record of what a step used, in its scratch folder."""
@@ -61,13 +62,13 @@ def main() -> None:
     first = json.loads(next(lines))
     root, cache = Path(first["root"]), Path(first["cache"])
     sys.path[:] = first["path"]
-    random.seed(0)
-    np.random.seed(0)
     for line in lines:
         task = Task.from_json(line)
         process = os.fork()
         if process == 0:
             _be_the_fork(task, root, cache, say)
+        with suppress(OSError):  # the fork may have done it, or have ended
+            os.setpgid(process, process)
         say(ended=_wait(process, tasks))
 
 
@@ -113,24 +114,32 @@ def _kill_group(process: int) -> None:
 
 
 def _be_the_fork(task: Task, root: Path, cache: Path, say: Say) -> None:
-    """Do one task and end this process; a further fork, by the user's code, that comes back here just ends."""
+    """Do one task and end this process."""
     signal.set_wakeup_fd(-1)
     os.setpgid(0, 0)
     _die_with_parent()
-    this = os.getpid()
-    answer = _answer(task, root, cache, lambda text: say(progress=text))
-    if os.getpid() == this:
-        say(**answer)
-        sys.stdout.flush()
-        sys.stderr.flush()
+    random.seed(0)  # here, because Python gives each fork another random state
+    np.random.seed(0)
+    say(**_answer(task, root, cache, lambda text: say(progress=text)))
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(0)
+
+
+@contextmanager
+def _ending_forks() -> Iterator[None]:
+    """End a fork that the user's code made within the block, and that leaves the block: the step is not its work."""
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
 
 
 def _die_with_parent() -> None:
     """Have the kernel kill this process if its parent is killed, where it can (Linux)."""
     if sys.platform == "linux":
-        import ctypes
-
         ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
 
 
@@ -162,17 +171,18 @@ def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) ->
             shutil.rmtree(building.scratch)
             building.scratch.mkdir()
         try:
-            inputs = {role: open_input(path, task.digests[role]) for role, path in task.inputs.items()}
+            inputs = task.open_inputs()
             recorder.start(log)
-            making = Making(
-                settings=kind.settings_type.model_validate(task.settings),
-                inputs=inputs,
-                out=building.out,
-                scratch=building.scratch,
-                progress=progress,
-                extensions=extensions_from(task.extensions, root),
-            )
-            metadata = kind.make(making)
+            with _ending_forks():
+                making = Making(
+                    settings=kind.settings_type.model_validate(task.settings),
+                    inputs=inputs,
+                    out=building.out,
+                    scratch=building.scratch,
+                    progress=progress,
+                    extensions=extensions_from(task.extensions, root),
+                )
+                metadata = kind.make(making)
             used = recorder.used(log)
         except Exception:
             task.mark_failed()
@@ -190,18 +200,10 @@ def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) ->
         if found is None or is_usable(found):
             artifact, reused = store.get_or_build(task.kind, key, build, on_wait=waits)
             if not reused or is_usable(artifact):
-                digests.save()
+                with suppress(OSError):
+                    digests.save()
                 return artifact, reused
     raise AssertionError("addresses never end")
-
-
-def open_input(path: Path, digest: str) -> Artifact:
-    """Return an artifact that a step is made from; raise ``DeploycheckError`` where it isn't the one that was meant."""
-    artifact = open_artifact(path)
-    if artifact.digest != digest:
-        what = f"it is {artifact.digest}, this step was to be made from {digest}"
-        raise DeploycheckError(what, where=str(path), hint="something replaced it in the cache: run again")
-    return artifact
 
 
 def _failure(error: Exception) -> dict[str, str]:

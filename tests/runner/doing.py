@@ -14,7 +14,7 @@ from deploycheck.store import Artifact, Store, fingerprint
 CODE = '''\
 """The user's code: a loader for each thing that a step may do."""
 
-import json, os, random, sys
+import ctypes, json, os, random, select, signal, sys, threading, warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 EXAMPLES = np.arange(40, dtype=np.float32).reshape(20, 2), np.arange(20) % 2
 
 
-def load():
+def load(**_):
     return EXAMPLES
 
 
@@ -31,41 +31,38 @@ def state(report):
     import jax
     found = {
         "x64": bool(jax.config.jax_enable_x64),
+        "devices": jax.device_count(),
         "random": [random.random(), float(np.random.rand())],
-        "environment": os.environ.get("STEP_WAS_HERE"),
-        "home": os.environ.get("HOME"),
+        "variables": {name: value for name, value in os.environ.items() if name in ("HOME", "ADDED") or "JAX_" in name},
         "path": sys.path,
         "folder": os.getcwd(),
-        "pid": os.getpid(),
+        "library": float(np.linalg.norm([3.0, 4.0])),
+        "warnings": [str(entry) for entry in warnings.filters],
+        "alarm": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+        "handler": str(signal.getsignal(signal.SIGALRM)),
+        "modules": "users_other" in sys.modules,
     }
     Path(report).write_text(json.dumps(found))
     return EXAMPLES
 
 
-def disturb():
-    """Change all of it."""
+def disturb(report):
+    """Change all of it, and write it down."""
     import jax
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_num_cpu_devices", 2)
     random.seed(7)
     np.random.seed(7)
-    os.environ["STEP_WAS_HERE"] = "yes"
-    del os.environ["HOME"]
+    os.environ.update(JAX_ENABLE_X64="1", JAX_DEFAULT_MATMUL_PRECISION="highest", ADDED="yes")
+    os.environ.pop("HOME", None)
     sys.path.insert(0, "/somewhere/else")
     os.chdir("/")
-    return EXAMPLES
-
-
-def set_device_count():
-    """Set a flag that can't be changed once JAX has computed, and compute."""
-    import jax
-    jax.config.update("jax_num_cpu_devices", 2)
-    jax.numpy.zeros(3).block_until_ready()
-    return EXAMPLES
-
-
-def set_variable():
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-    return EXAMPLES
+    np.linalg.norm = lambda *_: 0.0
+    warnings.simplefilter("error")
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.alarm(1000)
+    sys.modules["users_other"] = sys
+    return state(report)
 
 
 def say(line):
@@ -88,21 +85,81 @@ def inner(message):
 
 
 def kill():
-    import signal
     print("before the end", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_worker():
+    os.kill(os.getppid(), signal.SIGKILL)
+    signal.pause()
 
 
 def leave():
     sys.exit(3)
 
 
+def leave_without_an_error():
+    sys.exit()
+
+
+def end_at_once():
+    os._exit(0)
+
+
 def wait(pipe):
     """Say that the step has begun, and never end."""
-    import threading
     with open(pipe, "w") as said:
         print("begun", file=said, flush=True)
         threading.Event().wait()
+
+
+def hold_the_interpreter(pipe):
+    """The same, in native code during which no Python code can run."""
+    with open(pipe, "w") as said:
+        print("begun", file=said, flush=True)
+        ctypes.PyDLL(None).pause()
+
+
+def leave_child(pipe):
+    """Fork a child that goes on when the step has ended."""
+    began, begins = os.pipe()
+    if os.fork() == 0:
+        with open(pipe, "w") as said:
+            print("begun", file=said, flush=True)
+            os.write(begins, b".")
+            select.select([], [], [], 60)
+            print("not ended by anybody", file=said, flush=True)
+        os._exit(0)
+    os.read(began, 1)
+    return EXAMPLES
+
+
+def fork_and_return():
+    """Fork a child that returns from here too, before its parent does."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return EXAMPLES
+
+
+def fork_and_raise():
+    """Fork a child that raises."""
+    child = os.fork()
+    if child == 0:
+        raise ValueError("of the child")
+    os.waitpid(child, 0)
+    return EXAMPLES
+
+
+def resume(scratch, table):
+    """Go on where a killed step has left half of the work, or leave half and be killed."""
+    Path(table).read_bytes()
+    half = Path(scratch, "half")
+    if not half.exists():
+        half.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("resumed")
+    return EXAMPLES
 '''
 
 
@@ -136,6 +193,7 @@ class Steps:
             key=key,
             settings=settings,
             inputs={},
+            digests={},
             extensions=extensions,
             store=self.store.root,
             failed=self.cache / "runs" / "run" / "failed" / key,

@@ -159,7 +159,7 @@ def test_a_value_that_is_not_an_accuracy_is_not_compared_as_one(
     name = expect.partition(":")[0]
     found = decided(made, all_passed(made, models, but={f"compress[int8]::{name}": {"value": 0.99}}), tmp_path)
     assert (found.decision, found.reasons) == (
-        *(Decision.WITHHELD, ("`choose: most_accurate` can't compare: nothing measured for int8",)),
+        *(Decision.WITHHELD, ("`choose: most_accurate` can't compare the variants: no value was measured for int8",)),
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -19,6 +22,7 @@ from deploycheck.runner import execute
 from deploycheck.runner.execute import Done, NotReached, Runner, StepFailed, prune_runs
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.kind import Making, NoBaseline
+from deploycheck.store import write_manifest
 from tests.planning import HEAD, built_in, plan, spec
 from tests.runner.fakes import FakeStep
 
@@ -178,6 +182,19 @@ def test_a_damaged_artifact_fails_its_step_by_name(made: Plan, start: StartRunne
     assert str(artifact.path) in failed.value.where
 
 
+def test_an_input_that_was_replaced_in_the_cache_is_refused_by_name(
+    made: Plan, second: FakeStep, start: StartRunner
+) -> None:
+    runner = start()
+    artifact = runner.step(made, FIRST).artifact
+    artifact.file("made.json").write_text("another")
+    other = write_manifest(artifact.path, artifact.kind, artifact.key, artifact.meta)
+    with pytest.raises(StepFailed, match=f"its digest is {other.digest}, expected {artifact.digest}") as failed:
+        runner.step(made, SECOND)
+    assert failed.value.where == str(artifact.path)
+    assert second.made == []
+
+
 def test_what_is_timed_is_shared_by_the_processes_of_a_run_and_by_no_other_run(
     made: Plan, monkeypatch: pytest.MonkeyPatch, start: StartRunner, tmp_path: Path, said: list[str]
 ) -> None:
@@ -238,3 +255,114 @@ def test_only_the_latest_runs_are_kept(tmp_path: Path) -> None:
     left = sorted(path.name for path in (tmp_path / "runs").glob("run*"))
     assert left == [f"run{number}" for number in range(2, execute.RUNS_KEPT + 2)]
     prune_runs(tmp_path / "nothing here")
+
+
+def test_a_run_that_goes_on_keeps_its_folder_until_it_is_closed(made: Plan, start: StartRunner, tmp_path: Path) -> None:
+    runner = start("ours")
+    runner.step(made, FIRST)
+    os.utime(runner.folder, (0, 0))
+    for number in range(execute.RUNS_KEPT):
+        (tmp_path / "cache" / "runs" / f"later{number}").mkdir()
+    prune_runs(tmp_path / "cache")
+    assert runner.folder.exists()
+    runner.close()
+    prune_runs(tmp_path / "cache")
+    assert not runner.folder.exists()
+
+
+def test_folders_that_another_process_removes_meanwhile_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "runs" / f"run{number}" for number in range(execute.RUNS_KEPT + 3)]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        os.utime(folder, (number, number))
+    last_change, remove = execute._last_change, execute.remove_unless_held
+
+    def vanish_before_it_is_asked(folder: Path) -> float:
+        if folder == folders[0]:
+            folder.rmdir()
+        return last_change(folder)
+
+    def vanish_before_it_is_removed(folder: Path) -> None:
+        if folder == folders[1]:
+            folder.rmdir()
+        remove(folder)
+
+    monkeypatch.setattr(execute, "_last_change", vanish_before_it_is_asked)
+    monkeypatch.setattr(execute, "remove_unless_held", vanish_before_it_is_removed)
+    prune_runs(tmp_path)
+    assert [folder.exists() for folder in folders] == [False] * 3 + [True] * execute.RUNS_KEPT
+
+
+def test_what_a_metric_sets_in_this_processs_environment_reaches_no_step(
+    made: Plan, first: FakeStep, start: StartRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMOVED", "before")
+    seen: list[tuple[str | None, str | None]] = []
+    first.work = lambda _: seen.append((os.environ.get("ADDED"), os.environ.get("REMOVED")))
+    runner = start()
+    monkeypatch.setenv("ADDED", "by a metric")
+    monkeypatch.delenv("REMOVED")
+    runner.step(made, FIRST)
+    assert seen == [(None, "before")]
+    assert (os.environ.get("ADDED"), os.environ.get("REMOVED")) == ("by a metric", None)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that makes the cache read-only, as a file system can be, for root too."""
+    os_open, os_mkdir, io_open = os.open, os.mkdir, io.open
+
+    def refuse(path: Any) -> None:
+        if isinstance(path, str | os.PathLike) and Path(path).is_relative_to(tmp_path / "cache"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+
+    def open_descriptor(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            refuse(path)
+        return os_open(path, flags, *rest, **named)
+
+    def make_folder(path: Any, *rest: Any, **named: Any) -> None:
+        if not Path(path).exists():
+            refuse(path)
+        os_mkdir(path, *rest, **named)
+
+    def open_file(path: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if set(mode) & set("wax+"):
+            refuse(path)
+        return io_open(path, mode, *rest, **named)
+
+    def make_read_only() -> None:
+        monkeypatch.setattr(os, "open", open_descriptor)
+        monkeypatch.setattr(os, "mkdir", make_folder)
+        monkeypatch.setattr(io, "open", open_file)
+
+    return make_read_only
+
+
+def test_a_read_only_cache_is_enough_where_all_is_found(
+    made: Plan, start: StartRunner, read_only: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start("first").step(made, SECOND)
+    shutil.rmtree(tmp_path / "cache" / "last")
+    read_only()
+    runner = start("another")
+    assert runner.step(made, SECOND).reused
+    with runner.machine.working():
+        pass
+    runner.digests.content(tmp_path / "spec.yaml")
+    runner.close()
+    assert not (tmp_path / "cache" / "last").exists()
+    assert not (tmp_path / "cache" / "digests.json").exists()
+
+
+def test_a_step_that_a_read_only_cache_does_not_have_fails_and_says_where(
+    made: Plan, first: FakeStep, start: StartRunner, read_only: Callable[[], None], tmp_path: Path
+) -> None:
+    start("first").step(made, FIRST)
+    read_only()
+    with pytest.raises(StepFailed, match="can't be written: Read-only file system") as failed:
+        start("another").step(made, SECOND)
+    assert failed.value.where.startswith(str(tmp_path / "cache"))
+    assert failed.value.hint == "the file system is read-only: choose a folder that can be written"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,12 +16,12 @@ from deploycheck.language.spec import Data
 from deploycheck.plan import Plan, with_needs
 from deploycheck.runner import execute
 from deploycheck.runner.execute import NotReached, Runner, StepFailed
-from deploycheck.runner.process import CodeFailed, Worker, WorkerSpent
+from deploycheck.runner.process import CodeFailed, Worker
 from deploycheck.runner.tasks import AlreadyFailed, Task
 from deploycheck.steps.data import DATA
 from deploycheck.steps.training import TRAINING
 from tests.planning import HEAD, built_in, spec
-from tests.runner.doing import CODE
+from tests.runner.doing import CODE, Steps
 
 StartRunner = Callable[..., Runner]
 
@@ -31,23 +32,24 @@ def said() -> list[str]:
 
 
 class SharedWorker:
-    """Takes the place of ``Worker``: one real process serves every runner, until it dies or is spent."""
+    """Takes the place of ``Worker``: one real process serves every runner, until it dies."""
 
     process: ClassVar[Worker | None] = None
     started: ClassVar[int] = 0
 
-    def __init__(self, root: Path, cache: Path, log: Path) -> None:
+    def __init__(self, root: Path, cache: Path, log: Path, environment: Mapping[str, str], path: Sequence[str]) -> None:
         if SharedWorker.process is None:
-            SharedWorker.process = Worker(root, cache, log)
+            SharedWorker.process = Worker(root, cache, log, environment, path)
             SharedWorker.started += 1
 
-    def do(self, task: Task, progress: Callable[[str], None]) -> bool:
+    def do(self, task: Task, progress: Callable[[str], None]) -> tuple[str, bool]:
         assert SharedWorker.process is not None
         try:
             return SharedWorker.process.do(task, progress)
-        except (WorkerSpent, DeploycheckError) as error:
-            if not isinstance(error, CodeFailed):
-                self.end()
+        except CodeFailed:
+            raise
+        except DeploycheckError:
+            self.end()
             raise
 
     def close(self) -> None:
@@ -108,7 +110,7 @@ def loading(root: Path) -> Callable[..., Plan]:
     return make
 
 
-def test_the_users_code_is_run_in_a_worker_and_what_it_used_is_watched(
+def test_a_step_whose_file_has_changed_is_done_again_and_found_when_it_is_changed_back(
     root: Path, start_beside: StartRunner, loading: Callable[..., Plan], said: list[str]
 ) -> None:
     table = root / "table.csv"
@@ -121,15 +123,59 @@ def test_the_users_code_is_run_in_a_worker_and_what_it_used_is_watched(
     data = Data.model_validate({"load": "users_table:load"})
     plan = replace(plan, spec=replace(plan.spec, data=data))
     runner = start_beside("used 1")
-    assert not runner.step(plan, DATA).reused
-    assert runner.find(plan, DATA) == runner.step(plan, DATA).artifact
+    first = runner.step(plan, DATA)
+    assert not first.reused
+    assert runner.find(plan, DATA) == first.artifact
     assert start_beside("used 2").step(plan, DATA).reused
+
     table.write_text("a,c\n")
     runner = start_beside("used 3")
     assert runner.find(plan, DATA) is None
-    done = runner.step(plan, DATA)
-    assert (done.reused, done.because) == (False, "file table.csv changed")
+    second = runner.step(plan, DATA)
+    assert (second.reused, second.because) == (False, "file table.csv changed")
     assert "data: done again: file table.csv changed" in said
+    assert first.artifact.file("test.safetensors").exists()
+    runner = start_beside("used 4")
+    assert runner.find(plan, DATA) == second.artifact
+    assert runner.step(plan, DATA).reused
+
+    table.write_text("a,b\n")
+    third = start_beside("used 5").step(plan, DATA)
+    assert (third.reused, third.artifact) == (True, first.artifact)
+
+
+@pytest.mark.parametrize("other", ["other.yaml", "disturb.yaml[seed=1]"])
+def test_what_a_step_changes_reaches_no_step_of_another_spec_or_cell(
+    other: str, root: Path, start_beside: StartRunner, loading: Callable[..., Plan]
+) -> None:
+    def report(function: str, name: str, plan_id: str) -> Plan:
+        return replace(loading(function, report=str(root / f"{name} {other}.json")), id=plan_id)
+
+    runner, steps = start_beside(f"state {other}"), Steps(root)
+    runner.step(report("state", "before", other), DATA)
+    runner.step(report("disturb", "disturbed", "disturb.yaml"), DATA)
+    runner.step(report("state", "after", f"{other} again"), DATA)
+    before, disturbed, after = (steps.read(f"{name} {other}.json") for name in ("before", "disturbed", "after"))
+    assert after == before
+    assert [part for part in before if disturbed[part] == before[part]] == []
+
+
+def test_what_a_metric_sets_in_this_process_reaches_no_worker(
+    root: Path, loading: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = Runner(root / "cache", "metrics", built_in(root), print)
+    monkeypatch.setenv("ADDED", "by a metric")
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    monkeypatch.setattr(sys, "path", ["/of/a/metric", *sys.path])
+    try:
+        runner.step(loading("state", report=str(root / "metrics.json")), DATA)
+    finally:
+        runner.close()
+    state = Steps(root).read("metrics.json")
+    assert "ADDED" not in state["variables"]
+    assert "JAX_ENABLE_X64" not in state["variables"]
+    assert not state["x64"]
+    assert "/of/a/metric" not in state["path"]
 
 
 def test_a_changed_source_is_why_a_step_is_done_again(
@@ -162,53 +208,62 @@ def test_the_traceback_of_the_users_code_reaches_the_check_whichever_step_is_ask
         other_process.step(plan, TRAINING)
 
 
-def test_a_worker_that_dies_fails_its_step_for_all_processes_and_is_replaced(
-    start_beside: StartRunner, loading: Callable[..., Plan]
+@pytest.mark.parametrize("function", ["kill", "kill_worker"])
+def test_a_process_that_dies_fails_its_step_for_all_processes_and_not_the_next_step(
+    function: str, start_beside: StartRunner, loading: Callable[..., Plan]
 ) -> None:
-    runner = start_beside("dies")
+    runner = start_beside(f"dies {function}")
     with pytest.raises(StepFailed, match="ended with signal 9"):
-        runner.step(loading("kill"), DATA)
+        runner.step(loading(function), DATA)
     started = SharedWorker.started
     with pytest.raises(NotReached, match="not reached: data failed"):
-        start_beside("dies").step(loading("kill"), DATA)
+        start_beside(f"dies {function}").step(loading(function), DATA)
     assert SharedWorker.started == started
-    assert not runner.step(loading("say", line="after"), DATA).reused
-
-
-def test_a_worker_that_is_spent_is_replaced_and_the_step_done(
-    start_beside: StartRunner, loading: Callable[..., Plan]
-) -> None:
-    runner = start_beside("spent")
-    runner.step(loading("set_variable"), DATA)
-    started = SharedWorker.started
-    assert not runner.step(loading("disturb"), DATA).reused
-    assert SharedWorker.started == started + 1
+    assert not runner.step(loading("say", line=function), DATA).reused
 
 
 class OnlyAsked:
-    """Takes the place of ``Worker``: it says that another process has failed, and counts its starts and ends."""
+    """Takes the place of ``Worker``: it does what a test says, and counts its starts and ends."""
 
-    started: ClassVar[int] = 0
-    closed: ClassVar[int] = 0
+    error: ClassVar[BaseException]
+    started: ClassVar[int]
+    closed: ClassVar[int]
 
     def __init__(self, *_: object) -> None:
         OnlyAsked.started += 1
 
-    def do(self, task: Task, progress: Callable[[str], None]) -> bool:
-        raise AlreadyFailed(task.name)
+    def do(self, task: Task, progress: Callable[[str], None]) -> tuple[str, bool]:
+        raise OnlyAsked.error
 
     def close(self) -> None:
         OnlyAsked.closed += 1
 
 
-def test_each_spec_file_has_a_worker_of_its_own_and_keeps_it_where_another_process_failed(
-    root: Path, start_beside: StartRunner, loading: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def only_asked(monkeypatch: pytest.MonkeyPatch) -> type[OnlyAsked]:
     monkeypatch.setattr(execute, "Worker", OnlyAsked)
+    OnlyAsked.error, OnlyAsked.started, OnlyAsked.closed = AlreadyFailed("data"), 0, 0
+    return OnlyAsked
+
+
+def test_a_process_of_a_run_has_one_worker_and_keeps_it_where_another_process_failed(
+    root: Path, start_beside: StartRunner, loading: Callable[..., Plan], only_asked: type[OnlyAsked]
+) -> None:
     runner = start_beside("files")
     plan = loading("load", a=1)
     other_file = replace(plan, id="other", spec=replace(plan.spec, path=root / "other.yaml"))
     for asked in (plan, replace(plan, id="again"), other_file):
         with pytest.raises(NotReached):
             runner.step(asked, DATA)
-    assert (OnlyAsked.started, OnlyAsked.closed) == (2, 1)
+    assert (only_asked.started, only_asked.closed) == (1, 0)
+    runner.close()
+    assert (only_asked.started, only_asked.closed) == (1, 1)
+
+
+def test_a_worker_is_closed_at_once_where_the_run_is_interrupted(
+    start_beside: StartRunner, loading: Callable[..., Plan], only_asked: type[OnlyAsked]
+) -> None:
+    only_asked.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        start_beside("interrupted").step(loading("load", a=2), DATA)
+    assert (only_asked.started, only_asked.closed) == (1, 1)

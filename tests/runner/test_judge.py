@@ -145,7 +145,7 @@ def test_a_stage_that_is_done_passes_and_says_whether_it_was_found_done(
         (
             "required",
             Outcome.FAIL,
-            f"{NONE_YET}, and the spec requires one; for the first promotion say `baseline: optional` under `promote`",
+            f"{NONE_YET}, and the spec requires one; for the first promotion set `baseline: optional` under `promote`",
         ),
         ("optional", Outcome.WARN, f"{NONE_YET}, which the spec allows (baseline: optional)"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploycheck.runner.machine import Machine, lock_file
+from deploycheck.runner.machine import Machine, lock_file, remove_unless_held
 
 HOLDER = """
 import sys
@@ -82,7 +82,7 @@ def test_processes_work_beside_each_other(tmp_path: Path) -> None:
     [
         ("working", "timing", "serve: waiting for the other processes of this run, which would disturb it"),
         ("timing", "working", "waiting while another process of this run measures"),
-        ("timing", "timing", "serve: waiting for another measurement on this machine to end ({lock})"),
+        ("timing", "timing", "serve: waiting for the other processes of this run, which would disturb it"),
     ],
 )
 @pytest.mark.parametrize("end", ["let go", "killed"])
@@ -90,7 +90,7 @@ def test_what_would_disturb_waits_until_it_may(held: str, wanted: str, says: str
     with holding(tmp_path, held) as process:
         attempt = Attempt(tmp_path, wanted)
         assert attempt.waits.wait(30)
-        assert attempt.said == [says.format(lock=lock_file())]
+        assert attempt.said == [says]
         assert not attempt.has.is_set()
         if end == "killed":
             process.kill()
@@ -106,6 +106,17 @@ def test_another_runs_work_is_not_waited_for_but_its_measurement_is(tmp_path: Pa
         assert Attempt(tmp_path / "ours", "working").has.wait(30)
         attempt = Attempt(tmp_path / "ours", "timing")
         assert attempt.waits.wait(30)
+        assert attempt.said == [f"serve: waiting for another measurement on this machine to end ({lock_file()})"]
+        assert not attempt.has.is_set()
+        let_go(process)
+        assert attempt.has.wait(30)
+
+
+def test_a_run_that_waits_for_its_own_processes_lets_other_runs_measure(tmp_path: Path) -> None:
+    with holding(tmp_path / "ours", "working") as process:
+        attempt = Attempt(tmp_path / "ours", "timing")
+        assert attempt.waits.wait(30)
+        assert Attempt(tmp_path / "theirs", "timing").has.wait(30)
         assert not attempt.has.is_set()
         let_go(process)
         assert attempt.has.wait(30)
@@ -117,6 +128,35 @@ def test_what_was_held_is_let_go_where_the_work_raises(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no"), side():
             raise ValueError("no")
     with machine.timing():
+        pass
+
+
+def test_a_runs_folder_is_kept_until_its_processes_have_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    ours = Machine(folder, print)
+    with holding(folder, "working") as process:
+        with ours.working():
+            pass
+        remove_unless_held(folder)
+        assert folder.exists()
+        process.kill()
+        process.wait(30)
+    remove_unless_held(folder)
+    assert folder.exists()
+    ours.close()
+    remove_unless_held(folder)
+    assert not folder.exists()
+    remove_unless_held(folder)
+
+
+def test_work_goes_on_where_no_folder_can_be_made_and_a_measurement_does_not(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file in the folder's place")
+    machine = Machine(tmp_path / "runs" / "run", print)
+    done = False
+    with machine.working():
+        done = True
+    assert done
+    with pytest.raises(NotADirectoryError), machine.timing():
         pass
 
 

@@ -76,7 +76,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_noise_floor_is_measured_and_lint_warns_of_thresholds_within_it(folder: Path, capsys: Captured) -> None:
     assert main(["lint", "spec.yaml"]) == 0
     said = capsys.readouterr().out
-    assert "not loaded yet, so that the size of its test set isn't known: spec.yaml" in said
+    assert "not loaded yet, so the size of the test set isn't known: spec.yaml" in said
     assert "0 errors, 0 warnings" in said
 
     assert main(["noise", "spec.yaml"]) == 0
@@ -103,7 +103,7 @@ def test_the_noise_floor_is_measured_and_lint_warns_of_thresholds_within_it(fold
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["noise", "spec.yaml", "--variant", "int4"], "it serves no int4\n  hint: there are: trained"),
+        (["noise", "spec.yaml", "--variant", "int4"], "it doesn't serve int4\n  hint: there are: trained"),
         (["noise", "bare.yaml"], "it has no `serve`: nothing in it is timed"),
         (["noise", "../elsewhere.yaml"], "is outside of the project"),
         (["lint", "nowhere"], "nowhere"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from deploycheck.runner.tasks import RENEW_BEFORE, AlreadyFailed, Task, lasts
+from deploycheck.runner.tasks import RENEW_BEFORE, AlreadyFailed, Task, addresses, lasts
 from deploycheck.store import Artifact
 
 
@@ -18,6 +19,7 @@ def task(folder: Path) -> Task:
         key="ab" * 32,
         settings={"model": "digits", "uses": [["models", "net:build"]], "share": 0.1, "none": None},
         inputs={"weights": folder / "weights"},
+        digests={"weights": "sha256:" + "cd" * 32},
         extensions=(folder / "conftest.py",),
         store=folder / "store",
         failed=folder / "run" / "failed" / ("ab" * 32),
@@ -47,6 +49,15 @@ def test_an_export_is_renewed_before_it_can_no_longer_be_loaded(days: int, enoug
     until = datetime.now(UTC).date() + RENEW_BEFORE + timedelta(days=days)
     exported = made({"loadable_until": until.isoformat()})
     assert lasts(exported) is enough
+
+
+def test_the_addresses_of_a_key_are_its_own_and_the_first_is_the_key() -> None:
+    ours = list(itertools.islice(addresses("ab" * 32), 3))
+    theirs = list(itertools.islice(addresses("cd" * 32), 3))
+    assert ours[0] == "ab" * 32
+    assert len({*ours, *theirs}) == 6
+    assert ours == list(itertools.islice(addresses("ab" * 32), 3))
+    assert {len(address) for address in ours} == {64}
 
 
 def test_what_says_no_day_lasts_for_ever() -> None:
