@@ -39,10 +39,15 @@ def _objects(file: Path) -> Sequence[Any]:
 
 
 def _module(file: Path) -> ModuleType:
-    """Import a file: by its name where it is in a package, whose other modules it may import; else by itself."""
-    dotted = _dotted(file)
-    if dotted is not None:
-        return importlib.import_module(dotted)
+    """Import a file: by its name where it is in a package, whose other modules it may import; else by itself.
+
+    As with pytest, it can import what is beside it, or beside its package; here the standard library comes first.
+    """
+    beside, names = _place(file)
+    if str(beside) not in sys.path:
+        sys.path.append(str(beside))
+    if len(names) > 1:
+        return importlib.import_module(".".join(names))
     name = f"deploycheck_extension_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -53,10 +58,10 @@ def _module(file: Path) -> ModuleType:
     return module
 
 
-def _dotted(file: Path) -> str | None:
-    """Return the name by which a module of a package is imported; None for one of no package, or not on the path."""
+def _place(file: Path) -> tuple[Path, list[str]]:
+    """Return the folder from which a module is imported, and its packages' names and its own."""
     folder, names = file.parent, [file.stem]
     while (folder / "__init__.py").exists():
         names.insert(0, folder.name)
         folder = folder.parent
-    return ".".join(names) if len(names) > 1 and str(folder) in sys.path else None
+    return folder, names

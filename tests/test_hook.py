@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,29 @@ def test_a_module_that_could_not_be_imported_is_tried_again(tmp_path: Path) -> N
     declare(tmp_path, "mended, and of another length")
     (found,) = objects_of([file])
     assert found.name == "mended, and of another length"
+
+
+@pytest.mark.parametrize("package", ["", "runtimes_of_ours"])
+def test_a_file_can_import_what_pytest_lets_it_import(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / f"named{package}.py").write_text("NAME = 'from beside it'\n")
+    file = declare(tmp_path / package, "x", f"declaring{package}.py")
+    if package:
+        (tmp_path / package / "__init__.py").touch()
+    imports = f"import sys\nfrom named{package} import NAME\n"
+    file.write_text(DECLARES.replace("import sys\n", imports).replace("{name!r}", "NAME"))
+    (found,) = objects_of([file])
+    assert found.name == "from beside it"
+
+
+def test_what_is_beside_a_file_never_stands_for_the_standard_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    (tmp_path / "colorsys.py").write_text("raise AssertionError('the wrong module')\n")
+    file = declare(tmp_path, "x")
+    file.write_text(file.read_text().replace("import sys\n", "import colorsys, sys\n"))
+    assert [found.name for found in objects_of([file])] == ["x"]

@@ -51,7 +51,7 @@ def _what_decides_the_device() -> dict[str, Any]:
 
 
 def _ask() -> dict[str, str]:
-    command = [sys.executable, "-c", ASK]
+    command = [sys.executable, "-P", "-c", ASK]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:

@@ -50,7 +50,7 @@ class ServerProcess:
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         declared = [f"--extensions={file}" for file in extensions]
-        command = [sys.executable, "-m", "deploycheck.serving", str(artifact), "--port=0", "--exit-with-parent"]
+        command = [sys.executable, "-P", "-m", "deploycheck.serving", str(artifact), "--port=0", "--exit-with-parent"]
         self.command = [*command, *declared, *options]
         self.log = log
         self.start_timeout_s = start_timeout_s

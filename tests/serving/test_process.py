@@ -128,6 +128,16 @@ def test_a_killed_server_is_noticed_with_its_signal(tmp_path: Path) -> None:
             running.check_alive()
 
 
+def test_a_folder_with_modules_named_as_the_standard_librarys_can_be_served_from(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "queue", "socket"):
+        (tmp_path / f"{name}.py").write_text("raise AssertionError('the wrong module')\n")
+    monkeypatch.chdir(tmp_path)
+    with ServerProcess(artifact, [], tmp_path / "log") as running:
+        running.check_alive()
+
+
 def test_requests_in_flight_are_finished_after_sigterm_and_it_exits_0(
     artifact: Path, tmp_path: Path, images: np.ndarray
 ) -> None:
