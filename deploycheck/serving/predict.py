@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str]) -> None:
         predict(parsed.artifact, parsed.examples, parsed.answers, parsed.extensions)
     except DeploycheckError as error:
         sys.exit(f"{error.where}: {error.what}")
+    except Exception as error:  # of a runtime that isn't ours, or of the program that it loads
+        traceback.print_exc()
+        sys.exit(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ class OutputsStep(StepKind):
         except subprocess.TimeoutExpired as error:
             what = f"the exported artifact did not answer the test split within {TIMEOUT_S:,} s"
             raise DeploycheckError(what) from error
+        sys.stderr.write(child.stderr)
         if child.returncode:
             last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
             raise DeploycheckError(f"the exported artifact can't answer the test split: {last}")

@@ -19,6 +19,8 @@ from deploycheck.store import Artifact
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 """JAX's own name for the event that it compiled a program."""
+WIDE = 8
+"""Bytes of the types that JAX narrows unless it is told not to; a model may have been trained with them."""
 
 
 class XlaEngine:
@@ -42,7 +44,9 @@ class XlaEngine:
         self.on_compile: Callable[[], None] = lambda: None
         program, weights = artifact.file(PROGRAM), artifact.file(WEIGHTS)
         self._program = export.deserialize(bytearray(program.read_bytes()))
-        self._weights = {name: jax.device_put(array) for name, array in load_file(weights).items()}
+        self._wide = any(aval.dtype.itemsize == WIDE for aval in self._program.in_avals + self._program.out_avals)
+        with jax.enable_x64(self._wide):
+            self._weights = {name: jax.device_put(array) for name, array in load_file(weights).items()}
         self._compiled: dict[int, Any] = {}
 
     def compile(self) -> float:
@@ -55,7 +59,8 @@ class XlaEngine:
                 tensor.name: np.zeros((size, *tensor.shape), DTYPES[tensor.datatype])
                 for tensor in self.signature.inputs
             }
-            self._compiled[size] = function.lower(self._weights, inputs).compile()
+            with jax.enable_x64(self._wide):
+                self._compiled[size] = function.lower(self._weights, inputs).compile()
             self.run(inputs)
         return time.monotonic() - started
 
@@ -69,7 +74,8 @@ class XlaEngine:
         count = len(next(iter(inputs.values())))
         size = next(size for size in self.sizes if size >= count)
         padded = {name: _pad(array, size - count) for name, array in inputs.items()}
-        outputs = self._compiled[size](self._weights, padded)
+        with jax.enable_x64(self._wide):
+            outputs = self._compiled[size](self._weights, padded)
         return {name: np.asarray(array)[:count] for name, array in outputs.items()}
 
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from deploycheck.serving.batching import batch_sizes
 from deploycheck.serving.runtimes._xla_engine import XlaEngine
-from deploycheck.store import open_artifact
+from deploycheck.serving.runtimes.xla import XLA
+from deploycheck.stages.network import Network, TensorSpec
+from deploycheck.store import open_artifact, write_manifest
 from tests.serving.models import expected
 
 
@@ -60,3 +62,17 @@ def test_padding_changes_neither_number_nor_answers(engine: XlaEngine, count: in
     logits = engine.run({"image": images})["logits"]
     assert logits.shape == (count, 3)
     np.testing.assert_allclose(logits, expected(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_of_64_bits_answers_in_64_bits(tmp_path: Path) -> None:
+    kernel = np.random.default_rng(1).normal(size=(4, 3))
+    network = Network({"kernel": kernel}, lambda weights, inputs: {"y": inputs["x"] @ weights["kernel"]})
+    with jax.enable_x64(True):
+        XLA.export(network, {"x": TensorSpec((4,), "float32")}, "doubles", tmp_path)
+    write_manifest(tmp_path, "model", "0" * 64, {})
+    assert not jax.config.jax_enable_x64
+    made = XlaEngine(open_artifact(tmp_path), (2,))
+    made.compile()
+    x = np.random.default_rng(2).normal(size=(2, 4)).astype(np.float32)
+    np.testing.assert_allclose(made.run({"x": x})["y"], x.astype(np.float64) @ kernel, rtol=1e-13)
+    assert not jax.config.jax_enable_x64
