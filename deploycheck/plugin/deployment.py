@@ -47,15 +47,20 @@ def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
         raise pytest.UsageError('mark the test: @pytest.mark.deploycheck("specs/NAME.yaml", variant="NAME")')
     if gate is None:
         pytest.skip("needs --deploycheck")
+    from deploycheck.language.errors import did_you_mean
     from deploycheck.language.spec import Serve
     from deploycheck.plan import with_needs
     from deploycheck.serving.process import batching_options
     from deploycheck.stages import data
     from deploycheck.steps.data import DATA
+    from deploycheck.steps.kind import made_variants
     from deploycheck.steps.outputs import exported
 
     path, variant = request.config.rootpath / marker.args[0], marker.kwargs.get("variant", "trained")
     plan = gate.plan_for(path)
+    if variant not in made_variants(plan.spec):
+        known = did_you_mean(variant, made_variants(plan.spec))
+        raise pytest.UsageError(f"{marker.args[0]} has no variant {variant!r}; {known}")
     steps = {**plan.steps, **with_needs(plan.spec, [exported(variant)], gate.extensions)}
     plan = replace(plan, steps=steps)
     artifact = gate.runner.step(plan, exported(variant)).artifact

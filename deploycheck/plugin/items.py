@@ -13,6 +13,7 @@ import pytest
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
 from deploycheck.evidence import CheckRecord, StepRecord
+from deploycheck.evidence.escape import visible
 from deploycheck.plan import Plan
 from deploycheck.steps.kind import NoBaseline
 from deploycheck.verdict import Outcome
@@ -56,7 +57,7 @@ class CheckItem(pytest.Item):
         self.add_marker(gate.markers[check.section])
         self.record: CheckRecord | None = None
         self.reached = True
-        self.began = 0.0
+        self.began: float | None = None
 
     def setup(self) -> None:
         """Do the steps that the check needs, or skip it where one of them has already failed."""
@@ -88,7 +89,7 @@ class CheckItem(pytest.Item):
         """Return the record of the check if this phase's report decides it, or None if it doesn't."""
         from deploycheck.runner.judge import unjudged
 
-        seconds = {"seconds": round(time.monotonic() - self.began, 3)}
+        seconds = {"seconds": round(time.monotonic() - self.began, 3) if self.began else 0.0}
         if report.when == "call" and self.record is not None and not (report.failed and not self.record.verdict.blocks):
             return self.record.model_copy(update=seconds)
         if report.passed or (report.when == "teardown" and not report.failed):
@@ -114,8 +115,8 @@ class CheckItem(pytest.Item):
 
         error = excinfo.value
         if isinstance(error, StepFailed) and error.trace:
-            return f"{error}\n\n{error.trace}"
-        return str(error) if isinstance(error, DeploycheckError) else super()._repr_failure_py(excinfo, style)
+            return visible(f"{error}\n\n{error.trace}")
+        return visible(str(error)) if isinstance(error, DeploycheckError) else super()._repr_failure_py(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the check is written in its spec, and its title; pytest would replace the dots in an id."""
@@ -127,10 +128,10 @@ class CheckItem(pytest.Item):
 def _explain(record: CheckRecord) -> str:
     """Return why a check did not pass, and what was required."""
     if not record.shown:
-        return f"{record.verdict}: {record.reason}\n{record.metric} must be {record.threshold}"
+        return visible(f"{record.verdict}: {record.reason}\n{record.metric} must be {record.threshold}")
     lines = [f"{record.verdict}: {record.metric} is {record.shown}, the standard is {record.threshold}"]
     if record.confidence is not None:
         lines.append(f"each bound at {record.confidence:.4g} confidence, from {record.samples:,} observations")
     if record.reason:
         lines.append(record.reason)
-    return "\n".join(lines)
+    return visible("\n".join(lines))

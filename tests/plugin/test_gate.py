@@ -357,10 +357,15 @@ def test_the_deployment_fixture_gives_what_the_spec_built(project: Project) -> N
         def test_own(deployment):
             assert deployment.artifact.kind == "model"
             assert deployment.data.splits["test"].inputs["image"].shape[1:] == (8, 8)
+
+        @pytest.mark.deploycheck("spec.yaml", variant="imt8")
+        def test_other(deployment):
+            pass
         """
     )
     result = project.run("spec.yaml", "test_own.py")
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=9, errors=1)
+    result.stdout.fnmatch_lines(["*UsageError: spec.yaml has no variant 'imt8'; did you mean 'int8'?"])
     assert json.dumps(project.spec)  # the spec was decided as well
 
 
