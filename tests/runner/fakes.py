@@ -11,7 +11,7 @@ from deploycheck.extensions import Extensions
 from deploycheck.language import Spec
 from deploycheck.language.fields import Section
 from deploycheck.ref import Ref, Source
-from deploycheck.steps.kind import Making, Metadata, Subject
+from deploycheck.steps.kind import Making, Metadata, StepKind, Subject
 
 
 class FakeSettings(Section):
@@ -21,14 +21,12 @@ class FakeSettings(Section):
     value: int
 
 
-class FakeStep:
+class FakeStep(StepKind):
     """It writes its settings (or ``written``) into ``made.json``, after ``work`` was called with what it is given.
 
     Its subject ``what`` is that file's text.
     """
 
-    pairs = False
-    runs_user_code = False
     settings_type = FakeSettings
 
     def __init__(self, name: str, *, timed: bool = False) -> None:
@@ -47,9 +45,6 @@ class FakeStep:
 
     def ref_for(self, variant: str | None) -> Ref | None:
         return Ref(self.name)
-
-    def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        return ()
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         return self.roles
