@@ -164,7 +164,7 @@ class Runner:
         task.check_not_failed()
         if why_not:
             self.progress(f"{ref}: done again: {why_not}")
-        address, reused = self._do_in_worker(task) if kind.runs_user_code else self._do_here(task)
+        address, reused = self._do_in_worker(task) if kind.isolated else self._do_here(task)
         artifact = store.find(ref.kind, address)
         if artifact is None:
             raise DeploycheckError("its artifact is gone", hint="another process removes files of the cache: run again")

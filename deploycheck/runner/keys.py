@@ -39,7 +39,7 @@ def key_content(
     plain = settings.model_dump(mode="json")
     step = STEP_KINDS[kind]
     sources = tuple(step.sources(settings))
-    own = own_code_of([type(step).__module__, *step.programs, *_built_in(sources, extensions)], digests)
+    own = own_code_of([type(step).__module__, *_built_in(sources, extensions)], digests)
     users = code_of((source.name.partition(":")[0] for source in _by_path(sources)), extensions.root, digests)
     declared = {extensions.origins[source] for source in sources if source in extensions.origins}
     plugins = {name: version for file in declared for name, version in versions_of_file(file).items()}

@@ -34,7 +34,8 @@ from deploycheck.runner.digests import Digests
 from deploycheck.runner.installed import extensions_from
 from deploycheck.runner.recording import Recorder, find_changed, is_stale
 from deploycheck.runner.tasks import AlreadyFailed, Task, addresses, lasts
-from deploycheck.serving.runtimes import _xla_export  # noqa: F401 - imported once, for all forks
+from deploycheck.serving import predict  # noqa: F401 - imported once, for all forks
+from deploycheck.serving.runtimes import _xla_engine, _xla_export  # noqa: F401 - likewise
 from deploycheck.stages import quantization, trainer  # noqa: F401 - likewise
 from deploycheck.steps import STEP_KINDS, trained  # noqa: F401 - likewise
 from deploycheck.steps.kind import Making
@@ -166,7 +167,7 @@ def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) ->
     def build(building: Building) -> Mapping[str, Any]:
         task.check_not_failed()
         began = time.monotonic()
-        recorder, log = Recorder(root, (cache,), digests), building.scratch / LOG
+        recorder, log = Recorder(root, (cache, *task.inputs.values()), digests), building.scratch / LOG
         if is_stale(log):
             shutil.rmtree(building.scratch)
             building.scratch.mkdir()

@@ -50,7 +50,7 @@ class DataStep(StepKind):
     """The first step: it needs no other."""
 
     name = "data"
-    runs_user_code = True
+    isolated = True
     settings_type = DataSettings
     subjects: Mapping[str, Subject] = {"dataset": Subject(_dataset), "labels": Subject(_labels, per_example=True)}
 

@@ -32,7 +32,7 @@ class ExpectedOutputsStep(StepKind):
     """It is made from the weights, not from the export, so that a fault of the export is not in both."""
 
     name = "expected_outputs"
-    runs_user_code = True
+    isolated = True
     settings_type = ExpectedOutputsSettings
 
     def ref_for(self, variant: str | None) -> Ref | None:

@@ -62,17 +62,15 @@ class StepKind(Protocol):
 
     ``name``, ``settings_type``, ``settings`` and ``make`` are each kind's own; the rest has a default that fits a step
     of which nothing is special. A ``timed`` step is measured again in each run, with the machine to itself. One that
-    ``runs_user_code`` is done in a process of its own. One with ``pairs`` measures two variants together.
-    ``subjects`` are what a metric's function can be given of its artifact. ``programs`` are modules of ours that it
-    starts as processes.
+    is ``isolated`` is done in a process of its own, because it runs the user's code or what may crash. One with
+    ``pairs`` measures two variants together. ``subjects`` are what a metric's function can be given of its artifact.
     """
 
     name: str
     timed: bool = False
-    runs_user_code: bool = False
+    isolated: bool = False
     pairs: bool = False
     subjects: Mapping[str, Subject] = MappingProxyType({})
-    programs: tuple[str, ...] = ()
 
     @property
     def settings_type(self) -> type[Section]:

@@ -39,7 +39,7 @@ class ModelStep(StepKind):
     """Its artifact can be served without the user's code."""
 
     name = "model"
-    runs_user_code = True
+    isolated = True
     settings_type = ModelSettings
     subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
 

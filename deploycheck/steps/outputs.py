@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from deploycheck.language import Spec
 
 OUTPUTS = "outputs.safetensors"
-PREDICT = "deploycheck.serving.predict"
-TIMEOUT_S = 1800
+FAILED = "the exported artifact can't answer the test split"
 
 
 def read_outputs(artifact: Artifact) -> dict[str, Any]:
@@ -47,11 +45,11 @@ class OutputsSettings(Section):
 
 
 class OutputsStep(StepKind):
-    """A separate process computes them, because a faulty artifact may crash it."""
+    """A process of its own computes them, because a faulty artifact may crash it."""
 
     name = "outputs"
+    isolated = True
     settings_type = OutputsSettings
-    programs = (PREDICT,)
     subjects: Mapping[str, Subject] = {"outputs": Subject(main_output, per_example=True, per_variant=True)}
 
     def ref_for(self, variant: str | None) -> Ref | None:
@@ -79,21 +77,17 @@ class OutputsStep(StepKind):
 
     def make(self, making: Making) -> Metadata:
         """Compute the exported artifact's outputs on the test split."""
+        from deploycheck.serving.predict import predict
+
         artifact, examples = making.inputs["model"], making.inputs["data"].file(TEST)
-        command = [sys.executable, "-P", "-m", PREDICT, artifact.path, examples, making.out / OUTPUTS]
-        for file in making.extensions.files:
-            command += ["--extensions", file]
         try:
-            child = subprocess.run(
-                list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            what = f"the exported artifact did not answer the test split within {TIMEOUT_S:,} s"
-            raise DeploycheckError(what) from error
-        sys.stderr.write(child.stderr)
-        if child.returncode:
-            last = (child.stderr.strip().splitlines() or [f"it ended with exit code {child.returncode}"])[-1]
-            raise DeploycheckError(f"the exported artifact can't answer the test split: {last}")
+            predict(artifact.path, examples, making.out / OUTPUTS, making.extensions.files)
+        except DeploycheckError as error:
+            raise DeploycheckError(f"{FAILED}: {error.where}: {error.what}", hint=error.hint) from error
+        except Exception as error:  # the artifact may be damaged, and a plugin's runtime may raise anything
+            traceback.print_exc()
+            first = next(iter(str(error).splitlines()), "")
+            raise DeploycheckError(f"{FAILED}: {type(error).__name__}: {first}") from error
         from deploycheck.serving.signature import SIGNATURE, read_signature
 
         signature = read_signature(artifact.file(SIGNATURE))

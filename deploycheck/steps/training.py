@@ -42,7 +42,7 @@ class TrainingStep(StepKind):
     """Its artifact is a trained model (``steps/trained.py``) and a report of every epoch."""
 
     name = "training"
-    runs_user_code = True
+    isolated = True
     settings_type = TrainingSettings
     subjects: Mapping[str, Subject] = {"training": Subject(_report)}
 

@@ -32,7 +32,7 @@ class VariantStep(StepKind):
     """Its artifact is a trained model (``steps/trained.py``) with one more method in its config."""
 
     name = "variant"
-    runs_user_code = True
+    isolated = True
     settings_type = VariantSettings
 
     def ref_for(self, variant: str | None) -> Ref | None:

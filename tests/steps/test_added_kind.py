@@ -31,7 +31,7 @@ class NoSettings(Section):
 
 class SearchStep(StepKind):
     name = "search"
-    runs_user_code = True
+    isolated = True
     settings_type = NoSettings
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:

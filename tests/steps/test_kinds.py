@@ -237,4 +237,4 @@ def test_only_a_step_that_is_cached_names_what_it_uses(kind: StepKind, plan: Pla
     named = [source for ref in refs for source in kind.sources(settings_of(plan, ref))]
     is_cached = not kind.timed and not isinstance(kind, FoundElsewhere)
     assert bool(named) is is_cached
-    assert is_cached or not kind.runs_user_code
+    assert is_cached or not kind.isolated

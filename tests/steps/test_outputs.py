@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 import pytest
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.serving import predict
+from deploycheck.serving.runtimes._xla_engine import XlaEngine
 from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.signature import read_signature
 from deploycheck.steps import STEP_KINDS, outputs
@@ -107,31 +108,32 @@ def test_a_damaged_export_is_an_error_of_its_own(
     assert ("is damaged: expected sha256" in raised.value.what) is noticed
 
 
-def test_an_export_that_crashes_its_process_or_never_answers_is_an_error(
-    chain: Steps, data: Artifact, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_error_of_a_runtime_is_one_of_the_export_and_its_traceback_is_shown(
+    chain: Steps,
+    data: Artifact,
+    model: Artifact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    steps = Steps(tmp_path, chain.extensions)
-    crashed = subprocess.CompletedProcess([], -11, "", "")
-    with monkeypatch.context() as patched:
-        patched.setattr(outputs.subprocess, "run", lambda *_, **__: crashed)
-        with pytest.raises(DeploycheckError, match="can't answer the test split: it ended with exit code -11"):
-            steps.make("outputs", XLA_OUTPUTS, "crashed", data=data, model=model)
-    monkeypatch.setattr(outputs, "TIMEOUT_S", 0)
-    with pytest.raises(DeploycheckError, match="the exported artifact did not answer the test split within 0 s"):
-        steps.make("outputs", XLA_OUTPUTS, "silent", data=data, model=model)
+    def run(_engine: XlaEngine, _inputs: Any) -> Any:
+        raise ValueError("too wide\nand more")
+
+    monkeypatch.setattr(XlaEngine, "run", run)
+    with pytest.raises(DeploycheckError, match=r"can't answer the test split: ValueError: too wide$"):
+        Steps(tmp_path, chain.extensions).make("outputs", XLA_OUTPUTS, data=data, model=model)
+    assert "Traceback" in capsys.readouterr().err
 
 
-def test_the_process_is_given_the_files_that_declare_its_runtime(
+def test_the_runtime_is_looked_for_in_the_files_that_declare_extensions(
     chain: Steps, data: Artifact, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[str]] = []
-    failed = subprocess.CompletedProcess([], 1, "", "one line\nthe last line\n")
-    monkeypatch.setattr(outputs.subprocess, "run", lambda command, **_: (asked.append(command), failed)[1])
+    asked: list[Any] = []
+    monkeypatch.setattr(predict, "predict", lambda *given: asked.extend(given))
     extensions = replace(chain.extensions, files=(Path("/a/conftest.py"), Path("/b.py")))
-    with pytest.raises(DeploycheckError, match="can't answer the test split: the last line"):
-        Steps(tmp_path, extensions).make("outputs", XLA_OUTPUTS, data=data, model=model)
-    assert asked[0][-4:] == ["--extensions", "/a/conftest.py", "--extensions", "/b.py"]
-    assert str(model.path) in asked[0]
+    Steps(tmp_path, extensions).make("outputs", XLA_OUTPUTS, data=data, model=model)
+    assert asked[0] == model.path
+    assert asked[3] == (Path("/a/conftest.py"), Path("/b.py"))
 
 
 def test_the_first_output_of_several_is_what_metrics_are_given(tmp_path: Path) -> None:

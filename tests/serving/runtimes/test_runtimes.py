@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.serving.predict import main
+from deploycheck.serving.predict import predict
 from deploycheck.serving.process import ServerProcess
 from deploycheck.serving.protocol import decode_response, encode_request
 from deploycheck.serving.runtimes import Runtime, find_runtime
@@ -74,7 +74,7 @@ def test_runtimes_are_named_without_importing_jax_or_numpy() -> None:
 
 def test_a_plugins_runtime_evaluates_its_own_export(exported: Path, tmp_path: Path) -> None:
     save_file({"inputs/x": EXAMPLES}, tmp_path / "examples")
-    main([str(exported), str(tmp_path / "examples"), str(tmp_path / "answers"), f"--extensions={PLUGIN}"])
+    predict(exported, tmp_path / "examples", tmp_path / "answers", [PLUGIN])
     answers = load_file(tmp_path / "answers")
     assert answers.keys() == {"scores", "best"}
     np.testing.assert_allclose(answers["scores"], EXAMPLES @ KERNEL, rtol=1e-6)
@@ -82,8 +82,8 @@ def test_a_plugins_runtime_evaluates_its_own_export(exported: Path, tmp_path: Pa
 
 
 def test_without_the_plugin_the_evaluation_says_which_runtime_it_lacks(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"artifact: there is no runtime 'numpy', only xla$"):
-        main([str(exported), str(tmp_path / "examples"), str(tmp_path / "answers")])
+    with pytest.raises(DeploycheckError, match="artifact: there is no runtime 'numpy', only xla"):
+        predict(exported, tmp_path / "examples", tmp_path / "answers")
 
 
 def test_a_plugins_runtime_serves_its_own_export(exported: Path, tmp_path: Path) -> None:
