@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import py_compile
 import shutil
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_code_that_changes_while_the_step_runs_never_matches(edited: str, projec
     project.write("net.py", "x = 1\n")
     used = project.record(
         f"{EDIT}\nimport net\ntry:\n    import optional\nexcept ImportError: ...\ndef main():\n"
-        f"    edit({edited!r}, 'x=2')\n"
+        f"    edit({edited[:2]!r} + {edited[2:]!r}, 'x=2')\n"
     )
     assert project.changed(used) == f"source {edited}"
     project.write(edited, "x = 1\n")
@@ -178,13 +179,21 @@ def test_folders_are_not_recorded_for_being_searched_for_modules(project: Projec
 
 def test_installed_libraries_and_our_cache_are_not_recorded(project: Project) -> None:
     project.write("cache/ours.bin")
+    project.write("__pycache__/pythons.bin")
     used = project.record(
         "import os\ndef main():\n    import numpy.polynomial, json.tool, deploycheck\n"
-        "    open('cache/ours.bin').close()\n    os.listdir('cache')\n"
+        "    try:\n        import numpy.nothing\n    except ImportError: ...\n"
+        "    open('cache/ours.bin').close()\n    os.listdir('cache')\n    open('__pycache__/pythons.bin').close()\n"
         "    open(numpy.__file__).close()\n    open('/etc/passwd').close()\n    open('/proc/self/status').close()\n"
     )
     assert {name for name, digest in used["modules"].items() if digest != ABSENT} == {"step_code"}
+    assert "numpy.nothing" not in used["modules"]
     assert (used["files"], used["folders"]) == ({}, {})
+
+
+def test_pythons_modules_for_other_systems_are_not_recorded(project: Project) -> None:
+    used = project.record("def main():\n    try:\n        import winreg\n    except ImportError: ...\n")
+    assert set(used["modules"]) == {"step_code"}
 
 
 def install(name: str, version: str, site: Path, module: str = "") -> None:
@@ -267,11 +276,14 @@ def test_a_log_that_was_cut_off_is_read_as_far_as_it_goes(project: Project) -> N
 def test_a_killed_steps_files_are_stale_once_an_input_changed(project: Project) -> None:
     assert not is_stale(project.log)
     project.write("data.csv", "a,b\n")
+    os.mkfifo(project.root / "pipe")
     project.record(
         "import os\ndef main():\n    open('data.csv').close()\n    os.listdir('.')\n"
-        "    open('/proc/self/status').close()\n    open('/dev/null').close()\n"
-        "    open('cache/kept', 'w').close()\n    open('result', 'w').close()\n    os.path.exists('optional')\n"
+        "    open('/proc/self/status').close()\n    os.close(os.open('pipe', os.O_RDONLY | os.O_NONBLOCK))\n"
+        "    open('cache/kept', 'w').close()\n    open('cache/kept').close()\n"
+        "    open('result', 'w').close()\n    open('result').close()\n    os.path.exists('optional')\n"
     )
+    os.utime(project.root / "pipe", (1, 1))
     project.write("cache/kept", "more")
     project.write("result", "more")
     assert not is_stale(project.log)

@@ -220,6 +220,11 @@ def test_a_file_that_was_made_and_read_is_recorded_as_it_was_left(code: str, pro
     assert project.changed(used) == "file kept.csv"
 
 
+def test_a_folder_that_the_step_made_is_not_an_input(project: Project) -> None:
+    used = project.record("import os\ndef main():\n    if not os.path.exists('out'):\n        os.mkdir('out')\n")
+    assert used["files"] == {}
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_file_that_was_only_written_is_not_an_input(is_there: bool, project: Project) -> None:
     if is_there:
