@@ -97,18 +97,20 @@ class Recorder:
             return
         self._known.add((kind, name))
         state: State | str = None
-        if kind != "missing":
-            if not self._counts(glob_root(name) if kind == "globs" else name):
-                return
-            match kind:
-                case "listed":
-                    state = self.digests.listing(Path(name))
-                case "globs":
-                    state = self.digests.matches(name)
-                case _:
-                    state = state_of(name)
-                    if state is not None and not is_regular(name):
-                        return
+        match kind:
+            case "missing":
+                counts = source_file(name, self.root) is None  # else a package has its own search path
+            case "globs":
+                counts = self._counts(glob_root(name))
+                state = self.digests.matches(name) if counts else None
+            case "listed":
+                counts = self._counts(name)
+                state = self.digests.listing(Path(name)) if counts else None
+            case _:
+                state = state_of(name)
+                counts = self._counts(name) and (state is None or is_regular(name))
+        if not counts:
+            return
         os.write(self._log, f"{json.dumps([kind, name, state])}\n".encode(errors="surrogateescape"))
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -128,7 +130,7 @@ class Recorder:
             if self._is_input(path, seen):
                 files[path] = self._digest(path, seen)
         named = {name: digest for name, (digest, _) in modules.items()}
-        missing = {name: UNSTABLE if source_file(name, self.root) else ABSENT for name in seen.missing}
+        missing = dict.fromkeys(seen.missing, ABSENT)
         return {
             "modules": dict(sorted((missing | named).items())),
             "files": {path_from(self.root, path): digest for path, digest in sorted(files.items())},
@@ -154,7 +156,7 @@ class Recorder:
         return named, files
 
     def _source(self, path: str, seen: _Seen) -> str:
-        if path in seen.sources and seen.first[path] != state_of(path):
+        if path in seen.sources and seen.sources[path] != state_of(path):
             return UNSTABLE
         return self.digests.file(Path(path))
 
@@ -329,13 +331,14 @@ class _Missing:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+    def find_spec(self, name: str, path: Iterable[str] | None = None, target: object = None) -> None:
         """Note the name, and find nothing."""
         del target
         if name.partition(".")[0] in sys.stdlib_module_names:  # of another system
             return
-        if path is None or not is_installed(Path(next(iter(path), ""))):  # type: ignore[call-overload]
-            self.recorder.note("missing", name)
+        with suppress(Exception):  # the recorder must never break the user's code
+            if path is None or not is_installed(Path(next(iter(path), ""))):
+                self.recorder.note("missing", name)
 
 
 def _watch_stat(recorder: Recorder) -> None:
@@ -351,6 +354,9 @@ def _watch_stat(recorder: Recorder) -> None:
                     recorder.note("asked", _absolute(path))
             raise
 
+    for functions in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+        if stat in functions:
+            functions.add(watched)
     os.stat = watched
 
 

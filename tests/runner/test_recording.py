@@ -148,6 +148,22 @@ def test_code_that_changes_while_the_step_runs_never_matches(edited: str, projec
     assert project.changed(used) == f"source {edited}"
 
 
+def test_a_module_that_the_step_writes_and_imports_is_recorded_as_it_was_left(project: Project) -> None:
+    used = project.record(
+        "def main():\n    with open('made' + '.py', 'w') as file:\n        file.write('x = 1')\n    import made\n"
+    )
+    assert project.changed(used) == ""
+    project.write("made.py", "x = 2")
+    assert project.changed(used) == "source made.py"
+
+
+def test_a_module_that_only_a_package_does_not_find_is_not_missing(project: Project) -> None:
+    project.write("layers/__init__.py", "__path__ = []\n")
+    project.write("layers/dense.py")
+    used = project.record("def main():\n    try:\n        import layers.dense\n    except ImportError: ...\n")
+    assert project.changed(used) == ""
+
+
 FINDER = """
 import sys
 from importlib.util import spec_from_file_location
@@ -263,6 +279,13 @@ def test_the_recorder_never_breaks_what_it_records(project: Project) -> None:
         "    os.unlink(b'data\\xff')\n    os.listdir(os.open('.', os.O_RDONLY))\n"
     )
     assert set(used["folders"]) == {"."}
+
+
+def test_what_the_system_can_do_with_stat_is_still_said(project: Project) -> None:
+    project.record(
+        "import os\nfrom pathlib import Path\ndef main():\n    assert os.stat in os.supports_follow_symlinks\n"
+        "    assert os.stat(0) and os.stat(b'.') and os.stat('.', follow_symlinks=False) and Path('.').stat()\n"
+    )
 
 
 def test_a_log_that_was_cut_off_is_read_as_far_as_it_goes(project: Project) -> None:
