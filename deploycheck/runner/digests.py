@@ -55,6 +55,14 @@ def state_of(path: str | Path) -> State:
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
+def is_regular(path: str | Path) -> bool:
+    """Whether a path is a regular file: not a folder, a device or a pipe, and not absent."""
+    try:
+        return stat.S_ISREG(_stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 _stat = os.stat  # as it is before the recorder watches it
 
 
@@ -68,8 +76,9 @@ def path_from(root: Path, path: str) -> str:
 
     A neighbour of the project is ``../shared/x``; what is further away than that is absolute.
     """
-    neighbourhood = root.parent.parent if root.parent.parent != Path(root.anchor) else root.parent
-    if neighbourhood == Path(root.anchor) or not Path(path).is_relative_to(neighbourhood):
+    top = Path(root.anchor)
+    near = next((folder for folder in (root.parent.parent, root.parent, root) if folder != top), top)
+    if near == top or not Path(path).is_relative_to(near):
         return path
     return Path(os.path.relpath(path, root)).as_posix()
 
@@ -113,22 +122,25 @@ class Digests:
         return _of_names(name for name in names if not name.startswith(".") and name != "__pycache__")
 
     def matches(self, pattern: str) -> str:
-        """Return a digest of the paths that match a pattern of ``glob``."""
+        """Return a digest of the paths that match a pattern of ``glob``; Python's own caches don't count."""
         folder = os.path.dirname(pattern)  # noqa: PTH120 - a pattern is not a path
-        return _of_names(os.path.relpath(path, folder) for path in sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207
+        names = (os.path.relpath(path, folder) for path in sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207
+        return _of_names(name for name in names if "__pycache__" not in Path(name).parts)
 
     def tree(self, path: Path) -> str:
         """Return the digest of a file, or of the names and contents of all files in a folder; links are followed."""
         if not path.is_dir():
             return self.file(path)
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         lines = []
         for folder, folders, names in os.walk(path, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:  # a circle of links
+            folders.sort()
+            name = Path(folder).relative_to(path).as_posix()
+            first = seen.setdefault(os.path.realpath(folder), name)
+            if first != name:  # a second link to the same folder, or a circle of links
                 folders.clear()
+                lines.append(f"{first} {name}")
                 continue
-            seen.add(real)
             files = [Path(folder, name) for name in names]
             lines += [f"{self.file(file)} {file.relative_to(path).as_posix()}" for file in files if file.is_file()]
         return _of_names(sorted(lines))

@@ -12,9 +12,10 @@ import glob
 import importlib.util
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +25,18 @@ from urllib.parse import unquote, urlsplit
 
 from deploycheck.language.names import source_file
 from deploycheck.runner.code import is_installed, versions, versions_of_module
-from deploycheck.runner.digests import ABSENT, Digests, State, path_from, state_of, strings_of
+from deploycheck.runner.digests import ABSENT, Digests, State, is_regular, path_from, state_of, strings_of
 
 SYSTEM = tuple(
-    Path(folder) for folder in ("/proc", "/sys", "/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/System")
+    Path(folder)
+    for folder in ("/proc", "/sys", "/etc", "/bin", "/lib", "/lib64", "/usr/bin", "/usr/lib", "/usr/lib64", "/System")
 )
 READS_SOURCES = ("<frozen importlib", "<frozen zipimport", "<frozen runpy", "/linecache.py", "/tokenize.py")
 """Parts of the names of source files that open Python's sources as sources."""
 LISTS_MODULES = ("<frozen importlib", "<frozen zipimport", "/importlib/metadata/", "/glob.py")
 """Parts of the names of source files whose listings of folders are not the user's, or recorded in another way."""
+WORDS = re.compile(r"[^\s\"'=<>|&;()]+")
+"""The parts of a command line, or of one of its arguments, that may name a file."""
 UNSTABLE = "changed while the step ran"
 """In place of a digest: the result can't be used again."""
 
@@ -43,15 +47,20 @@ distribution, each to its version. See ``find_changed``."""
 
 @dataclass
 class _Seen:
-    """What the log says: each path with its state when it was first used, or None if it was absent."""
+    """What the log says: each path with its state when it was first used in a way, None if it was absent.
+
+    Folders that were listed and patterns have the digest of that time. ``first`` has a file's state when it was first
+    used in any way.
+    """
 
     opened: dict[str, State] = field(default_factory=dict)
     sources: dict[str, State] = field(default_factory=dict)
     asked: dict[str, State] = field(default_factory=dict)
     written: dict[str, State] = field(default_factory=dict)
-    listed: dict[str, State] = field(default_factory=dict)
-    globs: dict[str, State] = field(default_factory=dict)
+    listed: dict[str, str] = field(default_factory=dict)
+    globs: dict[str, str] = field(default_factory=dict)
     missing: dict[str, State] = field(default_factory=dict)
+    first: dict[str, State] = field(default_factory=dict)
 
 
 class Recorder:
@@ -71,22 +80,38 @@ class Recorder:
         self._log = -1
         self._loaded: frozenset[str] = frozenset()
         self._path: list[str] = []
+        self._finders: list[Any] = []
 
     def start(self, log: Path) -> None:
         """Begin to record, in a file that the forks of this process append to."""
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._loaded = frozenset(name.partition(".")[0] for name in sys.modules)
-        self._path = list(sys.path)
+        self._path, self._finders = list(sys.path), list(sys.meta_path)
         sys.meta_path.append(_Missing(self))
         _watch_stat(self)
         sys.addaudithook(self._hook)
 
-    def note(self, kind: str, path: str) -> None:
-        """Write down that something was used, the first time it is."""
-        if self._log >= 0 and (kind, path) not in self._known:
-            self._known.add((kind, path))
-            line = json.dumps([kind, path, None if kind in ("globs", "missing") else state_of(path)])
-            os.write(self._log, f"{line}\n".encode(errors="surrogateescape"))
+    def note(self, kind: str, name: str) -> None:
+        """Write down that a path, a pattern (``globs``) or a module (``missing``) was used, the first time it is."""
+        if self._log < 0 or (kind, name) in self._known:
+            return
+        self._known.add((kind, name))
+        state: State | str = None
+        match kind:
+            case "missing":
+                counts = source_file(name, self.root) is None  # else a package has its own search path
+            case "globs":
+                counts = self._counts(glob_root(name))
+                state = self.digests.matches(name) if counts else None
+            case "listed":
+                counts = self._counts(name)
+                state = self.digests.listing(Path(name)) if counts else None
+            case _:
+                state = state_of(name)
+                counts = self._counts(name) and (state is None or is_regular(name))
+        if not counts:
+            return
+        os.write(self._log, f"{json.dumps([kind, name, state])}\n".encode(errors="surrogateescape"))
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._log < 0 or event not in _EVENTS:
@@ -98,34 +123,26 @@ class Recorder:
         """End recording and return the record."""
         os.close(self._log)
         self._log = -1  # the record reads files too, which the user's code did not
-        sys.path[:] = self._path  # the next run looks names up by this one
+        sys.path[:], sys.meta_path[:] = self._path, self._finders  # the next run looks names up by these
         seen = read_log(log)
         modules, files = self._modules(seen)
-        for path in (*seen.opened, *seen.asked, *self._named_in(modules)):
+        for path in (*seen.opened, *seen.asked, *filter(self._counts, self._named_in(modules))):
             if self._is_input(path, seen):
                 files[path] = self._digest(path, seen)
         named = {name: digest for name, (digest, _) in modules.items()}
-        missing = {name: ABSENT for name in seen.missing if source_file(name, self.root) is None}
+        missing = dict.fromkeys(seen.missing, ABSENT)
         return {
             "modules": dict(sorted((missing | named).items())),
             "files": {path_from(self.root, path): digest for path, digest in sorted(files.items())},
-            "folders": {
-                path_from(self.root, path): self.digests.listing(Path(path))
-                for path in sorted(seen.listed)
-                if self._counts(path)
-            },
-            "globs": {
-                path_from(self.root, pattern): self.digests.matches(pattern)
-                for pattern in sorted(seen.globs)
-                if self._counts(glob_root(pattern))
-            },
+            "folders": {path_from(self.root, path): digest for path, digest in sorted(seen.listed.items())},
+            "globs": {path_from(self.root, pattern): digest for pattern, digest in sorted(seen.globs.items())},
             "libraries": self._libraries(),
         }
 
     def _modules(self, seen: _Seen) -> tuple[dict[str, tuple[str, Path]], dict[str, str]]:
         """Return the user's modules that were imported: by name where that finds them, else by their files."""
         named: dict[str, tuple[str, Path]] = {}
-        files = {path: self._source(path, seen) for path in seen.sources if self._counts(path)}
+        files = {path: self._source(path, seen) for path in seen.sources}
         for name, module in list(sys.modules.items()):
             file = _file_of(module)
             if file is None or not self._counts(str(file)):
@@ -144,22 +161,20 @@ class Recorder:
         return self.digests.file(Path(path))
 
     def _is_input(self, path: str, seen: _Seen) -> bool:
-        """Whether a file decides the result: it is the user's, and was read, not only written."""
-        if not self._counts(path) or Path(path).is_dir():
+        """Whether a file decides the result: it was read, not only written, and the step did not just make it."""
+        exists = Path(path).exists()
+        if exists and not is_regular(path):
             return False
-        if path not in seen.written:
-            return True
-        is_made = _first(path, seen) is None
-        if is_made and (not Path(path).exists() or self._is_temporary(path)):
+        is_made = path in seen.first and seen.first[path] is None
+        if is_made and exists and self._is_temporary(path):
             return False
-        return path in seen.opened
+        return path not in seen.written or (path in seen.opened and (exists or not is_made))
 
     def _is_temporary(self, path: str) -> bool:
         return Path(path).is_relative_to(tempfile.gettempdir()) and not Path(path).is_relative_to(self.root)
 
     def _digest(self, path: str, seen: _Seen) -> str:
-        first = _first(path, seen)
-        if first is not None and path not in seen.written and first != state_of(path):
+        if path in seen.first and path not in seen.written and seen.first[path] != state_of(path):
             return UNSTABLE
         return self.digests.content(Path(path)) if path in seen.opened else self.digests.file(Path(path))
 
@@ -177,11 +192,12 @@ class Recorder:
 
     def _libraries(self) -> dict[str, str]:
         """Return the versions of the libraries that the step loaded."""
-        loaded = {name.partition(".")[0] for name in sys.modules} - self._loaded
         found: dict[str, str] = {}
-        for name in sorted(loaded):
-            file = _file_of(sys.modules.get(name))
-            if file is not None and is_installed(file):
+        known = set(self._loaded)
+        for name, module in sorted(sys.modules.items()):
+            top, file = name.partition(".")[0], _file_of(module)
+            if top not in known and file is not None and is_installed(file):
+                known.add(top)
                 found |= versions_of_module(name)
         return found
 
@@ -195,20 +211,16 @@ class Recorder:
         return "__pycache__" not in real.parts and not is_installed(real)
 
 
-def _first(path: str, seen: _Seen) -> State:
-    """Return a path's state when it was first used."""
-    return next(
-        kind[path] for kind in (seen.asked, seen.opened, seen.written, seen.sources, {path: None}) if path in kind
-    )
-
-
 def read_log(log: Path) -> _Seen:
     """Return what a log says; a last line that a kill cut off is left out."""
     seen = _Seen()
     for line in log.read_text(errors="surrogateescape").splitlines():
         with suppress(ValueError):
             kind, path, state = json.loads(line)
-            getattr(seen, kind).setdefault(path, None if state is None else tuple(state))
+            state = tuple(state) if isinstance(state, list) else state
+            getattr(seen, kind).setdefault(path, state)
+            if kind in ("opened", "sources", "asked", "written"):
+                seen.first.setdefault(path, state)
     return seen
 
 
@@ -217,13 +229,9 @@ def is_stale(log: Path) -> bool:
     if not log.exists():
         return False
     seen = read_log(log)
-    used = {**seen.opened, **seen.sources, **seen.asked}
     ours = str(log.parent) + os.sep  # what the step kept there, and looks at again
-    return any(
-        state != state_of(path)
-        for path, state in used.items()
-        if path not in seen.written and not path.startswith(ours)
-    )
+    used = {*seen.opened, *seen.sources, *seen.asked} - seen.written.keys()
+    return any(seen.first[path] != state_of(path) for path in used if not path.startswith(ours))
 
 
 def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Digests) -> str:
@@ -234,7 +242,8 @@ def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Dig
             return f"source {path_from(root, str(file)) if file else name}"
     for name, digest in used.get("files", {}).items():
         path = root / name
-        if digest not in (digests.file(path), digests.content(path)):
+        is_added = digest == ABSENT and path.exists()  # a folder has no digest
+        if is_added or digest not in (digests.file(path), digests.content(path)):
             return f"{'source' if name.endswith('.py') else 'file'} {name}"
     for name, digest in used.get("folders", {}).items():
         if digests.listing(root / name) != digest:
@@ -258,8 +267,10 @@ def _note_open(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType)
     if flags & os.O_WRONLY:
         return
     if name.endswith(".pyc"):
-        with suppress(ValueError, NotImplementedError):
+        try:
             recorder.note("sources", importlib.util.source_from_cache(name))
+        except (ValueError, NotImplementedError):  # compiled code without its source
+            recorder.note("opened", name)
     elif name.endswith(".py") and _is_in(frame, READS_SOURCES):
         recorder.note("sources", name)
     else:
@@ -268,13 +279,14 @@ def _note_open(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType)
 
 def _note_listing(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
     path = os.getcwd() if arguments[0] is None else arguments[0]  # noqa: PTH109 - compared as text
-    if not isinstance(path, int) and not _is_in(frame, LISTS_MODULES):
+    if not isinstance(path, int) and not _is_in(frame, LISTS_MODULES) and not _is_globbing(frame):
         recorder.note("listed", _absolute(path))
 
 
 def _note_glob(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
     del frame
-    recorder.note("globs", _absolute(arguments[0]))
+    pattern, _, folder, _ = arguments
+    recorder.note("globs", _absolute(os.path.join(folder or "", pattern)))  # noqa: PTH118 - a pattern is not a path
 
 
 def _note_database(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
@@ -284,21 +296,31 @@ def _note_database(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameT
 
 
 def _note_process(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
-    """Another program's arguments that name a file count as opened by it."""
     del frame
     _, command, folder, _ = arguments
-    for argument in [command] if isinstance(command, str | bytes) else command:
-        path = Path(folder or ".", os.fsdecode(argument))
-        with suppress(OSError, ValueError):
-            if path.is_file():
-                recorder.note("opened", _absolute(path))
+    _note_named(recorder, [command] if isinstance(command, str | bytes) else command, folder)
 
 
-_EVENTS = {
+def _note_named(recorder: Recorder, arguments: Iterable[Any], folder: Any) -> None:
+    """Another program's arguments that name a file count as opened by it."""
+    for argument in map(os.fsdecode, arguments):
+        for word in {argument, *WORDS.findall(argument)}:
+            path = _absolute(Path(folder or ".", word))
+            if is_regular(path):
+                recorder.note("opened", path)
+
+
+_EVENTS: dict[str, Callable[[Recorder, tuple[Any, ...], FrameType], None]] = {
     "open": _note_open,
     "os.listdir": _note_listing,
     "os.scandir": _note_listing,
-    "glob.glob": _note_glob,
+    "os.rename": lambda recorder, arguments, _: recorder.note("written", _absolute(arguments[1])),
+    "os.system": lambda recorder, arguments, _: _note_named(recorder, arguments, None),
+    "glob.glob/2": _note_glob,
+    "pathlib.Path.glob": lambda recorder, arguments, _: recorder.note("globs", _absolute(Path(*arguments))),
+    "pathlib.Path.rglob": lambda recorder, arguments, _: recorder.note(
+        "globs", _absolute(Path(arguments[0], "**", arguments[1]))
+    ),
     "sqlite3.connect": _note_database,
     "subprocess.Popen": _note_process,
 }
@@ -310,11 +332,14 @@ class _Missing:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+    def find_spec(self, name: str, path: Iterable[str] | None = None, target: object = None) -> None:
         """Note the name, and find nothing."""
         del target
-        if path is None or not is_installed(Path(next(iter(path), ""))):  # type: ignore[call-overload]
-            self.recorder.note("missing", name)
+        if name.partition(".")[0] in sys.stdlib_module_names:  # of another system
+            return
+        with suppress(Exception):  # the recorder must never break the user's code
+            if path is None or not is_installed(Path(next(iter(path), ""))):
+                self.recorder.note("missing", name)
 
 
 def _watch_stat(recorder: Recorder) -> None:
@@ -330,6 +355,9 @@ def _watch_stat(recorder: Recorder) -> None:
                     recorder.note("asked", _absolute(path))
             raise
 
+    for functions in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+        if stat in functions:
+            functions.add(watched)
     os.stat = watched
 
 
@@ -353,6 +381,13 @@ def _absolute(path: Any) -> str:
 
 def _is_in(frame: FrameType, files: tuple[str, ...]) -> bool:
     return any(part in frame.f_code.co_filename for part in files)
+
+
+def _is_globbing(frame: FrameType) -> bool:
+    """Whether a listing is a part of ``Path.glob``, whose pattern is recorded; before 3.13 it is in ``pathlib``."""
+    caller = frame.f_back
+    is_pathlib = frame.f_code.co_filename.endswith("/pathlib.py") and frame.f_code.co_name == "_scandir"
+    return is_pathlib and caller is not None and caller.f_code.co_name != "walk"
 
 
 def _file_of(module: ModuleType | None) -> Path | None:

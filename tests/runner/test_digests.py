@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
 from deploycheck.runner import digests as module
-from deploycheck.runner.digests import ABSENT, Digests, strings_of
+from deploycheck.runner.digests import ABSENT, Digests, is_regular, path_from, state_of, strings_of
 
 SOURCE = '''\
 """What it does."""
@@ -31,13 +33,14 @@ def f(x):
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose content was read, in order."""
     found: list[str] = []
-    read_bytes = Path.read_bytes
+    open_file = Path.open
 
-    def counted(path: Path) -> bytes:
-        found.append(path.name)
-        return read_bytes(path)
+    def counted(path: Path, mode: str = "r", **named: Any) -> IO[Any]:
+        if "r" in mode:
+            found.append(path.name)
+        return open_file(path, mode, **named)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(Path, "open", counted)
     return found
 
 
@@ -168,6 +171,83 @@ def test_a_listing_is_of_names_and_a_tree_of_contents_too(tmp_path: Path, digest
     assert digests.tree(folder) not in (tree, changed)
 
 
+def test_what_is_linked_in_a_folder_counts(tmp_path: Path, digests: Digests) -> None:
+    folder, shared = tmp_path / "data", tmp_path / "shared"
+    folder.mkdir()
+    shared.mkdir()
+    (shared / "a.csv").write_text("a")
+    empty = digests.tree(folder)
+    (folder / "linked").symlink_to(shared)
+    one = digests.tree(folder)
+    (folder / "again").symlink_to(shared)
+    two = digests.tree(folder)
+    (shared / "circle").symlink_to(folder)
+    circle = digests.tree(folder)
+    (shared / "a.csv").write_text("b")
+    assert len({empty, one, two, circle, digests.tree(folder)}) == 5
+
+
+def test_a_pattern_counts_by_the_names_that_match(tmp_path: Path, digests: Digests) -> None:
+    for name in ("a.csv", "inner/b.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    flat, deep = f"{tmp_path}/*.csv", f"{tmp_path}/**/*.csv"
+    before = digests.matches(flat), digests.matches(deep)
+    (tmp_path / "a.csv").write_text("a")
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "c.csv").write_text("")
+    assert (digests.matches(flat), digests.matches(deep)) == before
+    (tmp_path / "inner" / "c.csv").write_text("")
+    assert digests.matches(flat) == before[0]
+    assert digests.matches(deep) != before[1]
+
+
+def test_a_pipe_is_not_read(tmp_path: Path, digests: Digests) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    assert digests.file(tmp_path / "pipe.py") == digests.content(tmp_path / "pipe.py") == ABSENT
+    assert digests.tree(tmp_path) == digests.tree(tmp_path)
+    assert [is_regular(tmp_path / name) for name in ("pipe.py", ".", "none")] == [False] * 3
+
+
+def test_a_large_file_is_read_in_parts(tmp_path: Path, digests: Digests) -> None:
+    size = 32 * 2**20
+    file = tmp_path / "large.bin"
+    with file.open("wb") as whole:
+        whole.truncate(size)
+    tracemalloc.start()
+    try:
+        digests.content(file)
+        assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_files_state_changes_with_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    assert state_of(file) is state_of("a\0b") is None
+    file.write_text("a")
+    before = state_of(file)
+    assert state_of(str(file)) == before
+    file.write_text("a,b")
+    assert state_of(file) != before
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "recorded"),
+    [
+        ("/home/me/project", "/home/me/project/data/a.csv", "data/a.csv"),
+        ("/home/me/project", "/home/me/shared/a.csv", "../shared/a.csv"),
+        ("/home/me/project", "/mnt/a.csv", "/mnt/a.csv"),
+        ("/home/project", "/home/shared/a.csv", "../shared/a.csv"),
+        ("/project", "/project/a.csv", "a.csv"),
+        ("/project", "/shared/a.csv", "/shared/a.csv"),
+    ],
+)
+def test_a_path_near_the_project_is_recorded_relative_to_it(root: str, path: str, recorded: str) -> None:
+    assert path_from(Path(root), path) == recorded
+
+
 def test_a_later_run_does_not_read_what_this_one_has_read(
     tmp_path: Path, digests: Digests, reads: list[str], later: Callable[[], None]
 ) -> None:
@@ -180,6 +260,24 @@ def test_a_later_run_does_not_read_what_this_one_has_read(
     reads.clear()
     found = Digests(digests.memo)
     assert (found.file(data), found.code(source)) == first
+    assert reads == ["digests.json"]
+
+
+def test_saving_keeps_what_another_process_saved_meanwhile(
+    tmp_path: Path, digests: Digests, reads: list[str], later: Callable[[], None]
+) -> None:
+    ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
+    ours.write_text("a")
+    theirs.write_text("b")
+    later()
+    other = Digests(digests.memo)
+    digests.file(ours)
+    other.file(theirs)
+    other.save()
+    digests.save()
+    reads.clear()
+    found = Digests(digests.memo)
+    assert (found.file(ours), found.file(theirs)) == (digests.file(ours), other.file(theirs))
     assert reads == ["digests.json"]
 
 
