@@ -27,14 +27,17 @@ from deploycheck.language.names import source_file
 from deploycheck.runner.code import is_installed, versions, versions_of_module
 from deploycheck.runner.digests import ABSENT, Digests, State, is_regular, path_from, state_of, strings_of
 
-SYSTEM = tuple(
-    Path(folder)
-    for folder in ("/proc", "/sys", "/etc", "/bin", "/lib", "/lib64", "/usr/bin", "/usr/lib", "/usr/lib64", "/System")
+SYSTEM = (
+    *map(Path, ("/proc", "/sys", "/dev", "/etc", "/System")),
+    *map(Path, ("/bin", "/lib", "/lib64", "/usr/bin", "/usr/lib", "/usr/lib64")),
 )
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - users keep data there
 READS_SOURCES = ("<frozen importlib", "<frozen zipimport", "<frozen runpy", "/linecache.py", "/tokenize.py")
 """Parts of the names of source files that open Python's sources as sources."""
 LISTS_MODULES = ("<frozen importlib", "<frozen zipimport", "/importlib/metadata/", "/glob.py")
 """Parts of the names of source files whose listings of folders are not the user's, or recorded in another way."""
+WALKS_TREES = ("/shutil.py", "/os.py", "<frozen os>")
+"""Parts of the names of source files whose ``os.open`` names a path relative to an open folder (``dir_fd``)."""
 WORDS = re.compile(r"[^\s\"'=<>|&;()]+")
 """The parts of a command line, or of one of its arguments, that may name a file."""
 UNSTABLE = "changed while the step ran"
@@ -206,7 +209,8 @@ class Recorder:
         real = Path(os.path.realpath(path))
         if any(real.is_relative_to(folder) for folder in self.ignored):
             return False
-        if any(real.is_relative_to(folder) for folder in SYSTEM) and not real.is_relative_to(self.root):
+        is_users = real.is_relative_to(self.root) or real.is_relative_to(SHARED_MEMORY)
+        if not is_users and any(real.is_relative_to(folder) for folder in SYSTEM):
             return False
         return "__pycache__" not in real.parts and not is_installed(real)
 
@@ -258,8 +262,8 @@ def find_changed(used: Mapping[str, Mapping[str, str]], root: Path, digests: Dig
 
 
 def _note_open(recorder: Recorder, arguments: tuple[Any, ...], frame: FrameType) -> None:
-    path, _, flags = arguments
-    if isinstance(path, int):
+    path, mode, flags = arguments
+    if isinstance(path, int) or (mode is None and _is_in(frame, WALKS_TREES)):
         return
     name = _absolute(path)
     if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
@@ -351,7 +355,7 @@ def _watch_stat(recorder: Recorder) -> None:
             return stat(path, *arguments, **named)
         except FileNotFoundError:
             with suppress(Exception):
-                if not isinstance(path, int):
+                if not isinstance(path, int) and named.get("dir_fd") is None:
                     recorder.note("asked", _absolute(path))
             raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -220,6 +221,18 @@ def test_a_file_that_was_made_and_read_is_recorded_as_it_was_left(code: str, pro
     assert project.changed(used) == "file kept.csv"
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["shutil.rmtree('out')", "list(os.fwalk('out'))", "os.stat('missing', dir_fd=os.open('out', os.O_RDONLY))"],
+)
+def test_a_name_in_an_open_folder_is_not_recorded_as_a_path(code: str, project: Project) -> None:
+    used = project.record(
+        "import os, shutil\ndef main():\n    os.makedirs('out/inner/deep')\n"
+        f"    try:\n        {code}\n    except FileNotFoundError: ...\n"
+    )
+    assert set(used["files"]) <= {"out", "out/inner"}  # which makedirs looks for
+
+
 def test_a_folder_that_the_step_made_is_not_an_input(project: Project) -> None:
     used = project.record("import os\ndef main():\n    if not os.path.exists('out'):\n        os.mkdir('out')\n")
     assert used["files"] == {}
@@ -242,6 +255,16 @@ def test_a_temporary_file_that_is_left_is_not_an_input(project: Project, tmp_pat
     )
     assert len(list((tmp_path / "temporary").iterdir())) == 1
     assert used["files"] == {}
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no shared memory that is a folder")
+def test_devices_are_not_inputs_but_files_in_shared_memory_are(project: Project) -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        used = project.record(
+            f"{IMPORTS}def main():\n    os.path.exists('/dev/none')\n    open('/dev/null').close()\n"
+            f"    open({file.name!r}).close()\n"
+        )
+    assert set(used["files"]) == {file.name}
 
 
 def test_a_file_that_was_in_the_temporary_folder_is_an_input(project: Project, tmp_path: Path) -> None:
