@@ -7,9 +7,11 @@ needs; this module knows only their interface.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from deploycheck.check import COMPLETES, Check
 from deploycheck.errors import DeploycheckError
@@ -144,9 +146,10 @@ def _subjects(item: Expectation, spec: Spec, extensions: Extensions) -> frozense
     return ANSWERS if item.metric.name in spec.metrics else extensions.metrics[item.metric.name].subjects
 
 
+@functools.cache
 def _reads(
     parameters: frozenset[str], variant: str | None, against: str | None
-) -> tuple[dict[str, Ref], dict[str, Ref]]:
+) -> tuple[Mapping[str, Ref], Mapping[str, Ref]]:
     """Return where a metric's parameters are read from, and where for the model that it is relative to.
 
     A metric that has parameters of another model compares with it itself, so its value is not relative.
@@ -160,7 +163,7 @@ def _reads(
         reads[parameter] = pair or _single(parameter, about)
         if against and not compares:
             compared[parameter] = pair or _single(parameter, against)
-    return reads, compared
+    return MappingProxyType(reads), MappingProxyType(compared)
 
 
 def is_difference(parameters: Iterable[str]) -> bool:
