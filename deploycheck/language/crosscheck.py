@@ -54,6 +54,7 @@ def check_parts(
         *_check_label_slices(data, expected, vocabulary),
         *_check_relations(data, expected),
         *_check_unmeasured(data, expected, vocabulary),
+        *_check_counts(data, expected),
         *_check_promotion(data, vocabulary),
         *_check_waivers(data, vocabulary),
     ]
@@ -172,6 +173,21 @@ def _check_unmeasured(data: dict[str, Any], expected: list[Expectation], vocabul
         Mistake(item.path, f"{item.name} can't be measured in the scenario {scenario}", hint, key=True)
         for item in expected
         if item.section == "serve" and item.metric.name in unmeasured
+    ]
+
+
+def _check_counts(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
+    """A limit on how many requests fail must be lower than how many are sent."""
+    sent = mapping(data, "serve", "load").get("requests", Load.model_fields["requests"].default)
+    return [
+        Mistake(
+            item.path,
+            f"every server meets '{item.threshold.text}': the load sends {sent:,} requests",
+            f"write a limit below {sent:,}, or leave the check out",
+        )
+        for item in expected
+        if item.metric.counts_requests and item.threshold.relation is None
+        if isinstance(sent, int) and item.threshold.comparator.startswith("<") and item.threshold.value >= sent
     ]
 
 

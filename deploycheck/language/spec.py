@@ -267,7 +267,7 @@ class OwnMetric(Section):
     def word(self, name: str) -> Metric:
         """Return the metric as the language knows it; it may measure models of any task."""
         dimension = Dimension.PROPORTION if self.kind == "proportion" else Dimension.NUMBER
-        return Metric(name, dimension, self.direction, frozenset({"train", "compress"}))
+        return Metric(name, dimension, self.direction, frozenset({"train", "compress"}), sampled=True)
 
 
 class Waiver(Section):
