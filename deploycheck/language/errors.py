@@ -8,6 +8,9 @@ from dataclasses import KW_ONLY, dataclass
 
 from deploycheck.errors import DeploycheckError
 
+LONGEST = 80
+"""Characters of a value in a message."""
+
 SpecPath = tuple[str | int, ...]
 """The keys and indices that lead from the top of a spec to one of its parts."""
 
@@ -65,6 +68,12 @@ class SpecErrors(DeploycheckError):
 
     def __str__(self) -> str:
         return "\n".join([*(str(error) for error in self.errors), self.what])
+
+
+def shorten(value: object) -> str:
+    """Return a value as messages quote it: its ``repr``, the middle left out where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}...{text[-17:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

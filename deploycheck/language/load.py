@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     mistakes = [mistake for mistake in mistakes if mistake.path[-1] not in misdefined]
     mistakes += references.check_references(cell.data, root)
     mistakes += crosscheck.check_own_metrics(cell.data, installed)
-    mistakes += crosscheck.check_parts(cell.data, expected, cell.chain[0].data, vocabulary)
+    mistakes += crosscheck.check_parts(cell.data, expected, cell.chain[0].data, vocabulary, datetime.now(UTC).date())
     errors += _place(mistakes, cell)
     for document in cell.standards:
         errors += _place(crosscheck.check_standard(document.data), document)

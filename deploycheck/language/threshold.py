@@ -63,7 +63,7 @@ class Threshold:
 
     ``value`` is in the metric's base unit (seconds, bytes, per second, a fraction). ``confidence`` (a fraction)
     is None where the spec's own applies; with ``point`` the value is compared without an interval. ``text`` is the
-    threshold as the spec writes it. ``range`` are the lowest and the highest value of what is compared.
+    threshold as the spec writes it. ``lowest`` and ``highest`` are the ends of what is compared, where it has ends.
     """
 
     comparator: str
@@ -75,7 +75,14 @@ class Threshold:
     confidence: float | None = None
     point: bool = False
     text: str = field(default="", compare=False)
-    range: tuple[float, float] = field(default=(-math.inf, math.inf), compare=False)
+    lowest: float | None = field(default=None, compare=False)
+    highest: float | None = field(default=None, compare=False)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest value of what is compared, infinite where there is none."""
+        low, high = self.lowest, self.highest
+        return -math.inf if low is None else low, math.inf if high is None else high
 
     def __str__(self) -> str:
         scale = UNITS[self.dimension][self.unit]
@@ -156,6 +163,7 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
     if scan.next.kind != "end":
         raise ThresholdError(f"unexpected {scan.next.text!r} after the threshold", scan.next.column)
     value = _in_base_unit(number, scale)
+    low, high = _range(metric, relation, unit)
     return Threshold(
         comparator,
         value,
@@ -165,7 +173,8 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
         confidence=confidence,
         point=point,
         text=" ".join(text.split()),
-        range=_range(metric, relation, unit),
+        lowest=low if math.isfinite(low) else None,
+        highest=high if math.isfinite(high) else None,
     )
 
 
