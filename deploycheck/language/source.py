@@ -164,18 +164,37 @@ def parse(text: str, path: Path, file: str) -> Document:
     return Document(path=path, file=file, lines=lines, data=data, text=text)
 
 
-def top_level_keys(text: str) -> Iterator[str]:
-    """Yield the keys of a text's top-level mapping, as far as it is YAML; then raise ``yaml.YAMLError``."""
-    depth, completed = 0, 0
+@dataclass(frozen=True)
+class Key:
+    """A key of a mapping: how many collections it is in, and its value if that is a scalar, else nothing."""
+
+    name: str
+    depth: int
+    value: str | None
+
+
+def mapping_keys(text: str) -> Iterator[Key]:
+    """Yield the keys of every mapping of a text, of all its documents, as far as it is YAML; then raise ``YAMLError``.
+
+    Nothing is composed, so neither tags nor aliases matter.
+    """
+    counts: list[int] = []  # of each open collection: the nodes in it so far; -1 in a sequence
+    pending: tuple[str, int] | None = None
     for event in yaml.parse(text, Loader=_Loader):
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth == 0 and isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.MappingStartEvent):
-            return
-        if depth == 1 and isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionEndEvent):
-            if completed % 2 == 0 and isinstance(event, yaml.ScalarEvent):
-                yield event.value
-            completed += 1
-        depth += isinstance(event, yaml.CollectionStartEvent)
+        if isinstance(event, yaml.CollectionEndEvent):
+            counts.pop()
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        scalar = event.value if isinstance(event, yaml.ScalarEvent) else None
+        if pending is not None:
+            yield Key(*pending, scalar)
+            pending = None
+        if counts and counts[-1] >= 0:
+            if counts[-1] % 2 == 0 and scalar is not None:
+                pending = (scalar, len(counts))
+            counts[-1] += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            counts.append(0 if isinstance(event, yaml.MappingStartEvent) else -1)
 
 
 def _yaml_hint(place: Place) -> str:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploycheck.language import SpecErrors, is_spec, load
+from deploycheck.language import Recognition, SpecErrors, load
+from deploycheck.language.recognize import recognize
 from deploycheck.language.source import parse
 from tests.language.writing import DATA, EDGE, EXAMPLE, MINIMAL, MODELS, VOCABULARY, Project
 
@@ -296,7 +297,7 @@ def test_any_mutation_of_a_spec_is_refused_or_a_spec(fuzzed: Project, data: st.D
 
 def test_a_spec_in_json_is_loaded(project: Project) -> None:
     text = json.dumps(parse(MINIMAL, project.root, "spec.yaml").data)
-    assert is_spec(text)
+    assert recognize(text.encode()) is Recognition.SPEC
     assert project.one(text).digest == project.one(MINIMAL).digest
 
 
