@@ -41,7 +41,11 @@ _WORDS = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _NESTED = re.compile(r"(?:[-?]\s+){8}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls (C0, C1) but for tab and newline, separators of lines, controls of a text's direction, lone surrogates.
+
+A terminal or an editor would show another text than the one that is read.
+"""
 _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 
 
@@ -141,7 +145,7 @@ def parse(text: str, path: Path, file: str) -> Document:
         before = text[: control.start()]
         line, column = before.count("\n") + 1, control.start() - before.rfind("\n")
         place = Place(file, line, column, "")
-        raise SpecErrors([SpecError(f"the character {control[0]!r} can't be part of a text", place, "remove it")])
+        raise SpecErrors([_refuse_control(control[0], place)])
     try:
         errors = list(_refused_syntax(text, file, lines))
         root = None if errors else _Loader(text).get_single_node()
@@ -233,10 +237,22 @@ def _refused_syntax(text: str, file: str, lines: tuple[str, ...]) -> Iterator[Sp
             depth -= 1
 
 
+def _refuse_control(character: str, place: Place) -> SpecError:
+    return SpecError(f"the character {character!r} can't be part of a text", place, "remove it")
+
+
+def _find_escaped(node: yaml.ScalarNode, file: str, lines: tuple[str, ...]) -> Iterator[SpecError]:
+    """Yield an error for a text with a control character that is written as an escape, such as ``\\x1b``."""
+    control = _CONTROL.search(node.value) if node.style == '"' else None
+    if control:
+        yield _refuse_control(control[0], _at(node.start_mark, file, lines))
+
+
 def _plain(node: yaml.Node, depth: int, errors: list[SpecError], file: str, lines: tuple[str, ...]) -> Any:
     """Return a node as plain data, adding what is refused to ``errors``."""
     if isinstance(node, yaml.ScalarNode):
         if node.style:
+            errors.extend(_find_escaped(node, file, lines))
             return node.value
         value = _scalar(node.value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -247,6 +263,8 @@ def _plain(node: yaml.Node, depth: int, errors: list[SpecError], file: str, line
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+        if isinstance(key_node, yaml.ScalarNode):
+            errors.extend(_find_escaped(key_node, file, lines))
         if key is None or (not key_node.style and not isinstance(_scalar(key), str)):
             place = _at(key_node.start_mark, file, lines)
             errors.append(SpecError("a key must be a string", place, "put it in quotes to make it a string"))

@@ -191,7 +191,7 @@ def test_a_spec_in_json_is_collected_from_its_folder(project: Project) -> None:
         (SPEC.encode("utf-16"), "bad.yaml", "bad.yaml:1:1: is not UTF-8"),
         (SPEC.encode("utf-16-le"), "bad.YML", "bad.YML:1:*"),
         ("\t" + SPEC.replace("\n", "\n\t"), "bad.yaml", "bad.yaml:1:1: not YAML*"),
-        (b'{"deploycheck": 1, "nam": "x"}', "bad.json", "bad.json:1:19: unknown key 'nam' at the top"),
+        (b'{"deploycheck": 1, "nam": "x"}', "bad.json", "bad.json:1:20: unknown key 'nam' at the top"),
     ],
 )
 def test_a_spec_that_cannot_be_read_is_an_error_beside_a_good_one(
