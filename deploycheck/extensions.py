@@ -89,7 +89,7 @@ class Extensions:
             preprocessing=frozenset(self.preprocessing),
             methods={name: method.options for name, method in self.methods.items()},
             runtimes=frozenset(self.runtimes),
-            registries=frozenset(self.registries),
+            registries={name: registry.check for name, registry in self.registries.items()},
             tasks={name: task.word for name, task in self.tasks.items()},
             scenarios={name: scenario.fields for name, scenario in self.scenarios.items()},
             sections={name: section.type for name, section in self.sections.items()},

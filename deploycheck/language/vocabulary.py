@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deploycheck.language.fields import Section
 
 
@@ -117,7 +119,9 @@ class Vocabulary:
 
     ``methods`` maps a compression method to the class of its options, ``scenarios`` a load scenario to those of the
     fields ``arrivals`` and ``rate`` that its load takes, and ``unmeasured`` a load scenario to the metrics that
-    can't be measured in it. ``sections`` are further sections of a spec, such as a kind of step may need.
+    can't be measured in it. ``registries`` maps the scheme of a registry's URL to a function that raises
+    ``DeploycheckError`` for a location that can't be opened, given the location and the project. ``sections`` are
+    further sections of a spec, such as a kind of step may need.
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
@@ -125,7 +129,7 @@ class Vocabulary:
     preprocessing: frozenset[str] = frozenset()
     methods: Mapping[str, type[Section]] = field(default_factory=dict)
     runtimes: frozenset[str] = frozenset()
-    registries: frozenset[str] = frozenset()
+    registries: Mapping[str, Callable[[str, Path], None]] = field(default_factory=dict)
     tasks: Mapping[str, TaskWord] = field(default_factory=dict)
     scenarios: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unmeasured: Mapping[str, frozenset[str]] = field(default_factory=dict)

@@ -204,6 +204,19 @@ def test_a_spec_that_cannot_be_read_is_an_error_beside_a_good_one(
     result.stdout.fnmatch_lines([error])
 
 
+@pytest.mark.parametrize(
+    ("location", "says"), [("../x.db", "is outside of"), ("notes.txt", "is not an SQLite database")]
+)
+def test_a_registry_that_cannot_be_opened_stops_the_run_before_it_begins(
+    project: Project, location: str, says: str
+) -> None:
+    (project.pytester.path / "notes.txt").write_text("notes")
+    project.write(SPEC.replace("sqlite:registry.db", f"sqlite:{location}"))
+    result = project.run("spec.yaml")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines([f"spec.yaml:*{says}*"])
+
+
 def test_files_that_look_like_specs_and_do_not_say_so_are_named(collected: Project) -> None:
     for number in range(12):
         (collected.pytester.path / f"a{number:02}.yaml").write_text(SPEC.replace("deploycheck: 1\n", ""))

@@ -311,7 +311,7 @@ def test_a_second_promotion_of_the_same_bytes_adds_no_history(project: Project) 
 
 def test_a_registry_that_refuses_fails_the_run(project: Project) -> None:
     project.write()
-    (project.pytester.path / "registry.db").write_text("this is no database, and far too short to be one")
+    (project.pytester.path / "registry.db").write_bytes(b"SQLite format 3\0" + b"damaged" * 100)
     result = project.run("--deploycheck-promote", "spec.yaml")
     assert result.ret == 1
     assert project.spec["decision"] == "withheld"
