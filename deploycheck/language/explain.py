@@ -85,7 +85,18 @@ def _explain(detail: Any, cell: Cell, vocabulary: Vocabulary) -> SpecError:
     if detail["type"] in _EXPECTED:
         what = f"expected {_EXPECTED[detail['type']]}"
     found = "" if isinstance(given, dict | list) else f", found {shorten(given)}"
-    return SpecError(f"`{_dotted(path)}`: {what}{found}", cell.place(path))
+    hint = f"write it with its options: {{{given}: {{}}}}" if isinstance(given, str) and _takes_one(path) else ""
+    return SpecError(f"`{_dotted(path)}`: {what}{found}", cell.place(path), hint)
+
+
+def _takes_one(path: SpecPath) -> bool:
+    """Whether the part at ``path`` is a mapping of one name to its options."""
+    match path:
+        case ("data", "preprocess", int()) | ("train", "optimizer" | "schedule"):
+            return True
+        case ("compress", "variants", str()) | ("compress", "variants", str(), "method"):
+            return True
+    return False
 
 
 def _dotted(path: SpecPath) -> str:

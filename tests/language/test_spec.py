@@ -245,3 +245,18 @@ def test_a_waiver_holds_for_at_most_a_year(project: Project, days: int, accepted
         (error,) = project.errors(text).errors
         assert error.what.startswith("a waiver holds for at most a year")
         assert error.place.text[error.place.column - 1 :].startswith(until)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (MINIMAL.replace("  load:", "  preprocess: [standardize]\n  load:"), "{standardize: {}}"),
+        (MINIMAL.replace("{adam: {learning_rate: 1e-3}}", "adam"), "{adam: {}}"),
+        (MINIMAL.replace("  epochs", "  schedule: cosine\n  epochs"), "{cosine: {}}"),
+        (MINIMAL + "compress: {variants: {small: {method: 'specs.models:anything'}}}\n", "{specs.models:anything: {}}"),
+        (MINIMAL + "compress: {variants: {small: half}}\n", "{half: {}}"),
+    ],
+)
+def test_a_name_without_its_options_is_refused_with_how_to_write_it(project: Project, text: str, hint: str) -> None:
+    (error,) = project.errors(text).errors
+    assert error.hint == f"write it with its options: {hint}"
