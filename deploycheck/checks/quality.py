@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from deploycheck.checks.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.checks.metric import MetricFunction, metric
 from deploycheck.language.vocabulary import Dimension
 from deploycheck.lazy import np
+from deploycheck.stages.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.verdict import Measurement, Paired, Proportion, Repeats, WorstOf, paired
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from deploycheck.checks.answers import find_answers, is_right, is_tied
 from deploycheck.checks.metric import MetricFunction, metric
 from deploycheck.language.vocabulary import Dimension
 from deploycheck.lazy import np
+from deploycheck.stages.answers import find_answers, is_right, is_tied
 from deploycheck.verdict import Measurement, Resampled
 
 STAGES = ("train", "compress")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.vocabulary import TaskWord
 from deploycheck.lazy import np
+from deploycheck.stages.answers import is_right
 
 if TYPE_CHECKING:
     import jax
@@ -65,8 +66,8 @@ class Classification:
             )
 
     def scores(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> Mapping[str, float]:
-        """Return the accuracy, 0..1."""
-        return {"accuracy": float(np.mean(np.argmax(outputs[LOGITS], axis=-1) == labels))}
+        """Return the accuracy, 0..1; a tie for the highest logit is wrong."""
+        return {"accuracy": float(np.mean(is_right(labels, outputs[LOGITS])))}
 
     def perfect(self, labels: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return a logit of 1 for each label's class and of 0 for the others."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from deploycheck.checks import MetricFunction
-from deploycheck.checks.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.checks.quality import accuracy, accuracy_drop, agreement, top3, top5, top10, worst_class
 from deploycheck.checks.statistics import calibration_error, f1_macro, f1_micro
+from deploycheck.stages.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.verdict import Paired, value_of
 
 CLASSES = 20
