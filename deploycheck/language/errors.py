@@ -8,8 +8,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from deploycheck.errors import DeploycheckError
 
-LONGEST = 80
-"""Characters of a value in a message."""
+LONGEST, LONGEST_LINE = 80, 200
+"""Characters of a value, and of a line, in a message."""
 
 SpecPath = tuple[str | int, ...]
 """The keys and indices that lead from the top of a spec to one of its parts."""
@@ -51,7 +51,9 @@ class SpecError(DeploycheckError):
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}"]
         if self.place.text.strip():
-            lines += [f"    {self.place.text}", f"    {' ' * (self.place.column - 1)}^"]
+            first = max(0, self.place.column - 1 - LONGEST_LINE // 2) if len(self.place.text) > LONGEST_LINE else 0
+            shown = self.place.text[first : first + LONGEST_LINE]
+            lines += [f"    {shown}", f"    {' ' * (self.place.column - 1 - first)}^"]
         if self.hint:
             lines.append(f"  {self.hint}")
         return "\n".join(lines)

@@ -25,6 +25,9 @@ from deploycheck.language.tree import tree_form
 from deploycheck.language.variants import Compress
 from deploycheck.language.vocabulary import Metric, Vocabulary
 
+ENOUGH_ERRORS = 100
+"""After a cell of a matrix with which there are more mistakes than this, no other cell is read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
@@ -73,6 +76,8 @@ def load(path: Path, root: Path, vocabulary: Vocabulary) -> tuple[Spec, ...]:
             specs += [spec] if spec else []
         except SpecErrors as found:
             errors += found.errors
+        if len({(error.place, error.what) for error in errors}) > ENOUGH_ERRORS:
+            break  # the cells that are left repeat most of them
     if errors:
         raise SpecErrors(errors)
     return tuple(specs)

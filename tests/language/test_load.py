@@ -354,3 +354,12 @@ def test_a_common_mistake_is_one_error_that_says_what_was_meant(
     (error,) = project.errors(MINIMAL.replace(right, wrong)).errors
     assert what in error.what
     assert hint in error.hint
+
+
+def test_of_a_long_line_an_error_shows_what_is_around_its_place(project: Project) -> None:
+    wrong = ", ".join(f"a{number}: 1" for number in range(500))
+    (first, *_, last) = project.errors(MINIMAL.replace("features: [32]", f"features: [32], {wrong}")).errors
+    for error in (first, last):
+        _, line, caret, *_ = str(error).splitlines()
+        assert len(line) < 250
+        assert line[caret.index("^") :].startswith("a")
