@@ -127,13 +127,15 @@ STANDARD_HINT = "a spec names code of the project or of an installed package: wr
 
 
 def _is_standard(module: str, spec: ModuleSpec | None) -> bool:
-    """Whether importing a module gives one of the standard library.
+    """Whether importing a module gives one of the standard library, or what another package puts in its place.
 
     What is imported already is what an import gives, also where the project has a module of the same name.
     """
     top = module.partition(".")[0]
-    loaded = getattr(sys.modules.get(top), "__spec__", None)
-    return _is_in_library(loaded if top in sys.stdlib_module_names and loaded is not None else spec)
+    if top not in sys.stdlib_module_names:
+        return _is_in_library(spec)
+    given: ModuleSpec | None = getattr(sys.modules.get(top), "__spec__", None) or spec
+    return _is_in_library(given) or (given is not None and not _INSTALLED.isdisjoint(Path(given.origin or "").parts))
 
 
 def is_standard_module(found: object) -> bool:
@@ -153,9 +155,10 @@ def _is_in_library(spec: ModuleSpec | None) -> bool:
 def _is_library_path(path: Path) -> bool:
     """Whether a path is in the folder of the standard library, but not in that of installed packages inside of it."""
     parts = next((path.relative_to(folder).parts for folder in _LIBRARY if path.is_relative_to(folder)), ())
-    return bool(parts) and parts[0] not in ("site-packages", "dist-packages")
+    return bool(parts) and parts[0] not in _INSTALLED
 
 
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _LIBRARY = tuple({Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
 
 

@@ -200,7 +200,11 @@ def test_code_without_source_is_accepted_unread(project: Project, path: str) -> 
 
 STANDARD = [
     *("os:system", "subprocess:run", "builtins:exec", "posix:system", "os.path:join", "importlib.util:find_spec"),
-    *("runpy:run_path", "concurrent.futures:ProcessPoolExecutor", "test.support:run_in_subinterp", "math:sqrt"),
+    *(
+        "runpy:run_path",
+        "concurrent.futures:ProcessPoolExecutor",
+        "math:sqrt",
+    ),
 ]
 
 
@@ -244,6 +248,15 @@ def test_a_module_of_the_project_comes_before_one_of_the_standard_library_that_i
     assert project.one(text)
     project.write("def system(command): ...\n", "os.py")
     assert "os is part of Python's standard library" in project.refused(with_model("os:system", "{command: x}"))[0]
+
+
+def test_what_an_installed_package_puts_in_place_of_the_standard_library_is_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("def spawn(cmd): ...\n", "lib/site-packages/nturl2path.py")
+    monkeypatch.delitem(sys.modules, "nturl2path", raising=False)
+    monkeypatch.syspath_prepend(project.root / "lib/site-packages")
+    assert "nturl2path is part of Python's standard library" in project.refused(with_model("nturl2path:spawn"))[0]
 
 
 def test_a_module_that_was_removed_is_missing(project: Project) -> None:
