@@ -20,6 +20,7 @@ from deploycheck.evidence.report import Report
 from deploycheck.language import SpecSection, Vocabulary
 from deploycheck.language.errors import did_you_mean
 from deploycheck.language.expect import SECTIONS
+from deploycheck.language.names import STANDARD_HINT, is_standard_module
 from deploycheck.ref import Source
 from deploycheck.registry.scheme import RegistryScheme
 from deploycheck.serving.runtimes import Runtime
@@ -88,7 +89,7 @@ class Extensions:
             preprocessing=frozenset(self.preprocessing),
             methods={name: method.options for name, method in self.methods.items()},
             runtimes=frozenset(self.runtimes),
-            registries=frozenset(self.registries),
+            registries={name: registry.check for name, registry in self.registries.items()},
             tasks={name: task.word for name, task in self.tasks.items()},
             scenarios={name: scenario.fields for name, scenario in self.scenarios.items()},
             sections={name: section.type for name, section in self.sections.items()},
@@ -140,15 +141,21 @@ def _unexpected(name: str, found: Any, expected: str) -> DeploycheckError:
 def load_object(path: str, root: Path) -> Any:
     """Import ``package.module:name``, with ``root`` on the import path, and return what it names.
 
-    Raises ``DeploycheckError`` where the import raises, whatever it raises.
+    Raises ``DeploycheckError`` where the import raises, whatever it raises, and for code of the standard library: a
+    spec alone must not be able to run any command.
     """
     module_name, _, name = path.partition(":")
+    refused = DeploycheckError(f"{path} is code of Python's standard library", hint=STANDARD_HINT)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     try:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):
+            if is_standard_module(found):
+                raise refused
             found = getattr(found, part)
+    except DeploycheckError:
+        raise
     except Exception as error:  # importing runs the user's code, which may raise anything
         raise DeploycheckError(
             f"can't import {path}: {type(error).__name__}: {error}",

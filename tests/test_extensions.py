@@ -171,6 +171,14 @@ def test_an_import_that_fails_says_how_to_see_why(path: str, says: str, project:
     assert raised.value.hint == f"python -c 'import {path.partition(':')[0]}' shows the whole traceback"
 
 
+def test_code_of_the_standard_library_is_never_called(project: Extensions, tmp_path: Path) -> None:
+    (project.root / "reexports.py").write_text("import os\nfrom math import sqrt\n")
+    for path in ("os:system", "reexports:os.system", "builtins:print"):
+        with pytest.raises(DeploycheckError, match="is code of Python's standard library"):
+            load_object(path, project.root)
+    assert load_object("reexports:sqrt", project.root)(4) == 2
+
+
 def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
     error = unknown("registries", "sqlit", ["sqlite", "mlflow"])
     assert error.what == "unknown registry 'sqlit'"

@@ -22,14 +22,15 @@ def missing_values(dataset: Dataset) -> Measurement:
     """Number of input values that are not a number (NaN), over all splits."""
     arrays = [array for split in dataset.splits.values() for array in split.inputs.values()]
     missing = sum(int(np.isnan(array).sum()) for array in arrays if np.issubdtype(array.dtype, np.floating))
-    return Measurement(Exact(missing))
+    return Measurement(Exact(missing), reach=(0, sum(array.size for array in arrays)))
 
 
 @metric("duplicates_across_splits", dimension=Dimension.COUNT, direction="lower", stages=["data"], sample=Exact)
 def duplicates_across_splits(dataset: Dataset) -> Measurement:
     """Number of distinct inputs that more than one split has, byte for byte: training would see the test."""
     splits_with = Counter(digest for split in dataset.splits.values() for digest in set(_row_digests(split)))
-    return Measurement(Exact(sum(splits > 1 for splits in splits_with.values())))
+    found = sum(splits > 1 for splits in splits_with.values())
+    return Measurement(Exact(found), reach=(0, sum(map(len, dataset.splits.values())) // 2))
 
 
 @metric(

@@ -66,13 +66,13 @@ def speedup(load: LoadReport) -> Measurement:
     return Measurement(Blocks(load.requests_per_s), _note(load, load.saturation), disturbed=_obstacles(load))
 
 
-@metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact)
+@metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact, counts_requests=True)
 def errors(load: LoadReport) -> Measurement:
     """Number of requests of the load test that failed or timed out."""
     return Measurement(Exact(load.failed), note=_describe_failures(load))
 
 
-@metric("parity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Exact)
+@metric("parity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Exact, lowest=0.0)
 def parity(load: LoadReport) -> Measurement:
     """Largest absolute difference between a served output and the model in memory, over the test split."""
     if load.largest_difference is None:
@@ -81,13 +81,13 @@ def parity(load: LoadReport) -> Measurement:
     return Measurement(Exact(load.largest_difference))
 
 
-@metric("cold_start", dimension=Dimension.TIME, direction="lower", stages=STAGES, sample=Exact)
+@metric("cold_start", dimension=Dimension.TIME, direction="lower", stages=STAGES, sample=Exact, lowest=1e-9)
 def cold_start(load: LoadReport) -> Measurement:
     """Time from the start of the server's process until it is ready, every batch size compiled."""
     return Measurement(Exact(load.cold_start_s))
 
 
-@metric("memory", dimension=Dimension.SIZE, direction="lower", stages=STAGES, sample=Exact)
+@metric("memory", dimension=Dimension.SIZE, direction="lower", stages=STAGES, sample=Exact, lowest=1.0)
 def memory(load: LoadReport) -> Measurement:
     """Peak resident memory of the server's process."""
     return Measurement(Exact(load.peak_memory_bytes))

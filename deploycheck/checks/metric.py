@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.vocabulary import Dimension, Metric
-from deploycheck.verdict import Measurement, Sample
+from deploycheck.verdict import Exact, Measurement, Repeats, Resampled, Sample
 
 SUBJECTS = frozenset(
     {"labels", "outputs", "reference_outputs", "artifact", "reference_artifact", "training", "dataset", "load"}
@@ -45,7 +45,7 @@ class MetricFunction:
     function: Callable[..., Measurement]
 
     def measure(self, *given: Any, **named: Any) -> Measurement:
-        """Call the function on its subjects.
+        """Call the function on its subjects; the range of a statistic is the metric's.
 
         Raises ``DeploycheckError`` where it returns another sample than the metric declares.
         """
@@ -54,6 +54,10 @@ class MetricFunction:
             found = type(getattr(measurement, "sample", measurement)).__name__
             what = f"metric {self.word.name!r} returned {found}, expected a Measurement of {self.sample.__name__}"
             raise DeploycheckError(what, hint="return that sample, or declare the one that it returns: `sample=`")
+        if isinstance(measurement.sample, Resampled):
+            sample, (lowest, highest) = measurement.sample, self.word.range
+            lowest, highest = max(lowest, sample.lowest), min(highest, sample.highest)
+            return replace(measurement, sample=replace(sample, lowest=lowest, highest=highest))
         return measurement
 
 
@@ -64,8 +68,8 @@ def metric(
 
     ``dimension`` decides its units, ``direction`` is ``higher`` or ``lower`` (which is better), ``stages`` are
     the sections whose ``expect`` may name it, ``sample`` is the type of sample that the function returns. ``word``
-    are further fields of ``Metric``. The default of ``task`` is ``"classification"`` for a metric of labels or
-    outputs, and any task for the others.
+    are further fields of ``Metric``, such as the ends of its range, ``lowest`` and ``highest``. The default of ``task``
+    is ``"classification"`` for a metric of labels or outputs, and any task for the others.
     """
 
     def declare(function: Callable[..., Measurement]) -> MetricFunction:
@@ -73,7 +77,10 @@ def metric(
         unknown = parameters - SUBJECTS - {"percentile"}
         if unknown:
             raise TypeError(f"metric {name!r} asks for {sorted(unknown)}; there are {sorted(SUBJECTS)}")
-        default = {"task": "classification" if parameters & TASK_SUBJECTS else ""}
+        default = {
+            "task": "classification" if parameters & TASK_SUBJECTS else "",
+            "sampled": sample not in (Exact, Repeats),
+        }
         meaning = Metric(name, dimension, direction, frozenset(stages), **default | word)
         if direction not in ("higher", "lower"):
             raise TypeError(f"metric {name!r}: its direction is 'higher' or 'lower', not {direction!r}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from deploycheck.checks.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.checks.metric import MetricFunction, metric
 from deploycheck.language.vocabulary import Dimension
 from deploycheck.lazy import np
+from deploycheck.stages.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.verdict import Measurement, Paired, Proportion, Repeats, WorstOf, paired
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def _top(k: int) -> MetricFunction:
         """Share of test examples whose label is among the k highest logits; ties rank before the label."""
         classes = outputs.shape[-1]
         why = f"the model has {classes} classes: every label is among the {k} highest logits" if classes <= k else ""
-        return Measurement(Proportion.of(is_among_highest(labels, outputs, k)), invalid=why)
+        return Measurement(Proportion.of(is_among_highest(labels, outputs, k)), unfit=why)
 
     return top
 
@@ -61,6 +62,7 @@ def worst_class(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     stages=["train"],
     sample=Proportion,
     relations=frozenset({"over majority"}),
+    lowest=-math.inf,
 )
 def learned(labels: np.ndarray, outputs: np.ndarray, training: TrainingReport) -> Measurement:
     """Share of the gap between always answering the most frequent class and no error that training closed.
@@ -71,21 +73,24 @@ def learned(labels: np.ndarray, outputs: np.ndarray, training: TrainingReport) -
     right, total = int(is_right(labels, outputs).sum()), len(labels)
     majority = int(np.bincount(labels).max()) / total
     if majority == 1:
-        return Measurement(Proportion(right, total), invalid="every test label is the same: nothing to learn")
+        return Measurement(Proportion(right, total), unfit="every test label is the same: nothing to learn")
     gap = 1 - majority
     epochs = training.deployed.epochs
     note = (
         f"accuracy {right / total:.1%} against {majority:.1%} for the majority class; "
         f"training loss {epochs[0].loss:.4f} in the first epoch, {epochs[-1].loss:.4f} in the last of {len(epochs)}"
     )
-    return Measurement(Proportion(right, total, offset=-majority / gap, scale=1 / gap), note=note)
+    sample = Proportion(right, total, offset=-majority / gap, scale=1 / gap)
+    return Measurement(sample, note=note, reach=(-majority / gap, 1.0))
 
 
 @metric("accuracy_drop", dimension=Dimension.DIFFERENCE, direction="lower", stages=["compress"], sample=Paired)
 def accuracy_drop(labels: np.ndarray, outputs: np.ndarray, reference_outputs: np.ndarray) -> Measurement:
     """Accuracy of the trained model (or the baseline) less that of the variant, on the same test examples."""
     pairs = paired(is_right(labels, reference_outputs), is_right(labels, outputs))
-    return Measurement(pairs, note=f"{pairs.lost} answers turned wrong and {pairs.gained} right, of {len(labels)}")
+    note = f"{pairs.lost} answers turned wrong and {pairs.gained} right, of {len(labels)}"
+    before = pairs.right / len(labels) if len(labels) else 1.0
+    return Measurement(pairs, note=note, reach=(before - 1, before))
 
 
 @metric("agreement", dimension=Dimension.PROPORTION, direction="higher", stages=["compress"], sample=Proportion)

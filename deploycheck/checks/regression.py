@@ -6,6 +6,7 @@ computed from the test split's ``labels``, ``[n]``, and a variant's ``outputs``,
 
 from __future__ import annotations
 
+import functools
 import math
 
 from deploycheck.checks.metric import metric
@@ -14,6 +15,8 @@ from deploycheck.language.vocabulary import Dimension
 from deploycheck.lazy import np
 from deploycheck.verdict import Measurement, Resampled
 
+_declare = functools.partial(metric, dimension=Dimension.NUMBER, stages=STAGES, sample=Resampled, task="regression")
+
 
 def _errors(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Return each example's answer less the truth, ``[n]`` of float64."""
@@ -21,23 +24,23 @@ def _errors(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     return errors
 
 
-@metric("rmse", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled, task="regression")
+@_declare("rmse", direction="lower", lowest=0.0)
 def rmse(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Root of the mean squared error."""
     squares = _errors(labels, outputs) ** 2
-    sample = Resampled(lambda rows: math.sqrt(squares[rows].mean()), len(squares), lowest=0.0)
+    sample = Resampled(lambda rows: math.sqrt(squares[rows].mean()), len(squares))
     return Measurement(sample, invalid=why_invalid(outputs))
 
 
-@metric("mae", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled, task="regression")
+@_declare("mae", direction="lower", lowest=0.0)
 def mae(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Mean absolute error."""
     sizes = np.abs(_errors(labels, outputs))
-    sample = Resampled(lambda rows: float(sizes[rows].mean()), len(sizes), lowest=0.0)
+    sample = Resampled(lambda rows: float(sizes[rows].mean()), len(sizes))
     return Measurement(sample, invalid=why_invalid(outputs))
 
 
-@metric("r2", dimension=Dimension.NUMBER, direction="higher", stages=STAGES, sample=Resampled, task="regression")
+@_declare("r2", direction="higher", highest=1.0)
 def r2(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Share of the labels' variance that is explained: 0 for always answering their mean, 1 without error."""
     squares, truth = _errors(labels, outputs) ** 2, labels.astype(np.float64)
@@ -46,4 +49,4 @@ def r2(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
         variance = truth[rows].var()
         return float(1 - squares[rows].mean() / variance) if variance else math.nan
 
-    return Measurement(Resampled(statistic, len(squares), highest=1.0), invalid=why_invalid(outputs))
+    return Measurement(Resampled(statistic, len(squares)), invalid=why_invalid(outputs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from deploycheck.verdict import Measurement, WorstOf, ratio_of, value_of
+from deploycheck.verdict import ANY_VALUE, Measurement, WorstOf, ratio_of, value_of
 
 
 def relative(first: Measurement, second: Measurement, against: str) -> Measurement:
@@ -20,4 +20,11 @@ def relative(first: Measurement, second: Measurement, against: str) -> Measureme
     if value <= 0:
         bad = f"{against} has {value:.4g}: a ratio to zero or to a negative value is undefined"
     invalid = next(filter(None, (first.invalid, second.invalid, bad)), "")
-    return replace(first, sample=ratio_of(first.sample, second.sample), doubt="", invalid=invalid)
+    return replace(
+        first,
+        sample=ratio_of(first.sample, second.sample),
+        doubt="",
+        invalid=invalid,
+        unfit=first.unfit or second.unfit,
+        reach=ANY_VALUE,
+    )

@@ -20,20 +20,20 @@ def bytes_of(artifact: Artifact) -> int:
     return sum(entry.size for entry in artifact.files.values())
 
 
-@metric("size", dimension=Dimension.SIZE, direction="lower", stages=STAGES, sample=Exact)
+@metric("size", dimension=Dimension.SIZE, direction="lower", stages=STAGES, sample=Exact, lowest=1.0)
 def size(artifact: Artifact) -> Measurement:
     """Bytes of the exported artifact."""
     return Measurement(Exact(bytes_of(artifact)))
 
 
-@metric("size_ratio", dimension=Dimension.NUMBER, direction="lower", stages=["compress"], sample=Exact)
+@metric("size_ratio", dimension=Dimension.NUMBER, direction="lower", stages=["compress"], sample=Exact, lowest=1e-9)
 def size_ratio(artifact: Artifact, reference_artifact: Artifact) -> Measurement:
     """Bytes of the exported artifact over those of the trained model's."""
     before, after = bytes_of(reference_artifact), bytes_of(artifact)
     return Measurement(Exact(after / before), note=f"{after:,} of {before:,} bytes")
 
 
-@metric("parameters", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact)
+@metric("parameters", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact, lowest=1.0)
 def parameters(artifact: Artifact) -> Measurement:
     """Number of trained weights, whatever their type; scales of quantised weights are not counted."""
     shapes = _read_shapes(artifact)

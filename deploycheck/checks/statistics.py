@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from deploycheck.checks.answers import find_answers, is_right
 from deploycheck.checks.metric import MetricFunction, metric
 from deploycheck.language.vocabulary import Dimension
 from deploycheck.lazy import np
+from deploycheck.stages.answers import find_answers, is_right, is_tied
 from deploycheck.verdict import Measurement, Resampled
 
 STAGES = ("train", "compress")
@@ -44,7 +44,7 @@ def _classification(
             cells = np.bincount(labels[rows] * classes + answers[rows], minlength=classes**2)
             return average(cells.reshape(classes, classes))
 
-        return Measurement(Resampled(statistic, len(labels), lowest=0.0, highest=1.0))
+        return Measurement(Resampled(statistic, len(labels)))
 
     function.__doc__ = summary
     declare = metric(
@@ -99,7 +99,10 @@ f1_micro = _classification(
 
 @metric("auc", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES, sample=Resampled, over_classes=True)
 def auc(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
-    """Area under the ROC curve; with more than two classes the mean over one class against the rest."""
+    """Area under the ROC curve; with more than two classes the mean over one class against the rest.
+
+    Equal scores count half, as the area is defined: a constant model has 50 %.
+    """
     from scipy import special
 
     probabilities = special.softmax(outputs.astype(np.float64), axis=-1)
@@ -108,7 +111,7 @@ def auc(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     def statistic(rows: np.ndarray) -> float:
         return float(np.mean([_area(probabilities[rows, one], labels[rows] == one) for one in classes]))
 
-    return Measurement(Resampled(statistic, len(labels), lowest=0.0, highest=1.0), invalid=why_invalid(outputs))
+    return Measurement(Resampled(statistic, len(labels)), invalid=why_invalid(outputs))
 
 
 def _area(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -125,49 +128,52 @@ def _area(scores: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks[positive].sum() - found * (found + 1) / 2) / (found * others))
 
 
-def _from_loss(
-    labels: np.ndarray, outputs: np.ndarray, scale: Callable[[float], float], lowest: float = 0.0
-) -> Measurement:
+def _from_loss(labels: np.ndarray, outputs: np.ndarray, scale: Callable[[float], float]) -> Measurement:
     """Return the measurement of ``scale`` of the mean negative log likelihood of the labels, in nats."""
     from scipy import special
 
     likelihoods = special.log_softmax(outputs.astype(np.float64), axis=-1)
     losses = -np.take_along_axis(likelihoods, labels[:, None], axis=-1)[:, 0]
-    sample = Resampled(lambda rows: scale(float(losses[rows].mean())), len(labels), lowest=lowest)
+    sample = Resampled(lambda rows: scale(float(losses[rows].mean())), len(labels))
     return Measurement(sample, invalid=why_invalid(losses))
 
 
-@metric("log_loss", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled)
+@metric("log_loss", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled, lowest=0.0)
 def log_loss(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Mean negative log likelihood of the labels, in nats."""
     return _from_loss(labels, outputs, float)
 
 
-@metric("perplexity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled)
+@metric("perplexity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled, lowest=1.0)
 def perplexity(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Exponential of the log loss: of a language model, whose classes are tokens."""
-    return _from_loss(labels, outputs, lambda nats: math.exp(min(nats, HIGHEST_EXPONENT)), lowest=1.0)
+    return _from_loss(labels, outputs, lambda nats: math.exp(min(nats, HIGHEST_EXPONENT)))
 
 
-@metric("bits_per_byte", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled)
+@metric("bits_per_byte", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Resampled, lowest=0.0)
 def bits_per_byte(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
     """Log loss in bits, of a language model whose tokens are bytes."""
     if outputs.shape[1] != BYTES:
         nothing = Resampled(lambda _: math.nan, 0)
-        return Measurement(nothing, invalid=f"the model has {outputs.shape[1]} classes: its tokens are not bytes")
+        return Measurement(nothing, unfit=f"the model has {outputs.shape[1]} classes: its tokens are not bytes")
     return _from_loss(labels, outputs, lambda nats: nats / math.log(2))
 
 
 @metric("calibration_error", dimension=Dimension.PROPORTION, direction="lower", stages=STAGES, sample=Resampled)
 def calibration_error(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
-    """Expected calibration error: how far confidence is from accuracy, over 15 bins of equal width."""
+    """Expected calibration error: how far confidence is from accuracy, over 15 bins of equal width.
+
+    In each bin, ties with the label count as wrong or as right, whichever is further from the confidence.
+    """
     from scipy import special
 
     confidence = special.softmax(outputs.astype(np.float64), axis=-1).max(axis=-1)
     gap = confidence - is_right(labels, outputs)
+    gap_with_ties = gap - is_tied(labels, outputs)
     bins = np.minimum((np.nan_to_num(confidence) * BINS).astype(np.int64), BINS - 1)
 
     def statistic(rows: np.ndarray) -> float:
-        return float(np.abs(np.bincount(bins[rows], gap[rows], BINS)).sum() / len(rows))
+        gaps = [np.abs(np.bincount(bins[rows], each[rows], BINS)) for each in (gap, gap_with_ties)]
+        return float(np.maximum(*gaps).sum() / len(rows))
 
-    return Measurement(Resampled(statistic, len(labels), lowest=0.0, highest=1.0), invalid=why_invalid(outputs))
+    return Measurement(Resampled(statistic, len(labels)), invalid=why_invalid(outputs))

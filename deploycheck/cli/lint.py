@@ -35,15 +35,15 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _spec_files(paths: Sequence[Path]) -> list[Path]:
     """Return the files given, and the files in the folders given that say that they are specs."""
-    from deploycheck.language import is_spec
+    from deploycheck.language import SUFFIXES, Recognition, recognize_file
 
     found = []
     for path in paths:
         if not path.is_dir():
             found.append(path)
             continue
-        files = sorted(file for suffix in ("yaml", "yml") for file in path.rglob(f"*.{suffix}"))
-        found += [file for file in files if is_spec(file.read_text(encoding="utf-8", errors="replace"))]
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        found += [file for file in files if recognize_file(file) is Recognition.SPEC]
     if not found:
         raise DeploycheckError("there is no spec", where=", ".join(map(str, paths)))
     return found

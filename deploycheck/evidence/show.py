@@ -28,6 +28,9 @@ _SHOWN = {
     Dimension.MULTIPLE: ("x",),
 }
 
+NOTHING = "nothing was measured"
+"""In place of a value, where there is none."""
+
 
 def quantity(value: float, dimension: Dimension) -> str:
     """Return a value in the largest unit in which it is at least 1: ``3.21 ms``."""

@@ -7,16 +7,18 @@ from deploycheck.language.errors import Place, SpecError, SpecErrors
 from deploycheck.language.expect import Expectation
 from deploycheck.language.fields import Section
 from deploycheck.language.load import Spec, load
-from deploycheck.language.recognize import is_spec, near_miss
+from deploycheck.language.recognize import SUFFIXES, Recognition, recognize_file
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.tree import SpecSection, json_schema
 from deploycheck.language.vocabulary import Dimension, Metric, TaskWord, Vocabulary
 
 __all__ = [
+    "SUFFIXES",
     "Dimension",
     "Expectation",
     "Metric",
     "Place",
+    "Recognition",
     "Section",
     "Spec",
     "SpecError",
@@ -25,9 +27,8 @@ __all__ = [
     "TaskWord",
     "Threshold",
     "Vocabulary",
-    "is_spec",
     "json_schema",
     "load",
-    "near_miss",
     "parse_threshold",
+    "recognize_file",
 ]

@@ -5,6 +5,7 @@ It works on plain data, so that these mistakes are found in a spec whose structu
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import Any
 
 from deploycheck.language.errors import Mistake, did_you_mean
@@ -14,6 +15,7 @@ from deploycheck.language.spec import LABEL, Load, Train
 from deploycheck.language.variants import BASELINE, RESERVED, TRAINED
 from deploycheck.language.vocabulary import TaskWord, Vocabulary
 
+LONGEST_WAIVER = timedelta(days=366)
 MOST_ACCURATE = "most_accurate"
 POLICIES = ("smallest", "fastest", MOST_ACCURATE)
 
@@ -38,11 +40,12 @@ def check_standard(data: dict[str, Any]) -> list[Mistake]:
 
 
 def check_parts(
-    data: dict[str, Any], expected: list[Expectation], own: dict[str, Any], vocabulary: Vocabulary
+    data: dict[str, Any], expected: list[Expectation], own: dict[str, Any], vocabulary: Vocabulary, today: date
 ) -> list[Mistake]:
     """Check how the parts of a spec fit together; a standard is checked where a spec has completed it.
 
     ``own`` is what the spec's own file says: a standard may expect something of variants where a spec has none.
+    ``today`` is the day from which the terms of waivers are counted.
     """
     if "model" not in data:
         return []
@@ -54,8 +57,10 @@ def check_parts(
         *_check_label_slices(data, expected, vocabulary),
         *_check_relations(data, expected),
         *_check_unmeasured(data, expected, vocabulary),
+        *_check_counts(data, expected),
         *_check_promotion(data, vocabulary),
         *_check_waivers(data, vocabulary),
+        *_check_terms(data, today),
     ]
 
 
@@ -175,6 +180,21 @@ def _check_unmeasured(data: dict[str, Any], expected: list[Expectation], vocabul
     ]
 
 
+def _check_counts(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
+    """A limit on how many requests fail must be lower than how many are sent."""
+    sent = mapping(data, "serve", "load").get("requests", Load.model_fields["requests"].default)
+    return [
+        Mistake(
+            item.path,
+            f"every server meets '{item.threshold.text}': the load sends {sent:,} requests",
+            f"write a limit below {sent:,}, or leave the check out",
+        )
+        for item in expected
+        if item.metric.counts_requests and item.threshold.relation is None
+        if isinstance(sent, int) and item.threshold.comparator.startswith("<") and item.threshold.value >= sent
+    ]
+
+
 def _check_promotion(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
     """Something must be expected of what is promoted, and what is chosen must exist."""
     if "promote" not in data:
@@ -191,6 +211,27 @@ def _check_promotion(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mista
         what = f"{choose!r} is neither a policy nor a variant that is {'served' if 'serve' in data else 'made'}"
         mistakes.append(Mistake(("promote", "choose"), what, did_you_mean(choose, choices)))
     return mistakes
+
+
+def _check_terms(data: dict[str, Any], today: date) -> list[Mistake]:
+    """A waiver is for now, so it ends within a year."""
+    last = today + LONGEST_WAIVER
+    return [
+        Mistake(
+            ("waive", name, "until"),
+            f"a waiver holds for at most a year, and this one ends {(until - today).days:,} days from today",
+            f"write a day until {last.isoformat()}, and renew it then if it is still needed",
+        )
+        for name in mapping(data, "waive")
+        if (until := _day(get(data, ("waive", name, "until")))) is not None and until > last
+    ]
+
+
+def _day(written: Any) -> date | None:
+    try:
+        return date.fromisoformat(written)
+    except (TypeError, ValueError):
+        return None  # a mistake that its section reports
 
 
 def _check_waivers(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:

@@ -8,6 +8,9 @@ from dataclasses import KW_ONLY, dataclass
 
 from deploycheck.errors import DeploycheckError
 
+LONGEST, LONGEST_LINE = 80, 200
+"""Characters of a value, and of a line, in a message."""
+
 SpecPath = tuple[str | int, ...]
 """The keys and indices that lead from the top of a spec to one of its parts."""
 
@@ -48,7 +51,9 @@ class SpecError(DeploycheckError):
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}"]
         if self.place.text.strip():
-            lines += [f"    {self.place.text}", f"    {' ' * (self.place.column - 1)}^"]
+            first = max(0, self.place.column - 1 - LONGEST_LINE // 2) if len(self.place.text) > LONGEST_LINE else 0
+            shown = self.place.text[first : first + LONGEST_LINE]
+            lines += [f"    {shown}", f"    {' ' * (self.place.column - 1 - first)}^"]
         if self.hint:
             lines.append(f"  {self.hint}")
         return "\n".join(lines)
@@ -65,6 +70,12 @@ class SpecErrors(DeploycheckError):
 
     def __str__(self) -> str:
         return "\n".join([*(str(error) for error in self.errors), self.what])
+
+
+def shorten(value: object) -> str:
+    """Return a value as messages quote it: its ``repr``, the middle left out where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}...{text[-17:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

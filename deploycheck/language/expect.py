@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from deploycheck.language.errors import Mistake, SpecPath, did_you_mean
+from deploycheck.language.reach import check_reach
 from deploycheck.language.source import Document
 from deploycheck.language.spec import Slices
 from deploycheck.language.threshold import Threshold, ThresholdError, parse_quantity, parse_threshold
@@ -135,7 +136,7 @@ def _stages(word: str, vocabulary: Vocabulary) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _parse(text: str, metric: Metric) -> Threshold:
-    """Parse a threshold; check that it asks for better values, and what it is relative to.
+    """Parse a threshold; check that it asks for better values that some models have, and what it is relative to.
 
     Whether the NAME of ``x NAME`` is a variant is not checked here.
     """
@@ -166,6 +167,7 @@ def _parse(text: str, metric: Metric) -> Threshold:
             len(text),
             f"did you mean '{text} {missing[0]}'?",
         )
+    check_reach(threshold, metric, text)
     return threshold
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from deploycheck.language.errors import SpecError, SpecPath, did_you_mean
+from deploycheck.language.errors import SpecError, SpecPath, did_you_mean, shorten
 from deploycheck.language.resolve import Cell
 from deploycheck.language.shape import known_keys
 from deploycheck.language.vocabulary import Vocabulary
@@ -69,23 +69,34 @@ def _explain(detail: Any, cell: Cell, vocabulary: Vocabulary) -> SpecError:
             return SpecError(f"{parent} has no {path[-1]!r}", place, f"add `{path[-1]}: ...`")
         case "language_version":
             hint = "this version of deploycheck reads `deploycheck: 1`"
-            return SpecError(f"unknown language version {given!r}", cell.place(path), hint)
+            return SpecError(f"unknown language version {shorten(given)}", cell.place(path), hint)
         case "literal_error":
             choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-            what = f"{given!r} is not one of: {', '.join(choices)}"
+            what = f"{shorten(given)} is not one of: {', '.join(choices)}"
             return SpecError(what, cell.place(path, key=is_key), did_you_mean(str(given), choices))
         case "too_long" | "too_short" if isinstance(given, dict):
             found = ", ".join(given) or "none"
             what = f"`{_dotted(path)}` takes one name with its arguments, found {found}"
             return SpecError(what, cell.place(path))
         case "string_pattern_mismatch":
-            what = f"{given!r} is not a name: use small letters, digits, '.', '_' and '-', at most 64"
+            what = f"{shorten(given)} is not a name: use small letters, digits, '.', '_' and '-', at most 64"
             return SpecError(what, cell.place(path, key=is_key))
     what = detail["msg"][:1].lower() + detail["msg"][1:]
     if detail["type"] in _EXPECTED:
         what = f"expected {_EXPECTED[detail['type']]}"
-    found = "" if isinstance(given, dict | list) else f", found {given!r}"
-    return SpecError(f"`{_dotted(path)}`: {what}{found}", cell.place(path))
+    found = "" if isinstance(given, dict | list) else f", found {shorten(given)}"
+    hint = f"write it with its options: {{{given}: {{}}}}" if isinstance(given, str) and _takes_one(path) else ""
+    return SpecError(f"`{_dotted(path)}`: {what}{found}", cell.place(path), hint)
+
+
+def _takes_one(path: SpecPath) -> bool:
+    """Whether the part at ``path`` is a mapping of one name to its options."""
+    match path:
+        case ("data", "preprocess", int()) | ("train", "optimizer" | "schedule"):
+            return True
+        case ("compress", "variants", str()) | ("compress", "variants", str(), "method"):
+            return True
+    return False
 
 
 def _dotted(path: SpecPath) -> str:

@@ -77,13 +77,14 @@ def _quantity(dimension: Dimension) -> tuple[BeforeValidator, PlainSerializer]:
 
 
 Share = Annotated[float, *_quantity(Dimension.PROPORTION), Field(ge=0, le=1)]
-Seconds = Annotated[float, *_quantity(Dimension.TIME), Field(ge=0)]
-PerSecond = Annotated[float, *_quantity(Dimension.RATE), Field(gt=0)]
+Seconds = Annotated[float, *_quantity(Dimension.TIME), Field(ge=0, le=86_400)]
+PerSecond = Annotated[float, *_quantity(Dimension.RATE), Field(ge=0.001, le=1_000_000)]
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Name = Annotated[StrictStr, Field(pattern=NAME)]
-Natural = Annotated[StrictInt, Field(ge=0)]
-Positive = Annotated[StrictInt, Field(ge=1)]
+Seed = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
+"""What both NumPy and JAX take on every device: 32 bits."""
+Positive = Annotated[StrictInt, Field(ge=1, le=2**31 - 1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from deploycheck.language.tighten import find_loosened
 from deploycheck.language.tree import tree_form
 from deploycheck.language.variants import Compress
 from deploycheck.language.vocabulary import Metric, Vocabulary
+
+ENOUGH_ERRORS = 100
+"""After a cell of a matrix with which there are more mistakes than this, no other cell is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,8 @@ def load(path: Path, root: Path, vocabulary: Vocabulary) -> tuple[Spec, ...]:
             specs += [spec] if spec else []
         except SpecErrors as found:
             errors += found.errors
+        if len({(error.place, error.what) for error in errors}) > ENOUGH_ERRORS:
+            break  # the cells that are left repeat most of them
     if errors:
         raise SpecErrors(errors)
     return tuple(specs)
@@ -90,8 +96,9 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     expected, mistakes = read_expectations(cell.data, vocabulary)
     mistakes = [mistake for mistake in mistakes if mistake.path[-1] not in misdefined]
     mistakes += references.check_references(cell.data, root)
+    mistakes += references.check_registry(cell.data, root, installed)
     mistakes += crosscheck.check_own_metrics(cell.data, installed)
-    mistakes += crosscheck.check_parts(cell.data, expected, cell.chain[0].data, vocabulary)
+    mistakes += crosscheck.check_parts(cell.data, expected, cell.chain[0].data, vocabulary, datetime.now(UTC).date())
     errors += _place(mistakes, cell)
     for document in cell.standards:
         errors += _place(crosscheck.check_standard(document.data), document)

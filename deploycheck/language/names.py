@@ -12,10 +12,12 @@ import importlib.util
 import re
 import symtable
 import sys
+import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from deploycheck.language.errors import did_you_mean
@@ -48,10 +50,11 @@ class Signature:
 @dataclass(frozen=True)
 class _Module:
     """The names that a module binds at its top, with the signature of each plain function; ``open`` if it may have
-    more, from ``import *`` or a ``__getattr__``."""
+    more, from ``import *`` or a ``__getattr__``. ``imports`` says from where names are imported."""
 
     names: Mapping[str, Signature | None]
     open: bool
+    imports: Mapping[str, str]
 
 
 def source_file(module: str, root: Path) -> Path | None:
@@ -120,6 +123,45 @@ def import_hint(written: str) -> str:
     return f"did you mean {meant!r}?" if IMPORT_PATH.fullmatch(meant) else "write it as package.module:name"
 
 
+STANDARD_HINT = "a spec names code of the project or of an installed package: write a function there that calls it"
+
+
+def _is_standard(module: str, spec: ModuleSpec | None) -> bool:
+    """Whether importing a module gives one of the standard library, or what another package puts in its place.
+
+    What is imported already is what an import gives, also where the project has a module of the same name.
+    """
+    top = module.partition(".")[0]
+    if top not in sys.stdlib_module_names:
+        return _is_in_library(spec)
+    given: ModuleSpec | None = getattr(sys.modules.get(top), "__spec__", None) or spec
+    return _is_in_library(given) or (given is not None and not _INSTALLED.isdisjoint(Path(given.origin or "").parts))
+
+
+def is_standard_module(found: object) -> bool:
+    """Whether an object is a module of Python's standard library."""
+    return isinstance(found, ModuleType) and _is_in_library(found.__spec__)
+
+
+def _is_in_library(spec: ModuleSpec | None) -> bool:
+    if spec is None:
+        return False
+    if spec.origin in ("built-in", "frozen"):
+        return True
+    places = [spec.origin, *(spec.submodule_search_locations or ())]
+    return any(place is not None and _is_library_path(Path(place)) for place in places)
+
+
+def _is_library_path(path: Path) -> bool:
+    """Whether a path is in the folder of the standard library, but not in that of installed packages inside of it."""
+    parts = next((path.relative_to(folder).parts for folder in _LIBRARY if path.is_relative_to(folder)), ())
+    return bool(parts) and parts[0] not in _INSTALLED
+
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+_LIBRARY = tuple({Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
+
+
 def check_import(
     path: str, root: Path, given: Iterable[str] | None, filled: frozenset[str] = frozenset()
 ) -> list[Problem]:
@@ -132,6 +174,8 @@ def check_import(
         return [Problem(f"{path!r} is not an import path", import_hint(path))]
     module, _, name = path.partition(":")
     spec = _find_module(module, root)
+    if _is_standard(module, spec):
+        return [Problem(f"{module} is part of Python's standard library", STANDARD_HINT)]
     file = _source(spec) if spec else None
     if spec is None or (file is not None and not file.exists()):
         return [Problem(f"there is no module {module}")]
@@ -141,8 +185,11 @@ def check_import(
     found = _read_module(file, file.stat().st_mtime_ns)
     if found is None:
         return [Problem(f"the module {module} can't be parsed")]
-    if name.partition(".")[0] not in found.names:
+    first, _, rest = name.partition(".")
+    if first not in found.names:
         return [] if found.open else [Problem(f"{module} has no {name}", did_you_mean(name, found.names))]
+    if rest and (imported := found.imports.get(first)) and _is_standard(imported, _find_module(imported, root)):
+        return [Problem(f"{module} imports {imported} from Python's standard library", STANDARD_HINT)]
     signature = found.names.get(name)
     return [] if signature is None or given is None else check_arguments(name, signature, given, filled)
 
@@ -175,7 +222,8 @@ def _read_module(file: Path, changed: int) -> _Module | None:
         return None
     bound = [symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()]
     is_open = "__getattr__" in bound or any(name.endswith("/*") for name in members)
-    return _Module({name: _signature(members.get(name)) for name in bound}, is_open)
+    imports = {name: member.target_path for name, member in members.items() if isinstance(member, griffe.Alias)}
+    return _Module({name: _signature(members.get(name)) for name in bound}, is_open, imports)
 
 
 def _signature(member: griffe.Object | griffe.Alias | None) -> Signature | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import Mistake, SpecPath, did_you_mean
 from deploycheck.language.names import (
     FILLED_BY_TRAINING,
@@ -19,6 +20,7 @@ from deploycheck.language.names import (
     optax_functions,
 )
 from deploycheck.language.spec import ANSWERS
+from deploycheck.language.vocabulary import Vocabulary
 
 
 def check_references(data: dict[str, Any], root: Path) -> list[Mistake]:
@@ -35,6 +37,22 @@ def check_references(data: dict[str, Any], root: Path) -> list[Mistake]:
         if ":" in str(path[-1]):
             mistakes += [_placed(problem, path) for problem in check_import(str(path[-1]), root, None)]
     return mistakes
+
+
+def check_registry(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> list[Mistake]:
+    """Return the mistake in the location of the registry, before a run ends with it."""
+    at = ("promote", "registry")
+    url = get(data, at)
+    scheme, _, location = url.partition(":") if isinstance(url, str) else ("", "", "")
+    if scheme not in vocabulary.registries:
+        return []  # none is given, or a mistake that the section reports
+    try:
+        vocabulary.registries[scheme](location, root)
+    except DeploycheckError as error:
+        return [Mistake(at, error.what, error.hint)]
+    except (OSError, ValueError, RuntimeError):  # a name too long, a circle of links
+        return [Mistake(at, f"no registry can be reached by {location[:80]!r}")]
+    return []
 
 
 def get(data: Any, path: SpecPath) -> Any:

@@ -16,8 +16,10 @@ from deploycheck.language.errors import Place, SpecError, SpecErrors, SpecPath, 
 from deploycheck.language.shape import is_whole, replaced_methods
 from deploycheck.language.source import Document, read, read_standard
 
-MOST_CELLS = 1_000
+MOST_CELLS, MOST_AXES = 1_000, 32
 """The largest matrix; each of its cells is a spec in memory."""
+MOST_CELL_BYTES = 100_000_000
+"""The text of a spec times its cells."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,9 @@ def _read_axes(
     """Return the axes of a matrix, each with its values, and the mistakes in it."""
     axes: list[list[_Choice]] = []
     errors: list[SpecError] = []
+    if len(matrix) > MOST_AXES:
+        what = f"the matrix varies {len(matrix):,} parts, more than {MOST_AXES}"
+        return [], [SpecError(what, document.place(("matrix",), key=True), "vary fewer parts, or split the spec")]
     for key, values in matrix.items():
         target = _target(spec, key)
         if not isinstance(values, list) or not values:
@@ -181,6 +186,9 @@ def _read_axes(
         what = f"the matrix has {count:,} cells, more than {MOST_CELLS:,}"
         hint = "vary fewer values, or split the spec"
         errors.append(SpecError(what, document.place(("matrix",), key=True), hint))
+    elif count * len(document.text) > MOST_CELL_BYTES:
+        what = f"{count:,} cells of a spec of {len(document.text):,} characters are too large"
+        errors.append(SpecError(what, document.place(("matrix",), key=True), "vary fewer values, or split the spec"))
     return axes, [*errors, *_find_nested(axes, document)]
 
 

@@ -41,7 +41,11 @@ _WORDS = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _NESTED = re.compile(r"(?:[-?]\s+){8}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls (C0, C1) but for tab and newline, separators of lines, controls of a text's direction, lone surrogates.
+
+A terminal or an editor would show another text than the one that is read.
+"""
 _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 
 
@@ -141,7 +145,7 @@ def parse(text: str, path: Path, file: str) -> Document:
         before = text[: control.start()]
         line, column = before.count("\n") + 1, control.start() - before.rfind("\n")
         place = Place(file, line, column, "")
-        raise SpecErrors([SpecError(f"the character {control[0]!r} can't be part of a text", place, "remove it")])
+        raise SpecErrors([_refuse_control(control[0], place)])
     try:
         errors = list(_refused_syntax(text, file, lines))
         root = None if errors else _Loader(text).get_single_node()
@@ -164,18 +168,37 @@ def parse(text: str, path: Path, file: str) -> Document:
     return Document(path=path, file=file, lines=lines, data=data, text=text)
 
 
-def top_level_keys(text: str) -> Iterator[str]:
-    """Yield the keys of a text's top-level mapping, as far as it is YAML; then raise ``yaml.YAMLError``."""
-    depth, completed = 0, 0
+@dataclass(frozen=True)
+class Key:
+    """A key of a mapping: how many collections it is in, and its value if that is a scalar, else nothing."""
+
+    name: str
+    depth: int
+    value: str | None
+
+
+def mapping_keys(text: str) -> Iterator[Key]:
+    """Yield the keys of every mapping of a text, of all its documents, as far as it is YAML; then raise ``YAMLError``.
+
+    Nothing is composed, so neither tags nor aliases matter.
+    """
+    counts: list[int] = []  # of each open collection: the nodes in it so far; -1 in a sequence
+    pending: tuple[str, int] | None = None
     for event in yaml.parse(text, Loader=_Loader):
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth == 0 and isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.MappingStartEvent):
-            return
-        if depth == 1 and isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionEndEvent):
-            if completed % 2 == 0 and isinstance(event, yaml.ScalarEvent):
-                yield event.value
-            completed += 1
-        depth += isinstance(event, yaml.CollectionStartEvent)
+        if isinstance(event, yaml.CollectionEndEvent):
+            counts.pop()
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        scalar = event.value if isinstance(event, yaml.ScalarEvent) else None
+        if pending is not None:
+            yield Key(*pending, scalar)
+            pending = None
+        if counts and counts[-1] >= 0:
+            if counts[-1] % 2 == 0 and scalar is not None:
+                pending = (scalar, len(counts))
+            counts[-1] += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            counts.append(0 if isinstance(event, yaml.MappingStartEvent) else -1)
 
 
 def _yaml_hint(place: Place) -> str:
@@ -214,10 +237,22 @@ def _refused_syntax(text: str, file: str, lines: tuple[str, ...]) -> Iterator[Sp
             depth -= 1
 
 
+def _refuse_control(character: str, place: Place) -> SpecError:
+    return SpecError(f"the character {character!r} can't be part of a text", place, "remove it")
+
+
+def _find_escaped(node: yaml.ScalarNode, file: str, lines: tuple[str, ...]) -> Iterator[SpecError]:
+    """Yield an error for a text with a control character that is written as an escape, such as ``\\x1b``."""
+    control = _CONTROL.search(node.value) if node.style == '"' else None
+    if control:
+        yield _refuse_control(control[0], _at(node.start_mark, file, lines))
+
+
 def _plain(node: yaml.Node, depth: int, errors: list[SpecError], file: str, lines: tuple[str, ...]) -> Any:
     """Return a node as plain data, adding what is refused to ``errors``."""
     if isinstance(node, yaml.ScalarNode):
         if node.style:
+            errors.extend(_find_escaped(node, file, lines))
             return node.value
         value = _scalar(node.value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -228,6 +263,8 @@ def _plain(node: yaml.Node, depth: int, errors: list[SpecError], file: str, line
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+        if isinstance(key_node, yaml.ScalarNode):
+            errors.extend(_find_escaped(key_node, file, lines))
         if key is None or (not key_node.style and not isinstance(_scalar(key), str)):
             place = _at(key_node.start_mark, file, lines)
             errors.append(SpecError("a key must be a string", place, "put it in quotes to make it a string"))

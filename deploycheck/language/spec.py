@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -16,28 +17,30 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from deploycheck.language.errors import Mistake, did_you_mean
+from deploycheck.language.errors import Mistake, did_you_mean, shorten
 from deploycheck.language.fields import (
     Arguments,
     ImportPath,
     Installed,
     Name,
-    Natural,
     Number,
     One,
     PerSecond,
     Positive,
     Seconds,
     Section,
+    Seed,
     Share,
     Whole,
     With,
     check_import_path,
     check_known,
+    mistake,
     refuse,
     refuse_incomplete,
     unique,
 )
+from deploycheck.language.reach import MOST_OBSERVATIONS
 from deploycheck.language.vocabulary import Dimension, Metric, Vocabulary
 
 LABEL = "label"
@@ -48,7 +51,7 @@ class Slices(Section):
     """The examples cut by ``label``, or by a column that the loader gives; each slice has ``at_least`` of them."""
 
     by: StrictStr
-    at_least: Positive = 30
+    at_least: Annotated[Positive, Field(le=MOST_OBSERVATIONS)] = 30
 
 
 class Expect(Section):
@@ -70,10 +73,22 @@ def _long_form(value: Any) -> Any:
 Expectations = dict[str, Annotated[Expect, BeforeValidator(_long_form, json_schema_input_type=StrictStr | Expect)]]
 
 
+MOST_AXES = 32
+MOST_ELEMENTS = 2**30
+"""Of one example: 4 GiB in float32."""
+
+
+def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    elements = math.prod(shape)
+    if elements > MOST_ELEMENTS:
+        raise mistake(f"an example of this shape has {elements:,} elements, more than {MOST_ELEMENTS:,}")
+    return shape
+
+
 class Input(Section):
     """One input of a model; its shape is that of one example, without the batch."""
 
-    shape: tuple[Positive, ...]
+    shape: Annotated[tuple[Positive, ...], Field(max_length=MOST_AXES), AfterValidator(_check_shape)]
     dtype: Literal["bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "float32"]
 
 
@@ -91,7 +106,7 @@ class Split(Section):
     train: Annotated[Number, Field(gt=0, lt=1)] = 0.8
     validation: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     test: Annotated[Number, Field(gt=0, lt=1)] = 0.1
-    seed: Natural = 0
+    seed: Seed = 0
     stratify: StrictBool = True
 
     @model_validator(mode="after")
@@ -140,29 +155,49 @@ class ScheduleOptions(Section):
 class Regularize(Section):
     """Weights of the penalties on kernels."""
 
-    l1: Annotated[Number, Field(ge=0)] = 0.0
-    l2: Annotated[Number, Field(ge=0)] = 0.0
+    l1: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+    l2: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+
+
+MOST_EPOCHS = 1_000_000
+HIGHEST_RATE = 1_000
+_RATE_SCHEMA: dict[str, Any] = {
+    "additionalProperties": {
+        "type": "object",
+        "properties": {"learning_rate": {"type": "number", "minimum": 0, "maximum": HIGHEST_RATE}},
+    }
+}
+
+
+def _check_rate(optimizer: dict[str, Arguments]) -> dict[str, Arguments]:
+    """Check the one argument that almost every optimiser of optax has; the others are optax's own."""
+    ((name, arguments),) = optimizer.items()
+    rate = arguments.get("learning_rate", 0)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= HIGHEST_RATE:
+        what = f"a learning rate is a number from 0 to {HIGHEST_RATE:,}, found {shorten(rate)}"
+        refuse([Mistake((name, "learning_rate"), what)])
+    return optimizer
 
 
 class StopEarly(Section):
     """Stop after ``patience`` epochs without a better ``watch``, and keep the best epoch."""
 
     watch: Annotated[StrictStr, Installed("score")] = "validation.loss"
-    patience: Positive
+    patience: Annotated[Positive, Field(le=MOST_EPOCHS)]
 
 
 class Train(Section):
     """How the model is trained, and what it must reach. The loss selects the task: what labels and outputs are."""
 
     loss: Annotated[StrictStr, Installed("loss")] = "cross_entropy"
-    optimizer: One
+    optimizer: Annotated[One, AfterValidator(_check_rate), Field(json_schema_extra=_RATE_SCHEMA)]
     schedule: Annotated[
         dict[Literal["constant", "cosine", "linear"], ScheduleOptions], Field(min_length=1, max_length=1), Whole()
     ] = Field(default={"constant": ScheduleOptions()})
     regularize: Regularize = Regularize()
-    epochs: Positive
-    batch_size: Positive
-    seeds: Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(unique("seed"))] = (0,)
+    epochs: Annotated[Positive, Field(le=MOST_EPOCHS)]
+    batch_size: Annotated[Positive, Field(le=1_000_000)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1_000), AfterValidator(unique("seed"))] = (0,)
     stop_early: StopEarly | None = None
     expect: Expectations = Field(default={})
 
@@ -181,8 +216,8 @@ class Train(Section):
 class Batching(Section):
     """How requests are put together: the largest batch, and how long the first in it may wait."""
 
-    max_size: Positive = 32
-    max_delay: Seconds = 0.002
+    max_size: Annotated[Positive, Field(le=65_536)] = 32
+    max_delay: Annotated[Seconds, Field(le=60)] = 0.002
 
 
 class Load(Section):
@@ -191,9 +226,11 @@ class Load(Section):
     scenario: Annotated[StrictStr, Installed("scenario")] = "server"
     arrivals: Literal["poisson", "constant"] = "poisson"
     rate: PerSecond = 100.0
-    requests: Positive = Field(default=5000, description="At most this many; the load ends when all checks are decided")
+    requests: Annotated[Positive, Field(le=MOST_OBSERVATIONS)] = Field(
+        default=5000, description="At most this many; the load ends when all checks are decided"
+    )
     min_duration: Seconds = Field(default=0.0, description="The least time that the load takes; rare stalls need long")
-    seed: Natural = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _check_scenario(self, info: ValidationInfo) -> Self:
@@ -267,7 +304,7 @@ class OwnMetric(Section):
     def word(self, name: str) -> Metric:
         """Return the metric as the language knows it; it may measure models of any task."""
         dimension = Dimension.PROPORTION if self.kind == "proportion" else Dimension.NUMBER
-        return Metric(name, dimension, self.direction, frozenset({"train", "compress"}))
+        return Metric(name, dimension, self.direction, frozenset({"train", "compress"}), sampled=True)
 
 
 class Waiver(Section):

@@ -31,7 +31,7 @@ COMPARATORS = (">=", "<=", "==", ">", "<")
 RELATIVE = "% rel"
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<comparator>>=|<=|==|>|<)|(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+    r"\s*(?:(?P<comparator>>=|<=|==|>|<)|(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<at>@)|(?P<word>%|/[a-z]+|[^\W\d][\w.-]*))"
 )
 
@@ -63,7 +63,7 @@ class Threshold:
 
     ``value`` is in the metric's base unit (seconds, bytes, per second, a fraction). ``confidence`` (a fraction)
     is None where the spec's own applies; with ``point`` the value is compared without an interval. ``text`` is the
-    threshold as the spec writes it.
+    threshold as the spec writes it. ``lowest`` and ``highest`` are the ends of what is compared, where it has ends.
     """
 
     comparator: str
@@ -75,6 +75,14 @@ class Threshold:
     confidence: float | None = None
     point: bool = False
     text: str = field(default="", compare=False)
+    lowest: float | None = field(default=None, compare=False)
+    highest: float | None = field(default=None, compare=False)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest value of what is compared, infinite where there is none."""
+        low, high = self.lowest, self.highest
+        return -math.inf if low is None else low, math.inf if high is None else high
 
     def __str__(self) -> str:
         scale = UNITS[self.dimension][self.unit]
@@ -102,7 +110,8 @@ def _tokens(text: str) -> Iterator[_Token]:
         match = _TOKEN.match(text, column)
         if match is None or match.lastgroup is None:
             start = column + len(text[column:]) - len(text[column:].lstrip())
-            raise ThresholdError(f"unexpected {text[start]!r} in a threshold", start)
+            hint = "write the digits 0 to 9" if text[start].isdigit() else ""
+            raise ThresholdError(f"unexpected {text[start]!r} in a threshold", start, hint)
         yield _Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup))
         column = match.end()
 
@@ -154,6 +163,7 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
     if scan.next.kind != "end":
         raise ThresholdError(f"unexpected {scan.next.text!r} after the threshold", scan.next.column)
     value = _in_base_unit(number, scale)
+    low, high = _range(metric, relation, unit)
     return Threshold(
         comparator,
         value,
@@ -163,13 +173,26 @@ def parse_threshold(text: str, metric: Metric) -> Threshold:
         confidence=confidence,
         point=point,
         text=" ".join(text.split()),
+        lowest=low if math.isfinite(low) else None,
+        highest=high if math.isfinite(high) else None,
     )
+
+
+def _range(metric: Metric, relation: Relation | None, unit: _Token | None) -> tuple[float, float]:
+    """Return the lowest and the highest value of a metric, or of its ratio to another model's."""
+    if unit and unit.text == RELATIVE:
+        return -math.inf, 1.0
+    lowest, highest = metric.range
+    is_ratio = relation is not None and str(relation) not in metric.relations
+    if is_ratio and metric.dimension is not Dimension.DIFFERENCE:
+        return (0.0 if lowest >= 0 else -math.inf), math.inf
+    return lowest, highest
 
 
 def _completed(text: str, metric: Metric) -> str:
     """Return the threshold that was probably meant by a bare quantity; for a proportion, 0.9 means 90 %."""
     comparator = ">=" if metric.direction == "higher" else "<="
-    if metric.dimension is Dimension.PROPORTION and re.fullmatch(r"(0?\.\d+|[01](\.0*)?)", text):
+    if metric.dimension is Dimension.PROPORTION and re.fullmatch(r"(0?\.[0-9]+|[01](\.0*)?)", text):
         text = f"{100 * float(text):.10g} %"
     return f"{comparator} {text}"
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deploycheck.language.fields import Section
 
 
@@ -42,6 +45,13 @@ UNITS: Mapping[Dimension, Mapping[str, float]] = {
 }
 """Each unit's size in the base unit of its dimension: s, B, /s, a fraction, or 1."""
 
+RANGES: Mapping[Dimension, tuple[float, float]] = {
+    Dimension.PROPORTION: (0.0, 1.0),
+    Dimension.DIFFERENCE: (-1.0, 1.0),
+    Dimension.NUMBER: (-math.inf, math.inf),
+}
+"""The values that a metric of a dimension can have, in its base unit; of all other dimensions, 0 and more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Metric:
@@ -52,6 +62,10 @@ class Metric:
     are the relations that its thresholds may have (``x trained``) or, for a gain (``over majority``), must have.
     ``task`` names the task whose models it measures; empty for a metric of any task. A metric with ``over_classes``
     compares classes, so it can't be measured within one class.
+
+    ``lowest`` and ``highest`` are the ends of the values it can have, in its base unit, where they aren't those of its
+    dimension. A metric that is ``sampled`` is estimated from examples or requests, so its bounds never reach an end.
+    One with ``counts_requests`` counts requests of the load test.
     """
 
     name: str
@@ -63,6 +77,16 @@ class Metric:
     relations: frozenset[str] = frozenset()
     task: str = ""
     over_classes: bool = False
+    lowest: float | None = None
+    highest: float | None = None
+    sampled: bool = False
+    counts_requests: bool = False
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest value that the metric can have, in its base unit."""
+        lowest, highest = RANGES.get(self.dimension, (0.0, math.inf))
+        return lowest if self.lowest is None else self.lowest, highest if self.highest is None else self.highest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +110,7 @@ class TaskWord:
 COMPARISONS = frozenset({"of reference", "of baseline", "x baseline", "x trained"})
 """The relations that thresholds on any metric may have: a share or a multiple of another model's value."""
 
-PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]+)?)")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +119,9 @@ class Vocabulary:
 
     ``methods`` maps a compression method to the class of its options, ``scenarios`` a load scenario to those of the
     fields ``arrivals`` and ``rate`` that its load takes, and ``unmeasured`` a load scenario to the metrics that
-    can't be measured in it. ``sections`` are further sections of a spec, such as a kind of step may need.
+    can't be measured in it. ``registries`` maps the scheme of a registry's URL to a function that raises
+    ``DeploycheckError`` for a location that can't be opened, given the location and the project. ``sections`` are
+    further sections of a spec, such as a kind of step may need.
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
@@ -103,7 +129,7 @@ class Vocabulary:
     preprocessing: frozenset[str] = frozenset()
     methods: Mapping[str, type[Section]] = field(default_factory=dict)
     runtimes: frozenset[str] = frozenset()
-    registries: frozenset[str] = frozenset()
+    registries: Mapping[str, Callable[[str, Path], None]] = field(default_factory=dict)
     tasks: Mapping[str, TaskWord] = field(default_factory=dict)
     scenarios: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unmeasured: Mapping[str, frozenset[str]] = field(default_factory=dict)

@@ -15,8 +15,9 @@ import pytest
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.evidence import CheckRecord, Evidence, StepRecord
+from deploycheck.evidence.escape import visible
 from deploycheck.extensions import Extensions
-from deploycheck.language import is_spec, load, near_miss
+from deploycheck.language import SUFFIXES, Recognition, load, recognize_file
 from deploycheck.language.expect import SECTIONS
 from deploycheck.plan import Plan, make_plans, only_plan
 from deploycheck.plugin.items import CheckItem, SpecFile
@@ -30,11 +31,13 @@ if TYPE_CHECKING:  # collecting imports what is above; what running needs is imp
     from deploycheck.runner.execute import Runner
     from deploycheck.runner.measuring import Subjects
 
-SUFFIXES = (".yaml", ".yml")
 PROGRESS_EVERY_S = 10.0
 WIDEST = 160
 """Columns of the summary's table at least: on a narrower terminal its lines wrap, and none of its words is cut."""
 REPORT_KEY = "deploycheck"
+SKIPPED_KEY = "deploycheck-skipped"
+MOST_SKIPPED = 10
+"""Names of skipped files in the summary."""
 WORDS = {"undecided": ("U", "UNDECIDED"), "warn": ("W", "WARN"), "waived": ("w", "WAIVED")}
 """Verdicts for which pytest has no letter and word."""
 
@@ -58,6 +61,7 @@ class Gate:
         self.problems: list[str] = []
         self.selected: list[tuple[Path, str]] = []
         self.refused: set[Path] = set()
+        self.skipped: set[str] = set()
         self.markers = {section: getattr(pytest.mark, section) for section in SECTIONS}
         self._last_progress = time.monotonic()
 
@@ -126,7 +130,7 @@ class Gate:
         arguments = []
         for argument in session.config.args:
             file, _, rest = str(argument).partition("::")
-            if rest and file.endswith(SUFFIXES):
+            if rest and file.lower().endswith(SUFFIXES):
                 # As pytest does it: made absolute, links not followed.
                 path = Path(os.path.abspath(session.config.invocation_params.dir / file))  # noqa: PTH100
                 self.selected.append((path, rest))
@@ -146,13 +150,16 @@ class Gate:
             gc.enable()
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-        """Collect a YAML file that says it is a spec."""
-        if file_path.suffix not in SUFFIXES:
+        """Collect a YAML or JSON file that says it is a spec; keep the name of one that only looks like a spec."""
+        if file_path.suffix.lower() not in SUFFIXES:
             return None
-        text = file_path.read_text(encoding="utf-8", errors="replace")
         asked_for = parent.session.isinitpath(file_path)
-        if is_spec(text) or near_miss(text) or asked_for:
+        recognized = Recognition.SPEC if asked_for else recognize_file(file_path)
+        if recognized is Recognition.SPEC:
             return SpecFile.from_parent(parent, path=file_path, gate=self)
+        if recognized is Recognition.SKIPPED:
+            inside = file_path.is_relative_to(self.root)
+            self.skipped.add(file_path.relative_to(self.root).as_posix() if inside else str(file_path))
         return None
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -199,7 +206,8 @@ class Gate:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over the spec files that a worker collected."""
+        """Take over the spec files that a worker collected, and those that it skipped."""
+        self.skipped |= set(getattr(node, "workeroutput", {}).get(SKIPPED_KEY, ()))
         for file, file_id in getattr(node, "workeroutput", {}).get(REPORT_KEY, ()):
             if not any(plan.id.partition("::")[0] == file_id for plan in self.plans.values()):
                 self.plans_of(Path(file), file_id)
@@ -223,6 +231,7 @@ class Gate:
         if self.is_worker:
             files = {str(plan.spec.path): plan.id.partition("::")[0] for plan in self.plans.values()}
             session.config.workeroutput[REPORT_KEY] = list(files.items())  # type: ignore[attr-defined]
+            session.config.workeroutput[SKIPPED_KEY] = sorted(self.skipped)  # type: ignore[attr-defined]
             return
         if self.config.getoption("collectonly"):
             return
@@ -273,7 +282,7 @@ class Gate:
         """Show what was promoted, and why the rest was not."""
         for report in (report for reports in terminalreporter.stats.values() for report in reports):
             _print_id_as_it_is(report)
-        if self.evidence is None and not self.problems:
+        if self.evidence is None and not self.problems and not self.skipped:
             return
         terminalreporter.section("deploycheck")
         if self.evidence:
@@ -281,6 +290,8 @@ class Gate:
 
             writer = terminalreporter._tw  # the only way to pytest's own choice of colours
             terminalreporter.write(as_table(self.evidence.specs, max(WIDEST, writer.fullwidth), color=writer.hasmarkup))
+        if self.skipped:
+            terminalreporter.write_line(_describe_skipped(sorted(self.skipped)))
         for problem in self.problems:
             terminalreporter.write_line(f"error: {problem}", red=True)
         for path in self.written:
@@ -295,8 +306,16 @@ def _print_id_as_it_is(report: Any) -> None:
     """
     parsed: Any = getattr(report, "_id", None)
     path, _, rest = str(parsed).partition("::")
-    if rest and path.endswith(SUFFIXES) and not rest.endswith("]"):
+    if rest and path.lower().endswith(SUFFIXES) and not rest.endswith("]"):
         report._id = dataclasses.replace(parsed, names=tuple(rest.split("::")), params=None)
+
+
+def _describe_skipped(files: list[str]) -> str:
+    """Return the line that names the files that look like specs and don't say that they are."""
+    named = ", ".join(map(visible, files[:MOST_SKIPPED]))
+    others = f" and {len(files) - MOST_SKIPPED} more" if len(files) > MOST_SKIPPED else ""
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    return f"skipped: {count} without a top-level key `deploycheck`: {named}{others}"
 
 
 def _within(nodeid: str, name: str) -> bool:

@@ -14,6 +14,7 @@ from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
 from deploycheck.evidence import CheckRecord, StepRecord
 from deploycheck.evidence.escape import visible
+from deploycheck.evidence.show import NOTHING
 from deploycheck.plan import Plan
 from deploycheck.steps.kind import NoBaseline
 from deploycheck.verdict import Outcome
@@ -129,7 +130,8 @@ def _explain(record: CheckRecord) -> str:
     """Return why a check did not pass, and what was required."""
     if not record.shown:
         return visible(f"{record.verdict}: {record.reason}\n{record.metric} must be {record.threshold}")
-    lines = [f"{record.verdict}: {record.metric} is {record.shown}, the standard is {record.threshold}"]
+    found = f"{NOTHING} of {record.metric}" if record.shown == NOTHING else f"{record.metric} is {record.shown}"
+    lines = [f"{record.verdict}: {found}, the standard is {record.threshold}"]
     if record.confidence is not None:
         lines.append(f"each bound at {record.confidence:.4g} confidence, from {record.samples:,} observations")
     if record.reason:

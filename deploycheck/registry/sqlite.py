@@ -51,6 +51,8 @@ from deploycheck.store import (
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SETTING = "promote.registry"
 
+_HEADER = b"SQLite format 3\0"
+"""With which a database begins (sqlite.org/fileformat.html); an empty file is an empty database."""
 _COLUMNS = tuple(field.name for field in fields(Promotion))
 
 
@@ -69,6 +71,24 @@ def open_sqlite(location: str, root: Path) -> SqliteRegistry:
                 f"{path} is outside of {root}", where=_SETTING, hint="give a path inside of that folder"
             )
     return registry
+
+
+def check_sqlite(location: str, root: Path) -> None:
+    """Raise ``RegistryError`` for a location where no registry can be: outside of ``root``, or another file's."""
+    path = open_sqlite(location, root).path
+    taken = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+    if taken:
+        raise RegistryError(f"{taken} is a file, expected a folder", where=_SETTING, hint="give another path")
+    if path.is_dir():
+        raise RegistryError(f"{location} is a folder, expected a file", where=_SETTING, hint="give a file in it")
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        begins = file.read(len(_HEADER))
+    if begins and begins != _HEADER:
+        raise RegistryError(
+            f"{location} exists, and is not an SQLite database", where=_SETTING, hint="give another path"
+        )
 
 
 class SqliteRegistry:
@@ -315,4 +335,4 @@ def _check_names(*names: str) -> None:
             raise RegistryError(f"{name!r} is not a name for a model or an alias", hint=hint)
 
 
-SQLITE = RegistryScheme("sqlite", open_sqlite)
+SQLITE = RegistryScheme("sqlite", open_sqlite, check_sqlite)

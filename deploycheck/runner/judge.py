@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploycheck.check import Check
 from deploycheck.evidence import CheckRecord, LoadRecord, MachineRecord, StepRecord
-from deploycheck.evidence.show import BASE_UNITS, with_interval
+from deploycheck.evidence.show import BASE_UNITS, NOTHING, with_interval
 from deploycheck.plan import Plan
 from deploycheck.ref import Ref
 from deploycheck.runner.execute import Runner
@@ -48,7 +48,9 @@ def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRec
             "interval": None if exact else (_finite(verdict.low), _finite(verdict.high)),
             "confidence": verdict.confidence,
             "samples": verdict.samples,
-            "shown": with_interval(verdict.value, verdict.low, verdict.high, dimension),
+            "shown": NOTHING
+            if math.isnan(verdict.value) and not verdict.samples
+            else with_interval(verdict.value, verdict.low, verdict.high, dimension),
         }
     )
 

@@ -82,10 +82,6 @@ def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensio
     elif sample is Events and not check.against and 0 < threshold.value < 1:
         budget, needed = load.requests, fewest_requests(threshold.value, level)
         what, hint = _requests(budget, needed, load, extensions)
-    elif sample is Events and not check.against and threshold.value <= 0:
-        what, hint = "no number of requests shows that none ever fails", 'count them: `errors: "== 0"`'
-        yield _error(plan, check, f"{check.metric} can't be decided: {what}", hint)
-        return
     else:
         return
     if needed > budget:
@@ -128,6 +124,9 @@ def _test_set(plan: Plan, check: Check, extensions: Extensions, test: Examples) 
     given = _without_error(test, metric.subjects, extensions.tasks[plan.spec.task])
     other = given if check.against and not is_difference(metric.subjects) else {}
     measurement = measure_given(metric, check, test if check.slices else None, given=given, other=other)
+    if measurement.unfit:
+        yield _error(plan, check, measurement.unfit, "expect another metric")
+        return
     if measurement.invalid or _is_resampled(measurement.sample):
         return  # in a model without error nothing varies, so resampling gives no bounds
     verdict = decide(measurement, check.threshold, plan.spec.confidence)

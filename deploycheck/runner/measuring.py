@@ -18,7 +18,7 @@ from deploycheck.ref import Ref
 from deploycheck.runner.execute import Runner
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.data import DATA
-from deploycheck.verdict import Measurement, Paired, RelativeDrop, Sample, WorstOf, sample_size, value_of
+from deploycheck.verdict import ANY_VALUE, Measurement, Paired, RelativeDrop, Sample, WorstOf, sample_size, value_of
 
 if TYPE_CHECKING:
     from deploycheck.stages.examples import Examples
@@ -98,7 +98,8 @@ def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, giv
     worst = (min if lowest else max)(defined or found, key=lambda name: defined.get(name, 0.0))
     invalid = next((part.invalid for part in found.values() if part.invalid), "")
     note = f"worst in {check.slices.by} {worst}, of {sample_size(samples[worst]):,} examples"
-    return Measurement(WorstOf(samples, lowest, check.slices.at_least), note, invalid=invalid)
+    unfit = next((part.unfit for part in found.values() if part.unfit), "")
+    return Measurement(WorstOf(samples, lowest, check.slices.at_least), note, invalid=invalid, unfit=unfit)
 
 
 def _in_unit(measurement: Measurement, check: Check) -> Measurement:
@@ -109,7 +110,7 @@ def _in_unit(measurement: Measurement, check: Check) -> Measurement:
     if isinstance(sample, WorstOf):
         parts = {name: _relative_drop(part, check) for name, part in sample.slices.items()}
         return replace(measurement, sample=replace(sample, slices=parts))
-    return replace(measurement, sample=_relative_drop(sample, check))
+    return replace(measurement, sample=_relative_drop(sample, check), reach=ANY_VALUE)
 
 
 def _relative_drop(sample: Sample, check: Check) -> RelativeDrop:

@@ -14,6 +14,7 @@ from deploycheck.verdict.sample_size import (
     may_be_settled,
 )
 from deploycheck.verdict.samples import (
+    ANY_VALUE,
     Blocks,
     Events,
     Exact,
@@ -37,6 +38,7 @@ from deploycheck.verdict.samples import (
 from deploycheck.verdict.sequential import looks
 
 __all__ = [
+    "ANY_VALUE",
     "FEWEST_REPEATS",
     "Blocks",
     "Events",

@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 
+from deploycheck.language.reach import in_unit
 from deploycheck.language.threshold import Threshold
 from deploycheck.verdict.bounds import bounds
 from deploycheck.verdict.sample_size import what_would_decide
 from deploycheck.verdict.samples import Exact, Measurement, Quotient, Ratios, sample_size, value_of
+
+ROUNDING = 1e-9
+"""By which a value may be beyond the end of its range, relative to the value."""
 
 
 class Outcome(StrEnum):
@@ -53,7 +57,8 @@ def decide(measurement: Measurement, threshold: Threshold, confidence: float) ->
     """Return pass, fail or undecided; the reason of an undecided check says what would decide it.
 
     ``confidence`` (a fraction) is the spec's; the threshold's own ``@`` overrides it. A value that is not a
-    number, and a sample that its measurement calls invalid, never pass.
+    number, and a sample that its measurement calls invalid, never pass. A threshold that every model would meet on the
+    data is an error. The interval is cut at the ends of what can be measured.
     """
     verdict, is_open = _compare(measurement, threshold, confidence)
     if not is_open:
@@ -75,7 +80,7 @@ def _compare(measurement: Measurement, threshold: Threshold, confidence: float) 
     value = value_of(sample)
     exact = isinstance(sample, Exact) or threshold.point
     level = threshold.confidence if threshold.confidence is not None else confidence
-    low, high = (value, value) if exact else bounds(sample, level)
+    low, high = (value, value) if exact else _within(threshold.range, bounds(sample, level))
     verdict = Verdict(
         outcome=Outcome.UNDECIDED,
         value=value,
@@ -85,6 +90,8 @@ def _compare(measurement: Measurement, threshold: Threshold, confidence: float) 
         samples=sample_size(sample),
         reason=measurement.note,
     )
+    if unfit := measurement.unfit or _why_unfit(measurement, threshold):
+        return replace(verdict, outcome=Outcome.ERROR, reason=unfit), False
     if measurement.invalid:
         return replace(verdict, reason=measurement.invalid), False
     if not sample_size(sample) and (measurement.disturbed or isinstance(sample, Ratios)):
@@ -93,6 +100,9 @@ def _compare(measurement: Measurement, threshold: Threshold, confidence: float) 
     if math.isnan(value) and not isinstance(sample, Quotient):
         reason = "the measured value is not a number" if sample_size(sample) else "nothing was measured"
         return replace(verdict, outcome=Outcome.ERROR, reason=reason), False
+    if not _is_in(threshold.range, value):
+        reason = f"the value {value:.6g} is outside of the metric's range: correct the metric or its range"
+        return replace(verdict, outcome=Outcome.ERROR, reason=reason), False
     if _is_met(threshold, low, high):
         return replace(verdict, outcome=Outcome.PASS), False
     if not _is_missed(threshold, low, high):
@@ -100,6 +110,28 @@ def _compare(measurement: Measurement, threshold: Threshold, confidence: float) 
     if measurement.doubt:
         return replace(verdict, reason=measurement.doubt), False
     return replace(verdict, outcome=Outcome.FAIL), False
+
+
+def _within(ends: tuple[float, float], interval: tuple[float, float]) -> tuple[float, float]:
+    """Return the part of an interval in the range of what is compared; an end that is nan stays."""
+    (lowest, highest), (low, high) = ends, interval
+    return min(max(low, lowest), highest), max(min(high, highest), lowest)
+
+
+def _is_in(ends: tuple[float, float], value: float) -> bool:
+    """Whether a value is in the range of what is compared, but for rounding; nan is."""
+    lowest, highest = ends
+    rounding = ROUNDING * max(1.0, abs(value)) if math.isfinite(value) else 0.0
+    return not (value < lowest - rounding or value > highest + rounding)
+
+
+def _why_unfit(measurement: Measurement, threshold: Threshold) -> str:
+    """Return why every model would meet the threshold on these data; empty where some would miss it."""
+    low, high = measurement.reach
+    if not _is_met(threshold, low, high):
+        return ""
+    ends = f"{in_unit(low, threshold)} to {in_unit(high, threshold)}"
+    return f"every model meets {threshold.text} on these data, which allow values from {ends}: write a stricter limit"
 
 
 def settle(verdict: Verdict, severity: str, waived_until: date | None, today: date) -> Verdict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from deploycheck.language.reach import MOST_OBSERVATIONS
 from deploycheck.language.threshold import Threshold
 from deploycheck.lazy import np
 from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds
@@ -42,10 +43,10 @@ from deploycheck.verdict.sequential import (
     time_of_rounds,
 )
 
-MOST = 100_000_000
-"""More observations than this nobody has."""
 SKEWED = 2.0
 """Bounds of a statistic whose distances from the value differ by more than this factor are not nearly normal."""
+NEAR_END = 0.05
+"""A bound is near the end of the scale within this share of the value's distance from the end."""
 TOO_CLOSE = "the limit is within the interval, and too close to the value for any realistic sample to decide it"
 
 
@@ -136,13 +137,13 @@ def _what_would_decide_worst(sample: WorstOf, threshold: Threshold, confidence: 
 
 def fewest_requests(share: float, confidence: float) -> int:
     """Return the fewest independent requests, none of them slow, that show that at most ``share`` (0..1) are slow."""
-    return _find_first(lambda n: most_events(n, share, confidence) >= 0) or MOST
+    return _find_first(lambda n: most_events(n, share, confidence) >= 0) or MOST_OBSERVATIONS
 
 
 def fewest_rounds(confidence: float) -> int:
     """Return the fewest rounds of two models that bound their ratio at all."""
     found = _find_first(lambda n: math.isfinite(reach_in_deviations(n / TIME_OF_FEW_ROUNDS, confidence)))
-    return max(FEWEST_ROUNDS, found or MOST)
+    return max(FEWEST_ROUNDS, found or MOST_OBSERVATIONS)
 
 
 def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> bool:
@@ -166,7 +167,7 @@ def requests_to_decide(happened: tuple[bool, ...], limit: float, confidence: flo
     """Return about how many more requests decide whether events are rarer than ``limit``, if they stay as frequent.
 
     ``happened`` says of each request so far, in order, whether it was an event; ``time`` is their autocorrelation
-    time. None where it would take more than ``MOST``.
+    time. None where it would take more than ``MOST_OBSERVATIONS``.
     """
     if not happened:
         return None
@@ -197,7 +198,7 @@ def examples_to_decide(sample: Sample, limit: float, confidence: float) -> int |
     """Return about how many more examples decide the sample against ``limit``, if they are like those so far.
 
     None where that can't be said of the sample, where the value is on the limit, or where it would take more than
-    ``MOST``.
+    ``MOST_OBSERVATIONS``.
     """
     if isinstance(sample, Resampled):
         return _examples_of_statistic(sample, limit, confidence)
@@ -218,17 +219,18 @@ def _examples_of_statistic(sample: Resampled, limit: float, confidence: float) -
     if not gap or not math.isfinite(reach) or not _is_nearly_normal(sample, limit, confidence):
         return None
     needed = math.ceil(sample.size * (reach / gap) ** 2)
-    return needed - sample.size if needed <= MOST else None
+    return needed - sample.size if needed <= MOST_OBSERVATIONS else None
 
 
 def _is_nearly_normal(sample: Resampled, limit: float, confidence: float) -> bool:
     """Whether a statistic's bound nears its value as 1/sqrt(n).
 
-    It doesn't where one bound is much further from the value than the other, or the bound on the limit's side is the
-    end of the scale: a few examples then decide the value, such as one that is far from all others.
+    It doesn't where one bound is much further from the value than the other, or the bound on the limit's side is near
+    the end of the scale: a few examples then decide the value, such as one that is far from all others.
     """
     value, (low, high) = value_of(sample), bounds(sample, confidence)
-    is_clipped = low <= sample.lowest if value > limit else high >= sample.highest
+    bound, end = (low, sample.lowest) if value > limit else (high, sample.highest)
+    is_clipped = math.isfinite(end) and abs(bound - end) <= NEAR_END * abs(value - end)
     near, far = sorted((value - low, high - value))
     return not is_clipped and far <= SKEWED * near
 
@@ -264,7 +266,7 @@ def _find_first(is_enough: Callable[[int], bool], start: int = 1) -> int | None:
     enough = max(1, start)
     while not is_enough(enough):
         enough *= 2
-        if enough > MOST:
+        if enough > MOST_OBSERVATIONS:
             return None
     short = enough // 2
     while enough - short > max(1, enough // 1000):

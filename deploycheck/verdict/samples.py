@@ -9,6 +9,8 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from deploycheck.lazy import np
 
+ANY_VALUE = (-math.inf, math.inf)
+"""The ends of what a measurement could be, where nothing is known of them."""
 BEYOND = 4
 """Rounds are grouped until a group has this many values beyond the quantile at which two models are compared."""
 
@@ -169,7 +171,9 @@ class Measurement:
 
     ``note`` is a remark for the report, such as which slice was worst. The others are empty, or say in words:
     ``invalid`` why nothing may be concluded from the sample; ``doubt`` why a failure could be the measurement's own
-    fault, which a pass couldn't be; ``disturbed`` what kept the measurement from seeing more.
+    fault, which a pass couldn't be; ``disturbed`` what kept the measurement from seeing more; ``unfit`` why the check
+    decides nothing on these data, whatever the model, which is an error. ``reach`` are the lowest and the highest value
+    that some model could have on these data, where that is known.
     """
 
     sample: Sample
@@ -178,6 +182,8 @@ class Measurement:
     invalid: str = ""
     doubt: str = ""
     disturbed: str = ""
+    unfit: str = ""
+    reach: tuple[float, float] = field(default=ANY_VALUE, compare=False)
 
 
 def quantile(values: tuple[float, ...], probability: float) -> float:
@@ -222,8 +228,8 @@ def value_of(sample: Sample) -> float:
 def sample_size(sample: Sample) -> int:
     """Return how many observations the sample holds (blocks for a blocked mean, examples over all slices)."""
     match sample:
-        case Exact():
-            return 1
+        case Exact(value):
+            return 0 if math.isnan(value) else 1
         case Proportion(_, total) | Paired(_, _, total) | Resampled(_, total):
             return total
         case Retained(pairs) | RelativeDrop(pairs):

@@ -121,9 +121,9 @@ def test_the_note_tells_the_deployed_seeds_losses_and_what_guessing_would_give()
     )
 
 
-def test_labels_that_are_all_the_same_let_nothing_be_concluded() -> None:
+def test_labels_that_are_all_the_same_can_show_nothing() -> None:
     measured = learned.measure(np.array([1, 1]), logits([1, 1]), TRAINING)
-    assert measured.invalid == "every test label is the same: nothing to learn"
+    assert measured.unfit == "every test label is the same: nothing to learn"
 
 
 # The drop

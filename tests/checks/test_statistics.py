@@ -77,7 +77,7 @@ def test_bits_per_byte_are_of_models_whose_tokens_are_bytes() -> None:
     labels = RANDOM.integers(0, 256, 50)
     uniform = np.zeros((50, 256), np.float32)
     assert value(statistics.bits_per_byte, labels, uniform) == pytest.approx(8)
-    assert "tokens are not bytes" in statistics.bits_per_byte.measure(LABELS, OUTPUTS).invalid
+    assert "tokens are not bytes" in statistics.bits_per_byte.measure(LABELS, OUTPUTS).unfit
 
 
 @pytest.mark.parametrize("metric", [statistics.auc, statistics.log_loss, statistics.calibration_error])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.language.writing import MINIMAL, Project, line_of
 
-WAIVER = '{because: "moving", until: 2027-01-31, by: ada}'
+WAIVER = '{because: "moving", until: 2020-01-31, by: ada}'
 
 
 def compress(variants: str, rest: str = "") -> str:
@@ -285,3 +285,19 @@ def test_a_metric_of_any_task_measures_each(project: Project) -> None:
 def test_an_unknown_loss_is_one_mistake(project: Project) -> None:
     (refused,) = project.refused(MINIMAL.replace("train:\n", "train:\n  loss: hinge\n", 1))
     assert refused == "10: unknown loss 'hinge' [there are: cross_entropy, squared_error]"
+
+
+@pytest.mark.parametrize(
+    ("load", "limit", "sent"),
+    [("", "<= 5000", "5,000"), ("load: {requests: 300}, ", "< 300", "300"), ("", "<= 1e6", "5,000")],
+)
+def test_a_limit_of_errors_that_all_requests_meet_is_refused(
+    project: Project, load: str, limit: str, sent: str
+) -> None:
+    text = MINIMAL + f"serve: {{{load}expect: {{errors: '{limit}'}}}}\n"
+    (found,) = project.refused(text)
+    assert f"every server meets '{limit}': the load sends {sent} requests" in found
+
+
+def test_a_limit_of_errors_that_some_servers_miss_is_accepted(project: Project) -> None:
+    assert project.one(MINIMAL + "serve: {expect: {errors: '<= 4999'}}\n")

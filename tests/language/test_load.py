@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploycheck.language import SpecErrors, is_spec, load
+from deploycheck.language import Recognition, SpecErrors, load
+from deploycheck.language.recognize import recognize
 from deploycheck.language.source import parse
 from tests.language.writing import DATA, EDGE, EXAMPLE, MINIMAL, MODELS, VOCABULARY, Project
 
@@ -296,7 +297,7 @@ def test_any_mutation_of_a_spec_is_refused_or_a_spec(fuzzed: Project, data: st.D
 
 def test_a_spec_in_json_is_loaded(project: Project) -> None:
     text = json.dumps(parse(MINIMAL, project.root, "spec.yaml").data)
-    assert is_spec(text)
+    assert recognize(text.encode()) is Recognition.SPEC
     assert project.one(text).digest == project.one(MINIMAL).digest
 
 
@@ -353,3 +354,12 @@ def test_a_common_mistake_is_one_error_that_says_what_was_meant(
     (error,) = project.errors(MINIMAL.replace(right, wrong)).errors
     assert what in error.what
     assert hint in error.hint
+
+
+def test_of_a_long_line_an_error_shows_what_is_around_its_place(project: Project) -> None:
+    wrong = ", ".join(f"a{number}: 1" for number in range(500))
+    (first, *_, last) = project.errors(MINIMAL.replace("features: [32]", f"features: [32], {wrong}")).errors
+    for error in (first, last):
+        _, line, caret, *_ = str(error).splitlines()
+        assert len(line) < 250
+        assert line[caret.index("^") :].startswith("a")

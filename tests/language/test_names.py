@@ -192,10 +192,71 @@ def test_a_module_in_a_namespace_package_is_found(project: Project) -> None:
     assert "space.inner is a folder without an __init__.py" in project.refused(with_model("space.inner:build"))[0]
 
 
-@pytest.mark.parametrize("path", ["math:sqrt", "sys:intern"])
+@pytest.mark.parametrize("path", ["numpy.random.mtrand:RandomState", "yaml._yaml:CParser"])
 def test_code_without_source_is_accepted_unread(project: Project, path: str) -> None:
     assert project.one(with_model(path, "{whatever: 1}"))
     assert source_file(path.partition(":")[0], project.root) is None
+
+
+STANDARD = [
+    *("os:system", "subprocess:run", "builtins:exec", "posix:system", "os.path:join", "importlib.util:find_spec"),
+    *(
+        "runpy:run_path",
+        "concurrent.futures:ProcessPoolExecutor",
+        "math:sqrt",
+    ),
+]
+
+
+@pytest.mark.parametrize("path", STANDARD)
+def test_code_of_the_standard_library_is_refused(project: Project, path: str) -> None:
+    (error,) = project.errors(with_model(path, "{command: touch trace}")).errors
+    assert error.what == f"{path.partition(':')[0]} is part of Python's standard library"
+    assert error.place.text[error.place.column - 1 :].startswith(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MINIMAL.replace("load: specs.data:digits", "load: os:system"),
+        MINIMAL.replace("load: specs.data:digits", "load: specs.data:digits\n  preprocess: [{'os:system': {}}]"),
+        MINIMAL + "compress: {variants: {a: {method: {'os:system': {}}}}}\n",
+        MINIMAL + "metrics: {a: {use: os:system, kind: mean, direction: lower}}\n",
+    ],
+    ids=["load", "preprocess", "method", "metrics"],
+)
+def test_every_key_that_names_code_refuses_the_standard_library(project: Project, text: str) -> None:
+    assert "os is part of Python's standard library" in project.refused(text)[0]
+
+
+@pytest.mark.parametrize("source", ["import os\n", "import subprocess as os\n", "from importlib import util as os\n"])
+def test_a_module_of_the_standard_library_is_not_reached_through_the_projects(project: Project, source: str) -> None:
+    (refused,) = project.refused(with_module(project, source, "specs.made:os.system"))
+    assert "from Python's standard library" in refused
+
+
+def test_a_function_that_the_project_itself_takes_from_there_is_its_own(project: Project) -> None:
+    assert project.one(with_module(project, "from os import system as build\n", given="{command: x}"))
+
+
+def test_a_module_of_the_project_comes_before_one_of_the_standard_library_that_is_not_imported(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("def build(): ...\n", "nturl2path.py")
+    text = with_model("nturl2path:build")
+    monkeypatch.delitem(sys.modules, "nturl2path", raising=False)
+    assert project.one(text)
+    project.write("def system(command): ...\n", "os.py")
+    assert "os is part of Python's standard library" in project.refused(with_model("os:system", "{command: x}"))[0]
+
+
+def test_what_an_installed_package_puts_in_place_of_the_standard_library_is_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("def spawn(cmd): ...\n", "lib/site-packages/nturl2path.py")
+    monkeypatch.delitem(sys.modules, "nturl2path", raising=False)
+    monkeypatch.syspath_prepend(project.root / "lib/site-packages")
+    assert "nturl2path is part of Python's standard library" in project.refused(with_model("nturl2path:spawn"))[0]
 
 
 def test_a_module_that_was_removed_is_missing(project: Project) -> None:

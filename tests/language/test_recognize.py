@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
 
-from deploycheck.language import is_spec, near_miss
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploycheck.language import Recognition, recognize_file
+from deploycheck.language.recognize import recognize
+from deploycheck.language.source import MOST_BYTES
+from tests.language.writing import MINIMAL
 
 
 @pytest.mark.parametrize(
@@ -17,48 +25,110 @@ from deploycheck.language import is_spec, near_miss
         "\ufeffdeploycheck: 1\n",
         '{"deploycheck": 1, "name": "x"}',
         '{"name": "x",\n "deploycheck": 1}\n',
+        '{"name": "x",\n\t"deploycheck": 1}\n',
         "{name: x, deploycheck: 1}",
         "  deploycheck: 1\n  name: x\n",
+        "\tdeploycheck: 1\n\tname: x\n",
         "? deploycheck\n: 1\n",
         "name: {a: [1, {b: 2}]}\n? deploycheck\n: 1\n",
         "a: *b: c\ndeploycheck: 1\n",
+        "a: &b 1\nc: *b\ndeploycheck: 1\n",
+        "a: [1\n? deploycheck\n: 1\n",
+        "name: x\n---\ndeploycheck: 1\n",
+        "- a\n---\ndeploycheck: 1\n",
+        "name: \x07\ndeploycheck: 1\n",
     ],
 )
 def test_a_file_that_says_it_is_a_spec_is_one(text: str) -> None:
-    assert is_spec(text)
-    assert near_miss(text) is None
+    assert recognize(text.encode()) is Recognition.SPEC
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "utf-8-sig", "latin-1"]
+)
+@pytest.mark.parametrize("form", ["yaml", "json", "indented"])
+def test_a_spec_is_one_in_any_encoding(encoding: str, form: str) -> None:
+    data = {"deploycheck": 1, "name": "x", "description": "größer"}
+    text = {
+        "yaml": "description: größer\ndeploycheck: 1\n",
+        "json": json.dumps(data, ensure_ascii=False, indent=1),
+        "indented": "  description: größer\n  deploycheck: 1\n",
+    }[form]
+    assert recognize(text.encode(encoding)) is Recognition.SPEC
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["deploychek", "deploy_check", "deploy-check", "Deploycheck", "DEPLOYCHECK", "deploycheck1", "depolycheck"],
+)
+def test_a_key_that_was_meant_so_is_one_too(key: str) -> None:
+    for text in (f"name: x\n{key}: 1\n", f'{{"name": "x", "{key}": 1}}', f"  name: x\n  {key}: 1\n", f"{key}: [\n"):
+        assert recognize(text.encode()) is Recognition.SPEC
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "a: 1\n",
-        "a:\n  deploycheck: 1\n",
-        "# deploycheck: 1\n",
+        MINIMAL.replace("deploycheck: 1\n", ""),
+        "name: x\nmodel: {}\ndata: {}\ntrain: {}\npromote: {}\n",
+        "train:\n  expect: {accuracy: '>= 90 %'}\n",
+        "- deploycheck: 1\n  name: x\n",
+        "spec: {deploycheck: 1, name: x}\n",
+        '[{"deploycheck": 1}]',
         "x: deploycheck: 1\n",
-        '{"a": {"deploycheck": 1}}',
-        "[deploycheck]",
-        "? {deploycheck: 1}\n: 2\n",
-        "- deploycheck: 1\n",
-        "deploycheck",
-        "a: deploycheck\n",
-        "{{ deploycheck }}",
+        "{{ deploycheck }}: [",
+        "name: [x\n  deploycheck: 1\n",
     ],
 )
-def test_a_file_that_does_not_is_not_one(text: str) -> None:
-    assert not is_spec(text)
+def test_a_file_that_looks_like_a_spec_and_does_not_say_so_is_skipped(text: str) -> None:
+    assert recognize(text.encode()) is Recognition.SKIPPED
 
 
-@pytest.mark.parametrize("key", ["deploychek", "deploy_check", "deploy-check", "Deploycheck", "deploycheck1"])
-def test_a_key_that_was_meant_so_is_a_near_miss(key: str) -> None:
-    assert near_miss(f"name: x\n{key}: 1\n") == key
-    assert near_miss(f'{{"name": "x", "{key}": 1}}') == key
-    assert near_miss(f"  name: x\n  {key}: 1\n") == key
+WORKFLOW = """\
+name: gate
+on: [push]
+jobs:
+  deploycheck:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - run: pytest --deploycheck specs/
+      - name: deploycheck
+        with: {data: x, model: y}
+"""
+COMPOSE = "services:\n  model: {image: a, environment: {train: 1}}\n  deploycheck: {build: .}\nvolumes: {data: {}}\n"
+MKDOCS = "nav: []\nmarkdown_extensions:\n  - x: {y: !!python/name:deploycheck.emoji }\nplugins: !ENV [DEPLOY, check]\n"
+PRE_COMMIT = "repos:\n- repo: local\n  hooks: [{id: deploycheck, entry: deploycheck lint, language: system}]\n"
+HELM = "{{- if .Values.model }}\ndata:\n  train: {{ .Values.data | quote }}\n{{- end }}\n"
+SCHEMA = '{"$defs": {"data": {}}, "properties": {"deploycheck": {"const": 1}, "train": {}, "model": {"expect": 1}}}'
 
 
 @pytest.mark.parametrize(
-    "text", ["", "deploy: 1\n", "name: x\n", "a:\n  deploychek: 1\n", "check: 1\n", "a: deploychek\n", "[deploychek]"]
+    "text",
+    [
+        *("", "a: 1\n", "# deploycheck: 1\n", "[deploycheck]", "deploycheck", "a: deploycheck\n", "deploy: 1\n"),
+        *("check: 1\n", "a: deploychek\n", "[deploychek]", "train: {epochs: 3}\n", "data: [1, 2]\n", "\0\0\0\0"),
+        *(WORKFLOW, COMPOSE, MKDOCS, PRE_COMMIT, HELM, SCHEMA),
+        '{"accuracy": 0.9, "labels": [1, 2]}',
+        "run: {expect: 1}\n",
+    ],
 )
-def test_any_other_key_is_not_a_near_miss(text: str) -> None:
-    assert near_miss(text) is None
+def test_any_other_file_is_left_alone(text: str) -> None:
+    assert recognize(text.encode()) is Recognition.OTHER
+
+
+def test_a_file_too_large_for_a_spec_is_recognised_by_its_beginning(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("deploycheck: 1\ndescription: " + "x" * MOST_BYTES)
+    (tmp_path / "b.json").write_text('{"rows": [' + "1, " * MOST_BYTES)
+    assert recognize_file(tmp_path / "a.yaml") is Recognition.SPEC
+    assert recognize_file(tmp_path / "b.json") is Recognition.OTHER
+
+
+def test_a_file_that_cannot_be_read_is_reported_where_it_is_read(tmp_path: Path) -> None:
+    assert recognize_file(tmp_path) is Recognition.SPEC
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_every_content_is_something(raw: bytes) -> None:
+    assert recognize(raw) in Recognition
+    assert recognize(b"deploycheck: 1\n" + raw.replace(b"\0", b"")) is Recognition.SPEC

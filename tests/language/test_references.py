@@ -86,3 +86,12 @@ def test_a_wrong_optimizer_is_refused_where_it_is_wrong(
     (error,) = project.errors(with_optimizer(optimizer)).errors
     assert (error.place.line, error.place.column, error.what) == (10, column, what)
     assert hint is None or error.hint == hint
+
+
+def test_a_registry_that_cannot_be_opened_is_refused_where_it_is_named(project: Project) -> None:
+    text = MINIMAL + "promote: {model: d, to: staging, registry: 'sqlite:AT'}\n"
+    assert project.one(text.replace("AT", "registry.db"))
+    (error,) = project.errors(text.replace("AT", "../x.db")).errors
+    assert (error.what, error.hint) == ("../x.db is outside", "move it")
+    assert error.place.text[error.place.column - 1 :].startswith("'sqlite:")
+    assert "no registry can be reached by" in project.refused(text.replace("AT", "x" * 5000))[0]

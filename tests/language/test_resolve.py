@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from deploycheck.language import load
 from deploycheck.language.resolve import resolve
 from tests.language.writing import MINIMAL, VOCABULARY, Project, line_of
+
+LOADING = sys.modules["deploycheck.language.load"]
+"""The module: the function has its name in the package."""
 
 STANDARD = """\
 deploycheck: 1
@@ -345,6 +349,32 @@ def test_a_huge_matrix_is_refused_before_it_is_expanded(project: Project) -> Non
     text = MINIMAL.replace("  load:", "  split: {seed: 1}\n  load:")
     text += f"matrix: {{train.epochs: {values}, data.split.seed: {values}, train.batch_size: {values}}}\n"
     assert "has 1,000,000,000 cells" in project.refused(text)[0]
+
+
+def test_a_matrix_over_many_parts_is_refused_before_they_are_compared(project: Project) -> None:
+    names = [f"a{number}" for number in range(33)]
+    arguments = ", ".join(f"{name}: 1" for name in names)
+    text = MINIMAL.replace("specs.models:conv_classifier", "specs.models:anything").replace("features: [32]", arguments)
+    text += "matrix: {" + ", ".join(f"model.with.{name}: [1]" for name in names) + "}\n"
+    (refused,) = project.refused(text)
+    assert "the matrix varies 33 parts, more than 32" in refused
+
+
+def test_a_large_spec_in_many_cells_is_refused(project: Project) -> None:
+    text = MINIMAL + f"description: {'x' * 200_000}\nmatrix: {{train.epochs: {list(range(1, 1001))}}}\n"
+    assert "1,000 cells of a spec of" in project.refused(text)[0]
+
+
+def test_the_cells_of_a_spec_with_many_mistakes_are_not_all_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    validate = LOADING._validate
+    monkeypatch.setattr(LOADING, "_validate", lambda *given: read.append(given) or validate(*given))
+    wrong = ", ".join(f"m{number}: '>= 1 %'" for number in range(101))
+    text = MINIMAL.replace('expect:\n    accuracy: ">= 97 %"', f"expect: {{{wrong}}}")
+    project.refused(text + "matrix: {train.epochs: [1, 2, 3]}\n")
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize(

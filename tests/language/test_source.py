@@ -203,6 +203,34 @@ def test_a_nul_is_refused_at_its_place(tmp_path: Path) -> None:
     assert refused_bytes(tmp_path, b"a: 1\nb: x\0y\n").where == "spec.yaml:2:5"
 
 
+HIDDEN = ("\x1b", "\x07", "\x7f", "\x80", "\x85", "\x9b", "\u2028", "\u202a", "\u202e", "\u2066", "\u2069")
+
+
+@pytest.mark.parametrize("character", HIDDEN, ids=ascii)
+@pytest.mark.parametrize("text", ["a: 1\nb: x{}y\n", "a: 1\n#: x{}y\n", "a: 1\nx{}y: 1\n", "a: 1\nb: 'x{}y'\n"])
+def test_a_character_that_hides_or_forges_text_is_refused_at_its_place(
+    character: str, text: str, tmp_path: Path
+) -> None:
+    raw = text.format(character)
+    error = refused_bytes(tmp_path, raw.encode())
+    assert error.place.line == 2
+    assert error.place.column == raw.partition("\n")[2].find(character) + 1
+    assert repr(character) in error.what
+
+
+@pytest.mark.parametrize("escape", ["\\x1b", "\\e", "\\0", "\\x9b", "\\N", "\\u202e", "\\u2066", "\\L", "\\a"])
+@pytest.mark.parametrize("text", ['a: 1\nb: "x{}y"\n', 'a: 1\n"x{}y": 1\n', 'a: 1\nb: [1, {{c: "{}"}}]\n'])
+def test_an_escape_of_such_a_character_is_refused_too(escape: str, text: str, tmp_path: Path) -> None:
+    error = refused_bytes(tmp_path, text.format(escape).encode())
+    assert error.place.line == 2
+    assert "can't be part of a text" in error.what
+
+
+@pytest.mark.parametrize("text", ["größer", "日本語", "שלום", "e\u0301", "\u00a0", "\u200d", "🙂", "\t"])
+def test_every_other_character_stays(text: str) -> None:
+    assert value(f'"x{text}y"') == f"x{text}y"
+
+
 def test_bad_utf8_is_refused_on_its_line(tmp_path: Path) -> None:
     error = refused_bytes(tmp_path, b"a: 1\nb: 2\nc: \xff\n")
     assert (error.place.line, error.what) == (3, "is not UTF-8")

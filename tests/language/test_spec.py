@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from datetime import UTC, datetime, timedelta
 
 import pydantic
 import pytest
 
-from deploycheck.language import Section
+from deploycheck.language import Section, json_schema
 from deploycheck.language.tree import Tree
 from tests.language.writing import EDGE, EXAMPLE, MINIMAL, VOCABULARY, Project, plain_data
 
@@ -176,3 +177,86 @@ def test_a_standard_may_leave_a_split_to_be_completed(project: Project) -> None:
     text = MINIMAL.replace("  load:", "  split: {validation: 0.2, test: 0.2}\n  load:") + "extends: edge.yaml\n"
     assert project.one(text).data.split.train == 0.6
     assert project.load("deploycheck: 1\nname: edge\ndata: {split: {train: 0.6}}\n", "specs/edge.yaml") == ()
+
+
+HUGE = "9" * 300
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("epochs: 10", "epochs: 1000001", "`train.epochs`"),
+        ("epochs: 10", f"epochs: {HUGE}", "`train.epochs`"),
+        ("batch_size: 128", "batch_size: 1000001", "`train.batch_size`"),
+        ("  epochs: 10", "  epochs: 9\n  seeds: [0, 4294967296]", "`train.seeds.1`"),
+        ("  epochs: 10", "  epochs: 9\n  seeds: [0, -1]", "`train.seeds.1`"),
+        ("  epochs: 10", f"  epochs: 10\n  seeds: {list(range(1001))}", "`train.seeds`"),
+        ("  epochs: 10", f"  epochs: 10\n  regularize: {{l2: {HUGE}}}", "`train.regularize.l2`"),
+        ("  epochs: 10", "  epochs: 10\n  stop_early: {patience: 1000001}", "`train.stop_early.patience`"),
+        ("shape: [28, 28, 1]", "shape: [1000000, 1000000]", "an example of this shape has 1,000,000,000,000 elements"),
+        ("shape: [28, 28, 1]", f"shape: [{HUGE}]", "`model.input.image.shape.0`"),
+        ("shape: [28, 28, 1]", f"shape: {[1] * 33}", "`model.input.image.shape`"),
+        ("learning_rate: 1e-3", "learning_rate: 1001", "a learning rate is a number from 0 to 1,000, found 1001"),
+        ("learning_rate: 1e-3", "learning_rate: -1e-3", "a learning rate is a number from 0 to 1,000, found -0.001"),
+        ("learning_rate: 1e-3", "learning_rate: high", "a learning rate is a number from 0 to 1,000, found 'high'"),
+        ("learning_rate: 1e-3", f"learning_rate: {HUGE}", "a learning rate is a number from 0 to 1,000"),
+        ("  load:", "  split: {seed: 4294967296}\n  load:", "`data.split.seed`"),
+        ("  load:", f"  split: {{train: {HUGE}}}\n  load:", "`data.split.train`"),
+        ("name: digits", "name: digits\nserve: {load: {rate: 1e7 /s}}", "`serve.load.rate`"),
+        ("name: digits", "name: digits\nserve: {load: {rate: 1e-300 /s}}", "`serve.load.rate`"),
+        ("name: digits", "name: digits\nserve: {load: {requests: 100000001}}", "`serve.load.requests`"),
+        ("name: digits", "name: digits\nserve: {load: {min_duration: 25 h}}", "`serve.load.min_duration`"),
+        ("name: digits", "name: digits\nserve: {batching: {max_size: 65537}}", "`serve.batching.max_size`"),
+        ("name: digits", "name: digits\nserve: {batching: {max_delay: 2 min}}", "`serve.batching.max_delay`"),
+    ],
+)
+def test_every_number_has_bounds(project: Project, old: str, new: str, where: str) -> None:
+    (refused,) = project.refused(MINIMAL.replace(old, new))
+    assert where in refused
+    assert len(refused) < 250
+
+
+def test_the_largest_numbers_are_accepted(project: Project) -> None:
+    text = MINIMAL.replace("  epochs: 10", "  seeds: [4294967295]\n  epochs: 1000000")
+    assert project.one(text.replace("1e-3", "0")).train.seeds == (2**32 - 1,)
+
+
+def test_every_number_in_the_schema_has_bounds() -> None:
+    def unbounded(part: object, path: str) -> list[str]:
+        if isinstance(part, list):
+            return [found for item in part for found in unbounded(item, path)]
+        if not isinstance(part, dict):
+            return []
+        is_open = part.get("type") in ("integer", "number") and not (
+            "const" in part or ({"minimum", "exclusiveMinimum"} & {*part} and {"maximum", "exclusiveMaximum"} & {*part})
+        )
+        return [path] * is_open + [found for key, item in part.items() for found in unbounded(item, f"{path}/{key}")]
+
+    assert unbounded(json_schema(VOCABULARY), "") == []
+
+
+@pytest.mark.parametrize(("days", "accepted"), [(366, True), (367, False), (5000, False)])
+def test_a_waiver_holds_for_at_most_a_year(project: Project, days: int, accepted: bool) -> None:
+    until = (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
+    text = MINIMAL + f"waive: {{train.accuracy: {{because: x, until: {until}, by: me}}}}\n"
+    if accepted:
+        assert project.one(text)
+    else:
+        (error,) = project.errors(text).errors
+        assert error.what.startswith("a waiver holds for at most a year")
+        assert error.place.text[error.place.column - 1 :].startswith(until)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (MINIMAL.replace("  load:", "  preprocess: [standardize]\n  load:"), "{standardize: {}}"),
+        (MINIMAL.replace("{adam: {learning_rate: 1e-3}}", "adam"), "{adam: {}}"),
+        (MINIMAL.replace("  epochs", "  schedule: cosine\n  epochs"), "{cosine: {}}"),
+        (MINIMAL + "compress: {variants: {small: {method: 'specs.models:anything'}}}\n", "{specs.models:anything: {}}"),
+        (MINIMAL + "compress: {variants: {small: half}}\n", "{half: {}}"),
+    ],
+)
+def test_a_name_without_its_options_is_refused_with_how_to_write_it(project: Project, text: str, hint: str) -> None:
+    (error,) = project.errors(text).errors
+    assert error.hint == f"write it with its options: {hint}"

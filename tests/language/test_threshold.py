@@ -337,3 +337,10 @@ def test_points_and_relative_percent_never_compare() -> None:
     points, relative = (parsed(f"<= 1 {unit}", Dimension.DIFFERENCE) for unit in ("pp", "% rel"))
     assert not tighter_or_equal(points, 0.95, relative, 0.95)
     assert not tighter_or_equal(relative, 0.95, points, 0.95)
+
+
+@pytest.mark.parametrize("text", [">= ９７ %", ">= 9７ %", ">= ٩ %", ">= 97 % @ ９５ %"])
+def test_digits_of_other_scripts_are_refused(text: str) -> None:
+    error = refused(text, direction="higher")
+    assert "unexpected" in error.what
+    assert error.hint == "write the digits 0 to 9"

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import pytest
 from pydantic import model_validator
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.language import Dimension, Metric, Section, Spec, SpecErrors, TaskWord, Vocabulary, load
 from deploycheck.language.fields import Seconds, Share
 from deploycheck.language.source import parse
@@ -151,6 +152,7 @@ def _metric(
         relations=relations,
         task=task,
         over_classes=over_classes,
+        counts_requests=name == "errors",
     )
 
 
@@ -221,13 +223,22 @@ TASKS = (
     ),
 )
 
+
+def inside(location: str, root: Path) -> None:
+    """Refuse a registry outside of the project, as the built-in one does."""
+    if len(location) > 1000:
+        raise OSError("File name too long")
+    if not (root / location).resolve().is_relative_to(root.resolve()):
+        raise DeploycheckError(f"{location} is outside", hint="move it")
+
+
 VOCABULARY = Vocabulary(
     metrics={metric.name: metric for metric in METRICS},
     loaders=frozenset({"npz", "csv", "parquet"}),
     preprocessing=frozenset({"scale", "standardize"}),
     methods={"quantize": Quantize, "prune": Prune, "half": Half},
     runtimes=frozenset({"xla", "onnxruntime"}),
-    registries=frozenset({"sqlite", "mlflow"}),
+    registries={"sqlite": inside, "mlflow": lambda location, root: None},
     tasks={task.name: task for task in TASKS},
     scenarios={
         "server": frozenset({"arrivals", "rate"}),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploycheck.language.source import parse
 from tests.plugin.conftest import SERVE, SPEC, Project
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,57 @@ def test_yaml_that_is_no_spec_is_left_alone_unless_it_is_asked_for(collected: Pr
     asked_for = collected.run("--collect-only", "compose.yaml")
     assert asked_for.ret == pytest.ExitCode.INTERRUPTED
     asked_for.stdout.fnmatch_lines(["compose.yaml:1:1: *"])
+
+
+def test_a_spec_in_json_is_collected_from_its_folder(project: Project) -> None:
+    text = json.dumps(parse(SPEC, Path("spec.yaml"), "spec.yaml").data)
+    (project.pytester.path / "specs").mkdir()
+    project.write(text, "specs/spec.json")
+    found = listed(project, "specs")
+    assert "specs/spec.json::train::accuracy" in found
+    assert listed(project, "specs/spec.json::train::accuracy") == ["specs/spec.json::train::accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "error"),
+    [
+        (SPEC.encode("utf-16"), "bad.yaml", "bad.yaml:1:1: is not UTF-8"),
+        (SPEC.encode("utf-16-le"), "bad.YML", "bad.YML:1:*"),
+        ("\t" + SPEC.replace("\n", "\n\t"), "bad.yaml", "bad.yaml:1:1: not YAML*"),
+        (b'{"deploycheck": 1, "nam": "x"}', "bad.json", "bad.json:1:20: unknown key 'nam' at the top"),
+    ],
+)
+def test_a_spec_that_cannot_be_read_is_an_error_beside_a_good_one(
+    collected: Project, content: str | bytes, name: str, error: str
+) -> None:
+    raw = content if isinstance(content, bytes) else content.encode()
+    (collected.pytester.path / name).write_bytes(raw)
+    result = collected.run("--collect-only", ".")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines([error])
+
+
+@pytest.mark.parametrize(
+    ("location", "says"), [("../x.db", "is outside of"), ("notes.txt", "is not an SQLite database")]
+)
+def test_a_registry_that_cannot_be_opened_stops_the_run_before_it_begins(
+    project: Project, location: str, says: str
+) -> None:
+    (project.pytester.path / "notes.txt").write_text("notes")
+    project.write(SPEC.replace("sqlite:registry.db", f"sqlite:{location}"))
+    result = project.run("spec.yaml")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines([f"spec.yaml:*{says}*"])
+
+
+def test_files_that_look_like_specs_and_do_not_say_so_are_named(collected: Project) -> None:
+    for number in range(12):
+        (collected.pytester.path / f"a{number:02}.yaml").write_text(SPEC.replace("deploycheck: 1\n", ""))
+    result = collected.run("--collect-only", ".")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["skipped: 12 files without a top-level key `deploycheck`: a00.yaml, *a09.yaml and 2 more"]
+    )
 
 
 def test_a_file_that_is_asked_for_and_is_no_text_is_an_error_that_names_it(collected: Project) -> None:

@@ -311,7 +311,7 @@ def test_a_second_promotion_of_the_same_bytes_adds_no_history(project: Project) 
 
 def test_a_registry_that_refuses_fails_the_run(project: Project) -> None:
     project.write()
-    (project.pytester.path / "registry.db").write_text("this is no database, and far too short to be one")
+    (project.pytester.path / "registry.db").write_bytes(b"SQLite format 3\0" + b"damaged" * 100)
     result = project.run("--deploycheck-promote", "spec.yaml")
     assert result.ret == 1
     assert project.spec["decision"] == "withheld"
@@ -319,15 +319,16 @@ def test_a_registry_that_refuses_fails_the_run(project: Project) -> None:
 
 
 def test_a_waiver_lets_a_failing_check_through_and_is_shown(project: Project) -> None:
+    until = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
     waived = SPEC.replace("<= 0.6", "<= 0.1") + (
-        'waive: {"compress.size_ratio": {because: the tablet has room, until: 2999-01-31, by: mara}}\n'
+        f'waive: {{"compress.size_ratio": {{because: the tablet has room, until: {until}, by: mara}}}}\n'
     )
     project.write(waived)
     result = project.run("spec.yaml")
     assert result.ret == 0
     assert project.verdicts()["compress[int8]::size_ratio"] == "waived"
-    result.stdout.fnmatch_lines(["waived: *size_ratio, the tablet has room (until 2999-01-31, by mara)"])
-    project.write(waived.replace("2999", "2020"))
+    result.stdout.fnmatch_lines([f"waived: *size_ratio, the tablet has room (until {until}, by mara)"])
+    project.write(waived.replace(until, "2020-01-31"))
     assert project.run("spec.yaml").ret == 1
     assert project.spec["decision"] == "withheld"
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploycheck.registry import RegistryError, StalePromotion
-from deploycheck.registry.sqlite import SqliteRegistry, open_sqlite
+from deploycheck.registry.sqlite import SqliteRegistry, check_sqlite, open_sqlite
 from deploycheck.store import Artifact, CorruptArtifact, open_artifact
 from tests.registry.fail_points import kill_everywhere
 from tests.registry.processes import (
@@ -442,3 +442,33 @@ def test_a_folder_below_the_project_is_made(tmp_path: Path) -> None:
     registry = open_sqlite("a/b/registry.db", tmp_path)
     digest = move(registry, made(tmp_path, "a"))
     assert current_digest(open_sqlite("a/b/registry.db", tmp_path)) == digest
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("../x.db", "is outside of"),
+        ("/x.db", "is outside of"),
+        ("notes.txt", "exists, and is not an SQLite database"),
+        ("folder", "is a folder, expected a file"),
+        ("notes.txt/registry.db", "is a file, expected a folder"),
+        ("", "is not the path of a file"),
+    ],
+)
+def test_a_location_where_no_registry_can_be_is_refused_before_it_is_opened(
+    location: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RegistryError, match=says):
+        check_sqlite(location, tmp_path)
+
+
+def test_a_location_of_a_registry_or_of_nothing_is_accepted(registry: SqliteRegistry, tmp_path: Path) -> None:
+    check_sqlite("a/b/registry.db", tmp_path)
+    (tmp_path / "empty.db").touch()
+    check_sqlite("empty.db", tmp_path)
+    registry.propose("digits", made(tmp_path, "a"), b"{}", NOW)
+    check_sqlite("registry.db", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"registry.db", "empty.db"}
+    assert not (tmp_path / "a" / "b").exists()

@@ -159,19 +159,15 @@ def test_a_test_set_too_small_for_a_relative_threshold_gets_only_a_warning(tmp_p
     assert "against one that is without error too" in found.error.what
 
 
-@pytest.mark.parametrize(
-    ("expect", "what"),
-    [
-        ('error_rate: "<= 0 %"', "no number of requests shows that none ever fails"),
-        ('latency.p50: "<= 1 ms"', "it needs 60 requests"),
-    ],
-)
-def test_a_threshold_that_no_budget_or_only_a_larger_one_can_decide_is_an_error(
-    expect: str, what: str, tmp_path: Path
-) -> None:
-    (found,) = findings(served(expect, "rate: 100 /s, requests: 40"), tmp_path)
+def test_a_threshold_that_only_a_larger_budget_can_decide_is_an_error(tmp_path: Path) -> None:
+    (found,) = findings(served('latency.p50: "<= 1 ms"', "rate: 100 /s, requests: 40"), tmp_path)
     assert found.severity == "error"
-    assert what in found.error.what
+    assert "it needs 60 requests" in found.error.what
+
+
+def test_a_top_k_of_all_classes_is_an_error(tmp_path: Path) -> None:
+    (found,) = findings(HEAD.replace(TRAIN, 'expect: {accuracy.top10: ">= 97 %"}'), tmp_path, of_test(500))
+    assert (found.severity, "every label is among the 10 highest logits" in found.error.what) == ("error", True)
 
 
 def test_too_few_seeds_for_a_check_over_seeds_is_an_error(tmp_path: Path) -> None:

@@ -12,8 +12,11 @@ from deploycheck.verdict import (
     Exact,
     Measurement,
     Outcome,
+    Paired,
     Proportion,
     Quantile,
+    Repeats,
+    Resampled,
     Sample,
     Verdict,
     decide,
@@ -76,7 +79,7 @@ def test_equality_is_exact() -> None:
 
 
 def test_a_value_that_is_not_a_number_never_passes() -> None:
-    verdict = judged(Exact(math.nan), parse_threshold("<= 60 kB", SIZE))
+    verdict = judged(Resampled(lambda _: math.nan, 5), parse_threshold("<= 60 kB", SIZE))
     assert (verdict.outcome, verdict.reason) == (Outcome.ERROR, "the measured value is not a number")
 
 
@@ -84,6 +87,7 @@ def test_a_value_that_is_not_a_number_never_passes() -> None:
     ("sample", "threshold"),
     [
         (Proportion(0, 0), parse_threshold(">= 0 %", ACCURACY)),
+        (Exact(math.nan), parse_threshold("<= 60 kB", SIZE)),
         (Quantile(0.95, ()), parse_threshold("<= 200 ms", LATENCY)),
     ],
 )
@@ -92,6 +96,37 @@ def test_a_sample_of_nothing_never_passes_and_says_that_nothing_was_measured(
 ) -> None:
     verdict = judged(sample, threshold)
     assert (verdict.outcome, verdict.reason) == (Outcome.ERROR, "nothing was measured")
+
+
+def test_an_interval_ends_where_the_metrics_values_end() -> None:
+    """Student's t knows nothing of a proportion's ends."""
+    verdict = judged(Repeats((1.0, 1.0, 0.8)), parse_threshold(">= 50 %", ACCURACY))
+    assert verdict.high == 1.0
+    assert verdict.low > 0
+    low = judged(Repeats((0.0, 0.0, 0.3)), parse_threshold(">= 50 %", ACCURACY))
+    assert low.low == 0.0
+
+
+def test_a_value_that_its_metric_cannot_have_is_an_error() -> None:
+    verdict = judged(Exact(1.5), parse_threshold(">= 50 %", ACCURACY))
+    assert verdict.outcome is Outcome.ERROR
+    assert "outside of the metric's range" in verdict.reason
+    assert judged(Exact(1 + 1e-15), parse_threshold(">= 50 %", ACCURACY)).outcome is Outcome.PASS
+
+
+def test_a_threshold_that_the_data_let_every_model_meet_is_an_error() -> None:
+    """The other model has 30 of 100 right, so no drop is larger than 30 pp."""
+    drop = Metric("accuracy_drop", Dimension.DIFFERENCE, "lower", frozenset({"compress"}))
+    reach = (-0.7, 0.3)
+    free = judged(Paired(0, 0, 100, 30), parse_threshold("<= 30 pp", drop), reach=reach)
+    assert free.outcome is Outcome.ERROR
+    assert "values from -70 pp to 30 pp" in free.reason
+    assert judged(Paired(0, 0, 100, 30), parse_threshold("<= 29 pp", drop), reach=reach).outcome is Outcome.PASS
+
+
+def test_data_that_can_tell_no_model_from_another_are_an_error() -> None:
+    verdict = judged(Proportion(5, 5), parse_threshold(">= 10 %", ACCURACY), unfit="the model has 5 classes")
+    assert (verdict.outcome, verdict.reason) == (Outcome.ERROR, "the model has 5 classes")
 
 
 def test_an_invalid_sample_decides_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,8 +28,11 @@ from deploycheck.verdict import (
     Sample,
     Verdict,
     WorstOf,
+    bounds,
     decide,
+    examples_to_decide,
     may_be_settled,
+    value_of,
 )
 
 
@@ -121,6 +125,16 @@ def test_of_a_value_that_one_example_decides_no_number_of_examples_is_given(
     assert verdict.outcome is Outcome.UNDECIDED
     assert verdict.low >= 0
     assert verdict.reason == "the examples differ too much to say how many more would decide it"
+
+
+def test_a_bound_just_above_the_end_of_the_scale_gives_no_number_of_examples() -> None:
+    grades = np.resize(GRADES, 200)
+    free = Resampled(lambda rows: float(grades[rows].mean()), 200)
+    value, (low, _) = value_of(free), bounds(free, 0.95)
+    limit = (low + value) / 2
+    assert examples_to_decide(free, limit, 0.95) is not None
+    near = replace(free, lowest=low - 0.01 * (value - low))
+    assert examples_to_decide(near, limit, 0.95) is None
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.01, 0.1, 0.5]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.vocabulary import TaskWord
 from deploycheck.lazy import np
+from deploycheck.stages.answers import is_right
 
 if TYPE_CHECKING:
     import jax
@@ -53,20 +54,20 @@ class Classification:
 
     def check(self, shapes: Mapping[str, Any], labels: np.ndarray) -> None:
         """Refuse a model that doesn't give one logit per class."""
-        classes = int(labels.max()) + 1
+        classes = max(2, int(labels.max()) + 1)  # of one class, every model would be right
         if set(shapes) != {LOGITS}:
             raise DeploycheckError(f"the model gives {', '.join(shapes)}, expected {LOGITS} alone")
         shape = shapes[LOGITS].shape
         if len(shape) != 2 or shape[0] != 2 or shape[1] < classes:
             raise DeploycheckError(
                 f"for a batch of 2 the model gives {list(shape)}, expected logits [2, {classes}] or more: the labels "
-                f"go up to {classes - 1}",
+                f"go up to {int(labels.max())}",
                 hint="end the model in one logit per class, without a softmax",
             )
 
     def scores(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> Mapping[str, float]:
-        """Return the accuracy, 0..1."""
-        return {"accuracy": float(np.mean(np.argmax(outputs[LOGITS], axis=-1) == labels))}
+        """Return the accuracy, 0..1; a tie for the highest logit is wrong."""
+        return {"accuracy": float(np.mean(is_right(labels, outputs[LOGITS])))}
 
     def perfect(self, labels: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return a logit of 1 for each label's class and of 0 for the others."""

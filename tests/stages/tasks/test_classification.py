@@ -66,6 +66,16 @@ def test_the_score_is_the_share_of_examples_whose_class_has_the_largest_logit() 
     assert CLASSIFICATION.scores(outputs, np.array([0, 2, 0, 2])) == {"accuracy": 0.75}
 
 
+def test_a_model_of_one_class_is_refused() -> None:
+    with pytest.raises(DeploycheckError, match=r"expected logits \[2, 2\] or more"):
+        CLASSIFICATION.check(logits(2, 1), np.array([0, 0]))
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+def test_a_constant_model_has_no_example_right(value: float) -> None:
+    assert CLASSIFICATION.scores({"logits": np.full((4, 3), value)}, np.array([0, 1, 2, 0])) == {"accuracy": 0}
+
+
 def test_cross_entropy_is_the_negative_logarithm_of_the_probability_of_the_class() -> None:
     outputs = {"logits": jnp.array([[0.0, 0.0], [math.log(3), 0.0], [math.log(3), 0.0]])}
     losses = CLASSIFICATION.losses["cross_entropy"](outputs, jnp.array([0, 0, 1]))

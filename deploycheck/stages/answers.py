@@ -27,6 +27,16 @@ def is_right(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     return right
 
 
+def is_tied(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Return for which examples the label shares the highest logit with another class, ``[n]`` of bool."""
+    last = outputs.shape[-1] - 1
+    own = np.take_along_axis(outputs, np.minimum(labels, last)[:, None], axis=-1)
+    highest = outputs.max(axis=-1, keepdims=True)
+    is_several = (outputs == highest).sum(axis=-1) > 1
+    tied: np.ndarray = is_several & (own[:, 0] == highest[:, 0]) & (labels <= last) & _is_finite(outputs)
+    return tied
+
+
 def is_among_highest(labels: np.ndarray, outputs: np.ndarray, k: int) -> np.ndarray:
     """Return for which examples the label is among the ``k`` highest logits, ``[n]`` of bool.
 

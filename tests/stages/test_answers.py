@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from deploycheck.checks import MetricFunction
-from deploycheck.checks.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.checks.quality import accuracy, accuracy_drop, agreement, top3, top5, top10, worst_class
 from deploycheck.checks.statistics import calibration_error, f1_macro, f1_micro
+from deploycheck.stages.answers import NO_ANSWER, find_answers, is_among_highest, is_right
 from deploycheck.verdict import Paired, value_of
 
 CLASSES = 20
@@ -42,8 +42,17 @@ def test_a_model_that_became_constant_lost_every_answer() -> None:
     assert accuracy_drop.measure(LABELS, CONSTANT, RIGHT).sample == Paired(200, 0, 200, 200)
 
 
-def test_a_constant_model_is_confident_of_answers_that_it_does_not_have() -> None:
-    assert value_of(calibration_error.measure(LABELS, CONSTANT).sample) == pytest.approx(1 / CLASSES)
+def test_a_constant_model_is_as_badly_calibrated_as_its_ties_allow() -> None:
+    """It is 5 % sure of each class, and may have every answer or none."""
+    error = value_of(calibration_error.measure(LABELS, CONSTANT).sample)
+    assert error == pytest.approx(0.95, rel=1e-6)
+
+
+def test_ties_hide_no_other_error_of_calibration() -> None:
+    """One example is half sure and right, another a tie: counted as wrong, it would hide the first one's error."""
+    outputs = np.array([[0.02, 0.0], [0.0, 0.0]])
+    error = value_of(calibration_error.measure(np.array([0, 0]), outputs).sample)
+    assert error == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +84,8 @@ def test_a_label_that_the_model_has_no_logit_for_is_not_among_the_highest() -> N
 @pytest.mark.parametrize(("classes", "decides"), [(3, False), (2, False), (4, True)])
 def test_a_top_k_of_all_classes_decides_nothing(classes: int, decides: bool) -> None:
     measured = top3.measure(np.zeros(5, int), np.eye(classes)[np.zeros(5, int)])
-    assert (not measured.invalid) is decides
-    assert decides or f"the model has {classes} classes" in measured.invalid
+    assert (not measured.unfit) is decides
+    assert decides or f"the model has {classes} classes" in measured.unfit
 
 
 @given(logits, st.data())
