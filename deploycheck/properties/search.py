@@ -1,0 +1,144 @@
+"""The search for an input that violates a property: Hypothesis draws, shrinks, and saves the smallest.
+
+What an input gave once is remembered, so that a model that isn't deterministic can't lose a violation that was seen,
+and no input is asked twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
+
+from deploycheck.properties.domain import Domain
+from deploycheck.properties.property import NoAnswer, Predictor, Property
+from deploycheck.properties.settings import PropertySettings
+
+MOST_SHRINKS = 300
+"""How many further inputs are asked, after the first that violates a property, to find a smaller one."""
+
+
+class _Violated(Exception):
+    """Tells Hypothesis that an input violates the property."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a search found.
+
+    ``examples`` is how many different inputs were asked before one violated the property, with it; ``saved`` how many
+    of them earlier runs had saved. Where none did, ``violation`` and ``counterexample`` are empty; ``replayed`` says
+    whether an input of an earlier run violated it again.
+    """
+
+    examples: int
+    saved: int
+    violation: str = ""
+    counterexample: str = ""
+    replayed: bool = False
+
+
+class KeyedDatabase(ExampleDatabase):
+    """Hypothesis's database in ``folder`` under a key of our own: Hypothesis's is a digest of the code that is tested.
+
+    ``saved`` is how many inputs are saved under it.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        super().__init__()
+        self.files = DirectoryBasedExampleDatabase(folder)
+        self.key = key.encode()
+        self.saved = len(list(self.files.fetch(self.key)))
+
+    def fetch(self, key: bytes) -> Iterable[bytes]:
+        """Yield what is saved."""
+        return self.files.fetch(self._own(key))
+
+    def save(self, key: bytes, value: bytes) -> None:
+        """Save an input."""
+        self.files.save(self._own(key), value)
+
+    def delete(self, key: bytes, value: bytes) -> None:
+        """Delete an input that violates nothing any more."""
+        self.files.delete(self._own(key), value)
+
+    def _own(self, key: bytes) -> bytes:
+        corpora = (b".secondary", b".pareto")
+        return self.key + next((corpus for corpus in corpora if key.endswith(corpus)), b"")
+
+
+@dataclass
+class _Tries:
+    """What was asked so far, by the case's ``repr``: each with the violation, empty where the property held."""
+
+    known: dict[str, str] = field(default_factory=dict)
+    before: int = 0
+    last: tuple[str, str] | None = None
+
+    def violation(self, property: Property, predictor: Predictor, case: Any, settings: PropertySettings) -> str:
+        name = repr(case)
+        if name not in self.known:
+            if self.before and len(self.known) - self.before >= MOST_SHRINKS:
+                return ""
+            self.known[name] = _check(property, predictor, case, settings)
+        violation = self.known[name]
+        if violation:
+            self.before = self.before or len(self.known)
+            self.last = (violation, str(case))
+        return violation
+
+
+def search(
+    property: Property, predictor: Predictor, domain: Domain, settings: PropertySettings, *, saved: Path, key: str
+) -> Found:
+    """Look for an input that violates a property, first among those that earlier runs saved under ``key``.
+
+    The smallest that is found is saved. What a user's check raises, other than ``AssertionError``, is raised.
+    """
+    tries = _Tries()
+    database = KeyedDatabase(saved, key)
+
+    @hypothesis.settings(  # over the seed, which would leave the database out
+        max_examples=settings.examples,
+        database=database,
+        derandomize=False,
+        phases=(Phase.reuse, Phase.generate, Phase.shrink),
+        deadline=None,  # a model may be slow, and a server has its own deadline
+        suppress_health_check=list(HealthCheck),  # they are about tests that people write
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+        print_blob=False,
+    )
+    @hypothesis.seed(settings.seed)
+    @hypothesis.given(property.cases(domain, settings))
+    def look(case: Any) -> None:
+        if tries.violation(property, predictor, case, settings):
+            raise _Violated
+
+    with suppress(_Violated):
+        look()
+    if tries.last is None:
+        return Found(examples=len(tries.known), saved=database.saved)
+    violation, counterexample = tries.last
+    return Found(
+        examples=tries.before,
+        saved=database.saved,
+        violation=violation,
+        counterexample=counterexample,
+        replayed=tries.before <= database.saved,
+    )
+
+
+def _check(property: Property, predictor: Predictor, case: Any, settings: PropertySettings) -> str:
+    try:
+        return property.check(predictor, case, settings)
+    except NoAnswer as error:
+        return str(error)
+    except AssertionError as error:
+        return next(iter(str(error).splitlines()), "an assertion failed")
