@@ -10,13 +10,14 @@ from deploycheck.language.load import Spec, load
 from deploycheck.language.recognize import is_spec, near_miss
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.tree import SpecSection, json_schema
-from deploycheck.language.vocabulary import Dimension, Metric, TaskWord, Vocabulary
+from deploycheck.language.vocabulary import Dimension, Metric, PropertyWord, TaskWord, Vocabulary
 
 __all__ = [
     "Dimension",
     "Expectation",
     "Metric",
     "Place",
+    "PropertyWord",
     "Section",
     "Spec",
     "SpecError",

@@ -54,6 +54,7 @@ class LoadStep(StepKind):
     """It is measured again in each run, because the machine may be in another state."""
 
     name = "load"
+    repeated = True
     timed = True
     settings_type = LoadSettings
     subjects: Mapping[str, Subject] = {"load": Subject(read_load, per_variant=True)}
@@ -92,7 +93,7 @@ def settings_of(spec: Spec, variants: tuple[str, ...], checks: Sequence[Check]) 
         raise DeploycheckError("the spec has no `serve`")
     return LoadSettings(
         variants=variants,
-        serve=spec.serve.model_copy(update={"expect": {}}),
+        serve=spec.serve.model_copy(update={"expect": {}, "properties": ()}),
         confidence=spec.confidence,
         goals=tuple(
             GoalSettings(

@@ -24,6 +24,7 @@ class NoiseStep(StepKind):
     """Only ``deploycheck noise`` needs it; no check does."""
 
     name = "noise"
+    repeated = True
     timed = True
     settings_type = LoadSettings
 
