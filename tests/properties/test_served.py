@@ -55,7 +55,7 @@ def test_a_good_server_refuses_whatever_is_malformed(served: Served, tmp_path: P
 
 
 def test_what_a_server_answers_with_an_error_is_no_answer(served: Served) -> None:
-    with pytest.raises(NoAnswer, match="the server answered 400: .*not finite"):
+    with pytest.raises(NoAnswer, match=r"the server answered 400: .*not finite"):
         served.predict({"image": np.full((1, 4, 4, 1), np.nan, np.float32)})
 
 
