@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import StrictStr, ValidationInfo, field_validator
+from pydantic import StrictStr, field_validator
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import Mistake, did_you_mean
@@ -30,8 +30,7 @@ class InvariantSettings(ChangeSettings):
 
     @field_validator("transformation")
     @classmethod
-    def _check_transformation(cls, value: Any, info: ValidationInfo) -> Any:
-        del info
+    def _check_transformation(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else list(value)
         if len(names) != 1:
             raise mistake(f"expected one transformation, found {len(names)}")

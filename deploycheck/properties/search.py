@@ -6,8 +6,9 @@ and no input is asked twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+import math
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,26 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
+from hypothesis.errors import HypothesisException
 
 from deploycheck.properties.domain import Domain
 from deploycheck.properties.property import NoAnswer, Predictor, Property
 from deploycheck.properties.settings import PropertySettings
 
-MOST_SHRINKS = 300
-"""How many further inputs are asked, after the first that violates a property, to find a smaller one."""
+MOST_SHRINKS, MOST_SHRINK_S = 300, 30.0
+"""How many further inputs are asked, after the first that violates a property, to find a smaller one, and how long."""
 
 
 class _Violated(Exception):
     """Tells Hypothesis that an input violates the property."""
+
+
+class _Broken(BaseException):
+    """Ends the search at once, where Hypothesis would look for a smaller input that breaks the check."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,30 +88,40 @@ class _Tries:
     """What was asked so far, by the case's ``repr``: each with the violation, empty where the property held."""
 
     known: dict[str, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
     before: int = 0
+    ends: float = math.inf
     last: tuple[str, str] | None = None
 
     def violation(self, property: Property, predictor: Predictor, case: Any, settings: PropertySettings) -> str:
         name = repr(case)
         if name not in self.known:
-            if self.before and len(self.known) - self.before >= MOST_SHRINKS:
+            if self.before and (len(self.known) - self.before >= MOST_SHRINKS or self.clock() > self.ends):
                 return ""
             self.known[name] = _check(property, predictor, case, settings)
         violation = self.known[name]
+        if violation and not self.before:
+            self.before, self.ends = len(self.known), self.clock() + MOST_SHRINK_S
         if violation:
-            self.before = self.before or len(self.known)
             self.last = (violation, str(case))
         return violation
 
 
 def search(
-    property: Property, predictor: Predictor, domain: Domain, settings: PropertySettings, *, saved: Path, key: str
+    property: Property,
+    predictor: Predictor,
+    domain: Domain,
+    settings: PropertySettings,
+    *,
+    saved: Path,
+    key: str,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Found:
     """Look for an input that violates a property, first among those that earlier runs saved under ``key``.
 
     The smallest that is found is saved. What a user's check raises, other than ``AssertionError``, is raised.
     """
-    tries = _Tries()
+    tries = _Tries(clock=clock)
     database = KeyedDatabase(saved, key)
 
     @hypothesis.settings(  # over the seed, which would leave the database out
@@ -118,11 +138,21 @@ def search(
     @hypothesis.seed(settings.seed)
     @hypothesis.given(property.cases(domain, settings))
     def look(case: Any) -> None:
-        if tries.violation(property, predictor, case, settings):
+        try:
+            violation = tries.violation(property, predictor, case, settings)
+        except HypothesisException:  # the check gives the case up, by ``assume``
+            raise
+        except Exception as error:
+            raise _Broken(error) from error
+        if violation:
             raise _Violated
 
-    with suppress(_Violated):
+    try:
         look()
+    except _Violated:
+        pass
+    except _Broken as broken:
+        raise broken.error from None
     if tries.last is None:
         return Found(examples=len(tries.known), saved=database.saved)
     violation, counterexample = tries.last

@@ -37,8 +37,11 @@ class Served:
         self.start = start
         self.model = model
         self.loop = loop
-        self.server = start().__enter__()
+        self.server = self._started()
         self.http = loop.run(_session())
+
+    def _started(self) -> ServerProcess:
+        return self.start().__enter__()  # it is stopped by ``close``, or where it is found dead
 
     def close(self) -> None:
         """End the server."""
@@ -81,7 +84,7 @@ class Served:
         code = process.poll() if process else None
         if code is not None:
             self.server.stop()
-            self.server = self.start().__enter__()
+            self.server = self._started()
             raise NoAnswer(f"the server died with exit code {code}")
 
 

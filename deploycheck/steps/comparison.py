@@ -21,7 +21,6 @@ class ComparisonStep(StepKind):
     """A disturbance of the machine affects both, so that their ratio varies less than either."""
 
     name = "comparison"
-    repeated = True
     timed = True
     pairs = True
     settings_type = LoadSettings

@@ -54,7 +54,6 @@ class LoadStep(StepKind):
     """It is measured again in each run, because the machine may be in another state."""
 
     name = "load"
-    repeated = True
     timed = True
     settings_type = LoadSettings
     subjects: Mapping[str, Subject] = {"load": Subject(read_load, per_variant=True)}

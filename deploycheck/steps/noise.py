@@ -24,7 +24,6 @@ class NoiseStep(StepKind):
     """Only ``deploycheck noise`` needs it; no check does."""
 
     name = "noise"
-    repeated = True
     timed = True
     settings_type = LoadSettings
 

@@ -11,7 +11,8 @@ import pytest
 from deploycheck.properties import NoAnswer, Property
 from deploycheck.properties.deterministic import DETERMINISTIC
 from deploycheck.properties.finite import FINITE
-from tests.properties.planted import GOOD, WEIGHTS, Planted, tried
+from deploycheck.properties.search import search
+from tests.properties.planted import GOOD, WEIGHTS, Planted, domain, tried
 
 NAN_REGION = Planted(lambda x: np.where(x[:, 2:3] > 0.9, np.nan, x @ WEIGHTS))
 
@@ -73,17 +74,29 @@ def test_no_answer_is_a_violation(tmp_path: Path) -> None:
     assert tried(FINITE, Planted(refuse), tmp_path).violation == "the server answered 500"
 
 
-def test_a_failed_assertion_is_a_violation_and_another_error_is_raised(tmp_path: Path) -> None:
+def test_a_failed_assertion_is_a_violation_and_another_error_is_raised_at_once(tmp_path: Path) -> None:
     def check(predictor: Planted, case: object, settings: object) -> str:
         assert not predictor.predict, "the model can be asked"
         return ""
 
+    calls = itertools.count()
+
     def broken(predictor: Planted, case: object, settings: object) -> str:
+        next(calls)
         raise KeyError("logits")
 
     assert tried(Property(name="own", check=check), GOOD, tmp_path).violation.startswith("the model can be asked")
     with pytest.raises(KeyError):
         tried(Property(name="own", check=broken), GOOD, tmp_path)
+    assert next(calls) == 1
+
+
+def test_a_model_that_hangs_is_asked_for_a_limited_time_for_a_smaller_input(tmp_path: Path) -> None:
+    seconds = itertools.count(step=10)
+    bad = Planted(lambda x: np.full((len(x), 1), np.nan if next(seconds) > 20 else 1))
+    given = FINITE.settings(examples=1000)
+    search(FINITE, bad, domain(), given, saved=tmp_path, key="key", clock=lambda: float(next(seconds)))
+    assert next(seconds) < 200
 
 
 def test_a_slow_model_is_asked_a_limited_number_of_times_for_a_smaller_input(tmp_path: Path) -> None:
