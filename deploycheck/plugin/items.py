@@ -131,6 +131,7 @@ def _explain(record: CheckRecord) -> str:
         lines = [
             f"{record.verdict}: {record.metric} doesn't hold: {record.property.violation}",
             f"the smallest input that was found: {record.property.counterexample}",
+            *([f"its arrays are in {record.property.inputs}"] if record.property.inputs else []),
             "an earlier run had saved it" if record.property.replayed else "it is saved: the next run asks it first",
         ]
         return visible("\n".join(lines))

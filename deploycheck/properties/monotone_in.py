@@ -55,8 +55,13 @@ class Step:
         changed = [(*others, Change(self.input, self.feature, level)) for level in (self.low, self.high)]
         return Batch(tuple(replace(self.row, changes=changes) for changes in changed), self.domain)
 
+    @property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """The inputs of both rows."""
+        return self.batch.inputs
+
     def __str__(self) -> str:
-        values = self.batch.inputs[self.input].reshape(2, -1)[:, self.feature]
+        values = self.inputs[self.input].reshape(2, -1)[:, self.feature]
         name = feature_name(self.input, self.feature, self.domain.inputs[self.input].low.shape)
         return f"{name} raised from {values[0]:.6g} to {values[1]:.6g}, in {self.row.describe(self.domain)}"
 
@@ -112,7 +117,7 @@ def _cases(domain: Domain, settings: MonotoneSettings) -> SearchStrategy[Step]:
 
 
 def _check(predictor: Predictor, step: Step, settings: MonotoneSettings) -> str:
-    low, high = _measured(predictor.predict(step.batch.inputs), settings)
+    low, high = _measured(predictor.predict(step.inputs), settings)
     rises = high - low if settings.direction == "increasing" else low - high
     if rises >= -settings.tolerance:
         return ""

@@ -43,8 +43,9 @@ class Property:
 
     ``check(predictor, case, settings)`` returns one sentence that says how the property is violated, or an empty text.
     A failed ``assert`` in it is a violation too. ``cases(domain, settings)`` is the Hypothesis strategy of what it is
-    tried on; by default ``Batch``, whose ``inputs`` can be predicted. A case has a ``repr`` that says all of it, and
-    a ``str`` for people. ``stages`` are the sections that may name it; in ``serve`` the predictor is a running server.
+    tried on; by default ``Batch``, whose ``inputs`` can be predicted. A case has a ``repr`` that says all of it, and a
+    ``str`` for people; its ``inputs``, if it has any, are saved as arrays where it violates the property. ``stages``
+    are the sections that may name it; in ``serve`` the predictor is a running server.
     ``find_mistakes(settings, inputs)`` returns what is wrong with settings for a model with these inputs.
     """
 

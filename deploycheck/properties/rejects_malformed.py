@@ -45,7 +45,7 @@ class Malformed:
     """A request with one thing changed; ``what`` says which.
 
     ``path`` is that of the model's ``infer`` by default. If it ``ends`` early, the server is told that nothing more
-    comes, and may close the connection without an answer. ``inputs`` are those of the request without the change.
+    comes, and may close the connection without an answer. ``plain`` are the inputs of the request without the change.
     """
 
     what: str
@@ -54,7 +54,7 @@ class Malformed:
     method: str = "POST"
     path: str = "/v2/models/{model}/infer"
     ends: bool = False
-    inputs: Any = field(default=None, repr=False, compare=False)
+    plain: Any = field(default=None, repr=False, compare=False)
 
     def request(self, model: str) -> bytes:
         """Return the request's bytes for a model of this name."""
@@ -128,7 +128,7 @@ def _json_cases(content: dict[str, Any], inputs: Any) -> SearchStrategy[Malforme
 
     def case(what: str, changed: Any) -> Malformed:
         body = json.dumps(changed).encode("utf-8", "surrogatepass")
-        return Malformed(what, body, inputs=inputs)
+        return Malformed(what, body, plain=inputs)
 
     def put(path: Path, junk: Any) -> Malformed:
         def change(parent: Any, key: str | int) -> None:
@@ -173,10 +173,10 @@ def _text_cases(body: bytes, inputs: Any) -> SearchStrategy[Malformed]:
     from hypothesis import strategies as st
 
     def cut(length: int) -> Malformed:
-        return Malformed(f"the body is cut after {length} bytes", body[:length], inputs=inputs)
+        return Malformed(f"the body is cut after {length} bytes", body[:length], plain=inputs)
 
     def insert(at: int, junk: bytes) -> Malformed:
-        return Malformed(f"{junk!r} is inserted at byte {at}", body[:at] + junk + body[at:], inputs=inputs)
+        return Malformed(f"{junk!r} is inserted at byte {at}", body[:at] + junk + body[at:], plain=inputs)
 
     junk = (b"\xff", b"\x00", b"{", b"]", b"\xed\xa0\x80", b"\xc0\xaf")
     encodings = ("utf-16", "utf-8-sig", "utf-32")
@@ -184,7 +184,7 @@ def _text_cases(body: bytes, inputs: Any) -> SearchStrategy[Malformed]:
         st.builds(cut, st.integers(0, len(body) - 1)),
         st.builds(insert, st.integers(0, len(body)), st.sampled_from(junk)),
         st.sampled_from(
-            [Malformed(f"the body is in {name}", body.decode().encode(name), inputs=inputs) for name in encodings]
+            [Malformed(f"the body is in {name}", body.decode().encode(name), plain=inputs) for name in encodings]
         ),
     )
 
@@ -205,7 +205,7 @@ def _binary_cases(content: dict[str, Any], inputs: dict[str, np.ndarray]) -> Sea
         size = tensors[0]["parameters"] if first is None else {"binary_data_size": first}
         head = json.dumps({**content, "inputs": [{**tensors[0], "parameters": size}, *tensors[1:]]}).encode()
         headers = ((HEADER_LENGTH, str(len(head)) if length is None else length.format(len(head), len(head) + 1)),)
-        return Malformed(what, head + rest, headers, inputs=inputs)
+        return Malformed(what, head + rest, headers, plain=inputs)
 
     lengths = ("", "x", "-1", "0", "1", "{1}", "1e3", "{0}.0", "+{0}", "0x10", "9" * 30, "{0}, {0}")
     sizes: tuple[Any, ...] = (0, -1, 1, True, 1.5, "4", [], {}, 2**31, 2**63, 10**30)
@@ -221,7 +221,7 @@ def _http_cases(body: bytes, inputs: Any) -> SearchStrategy[Malformed]:
     from hypothesis import strategies as st
 
     def case(what: str, **changed: Any) -> Malformed:
-        return Malformed(what, **{"body": body, "inputs": inputs, **changed})
+        return Malformed(what, **{"body": body, "plain": inputs, **changed})
 
     length = len(body)
     methods = [case("another method", method=method) for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW")]
@@ -269,7 +269,7 @@ def _check(served: Served, case: Malformed, settings: MalformedSettings) -> str:
         outputs = _outputs(reply)
     except (ValueError, KeyError, TypeError) as error:
         return f"the server answered 200 with a body that is no answer ({type(error).__name__})"
-    plain = served.predict(case.inputs)
+    plain = served.predict(case.plain)
     wrong = (
         difference(outputs, plain, TOLERANCE, "without the change")
         if outputs.keys() == plain.keys()

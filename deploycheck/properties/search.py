@@ -44,7 +44,7 @@ class Found:
 
     ``examples`` is how many different inputs were asked before one violated the property, with it; ``saved`` how many
     of them earlier runs had saved. Where none did, ``violation`` and ``counterexample`` are empty; ``replayed`` says
-    whether an input of an earlier run violated it again.
+    whether an input of an earlier run violated it again. ``case`` is the counterexample itself.
     """
 
     examples: int
@@ -52,6 +52,7 @@ class Found:
     violation: str = ""
     counterexample: str = ""
     replayed: bool = False
+    case: Any = None
 
 
 class KeyedDatabase(ExampleDatabase):
@@ -91,7 +92,7 @@ class _Tries:
     clock: Callable[[], float] = time.monotonic
     before: int = 0
     ends: float = math.inf
-    last: tuple[str, str] | None = None
+    last: tuple[str, Any] | None = None
 
     def violation(self, property: Property, predictor: Predictor, case: Any, settings: PropertySettings) -> str:
         name = repr(case)
@@ -103,7 +104,7 @@ class _Tries:
         if violation and not self.before:
             self.before, self.ends = len(self.known), self.clock() + MOST_SHRINK_S
         if violation:
-            self.last = (violation, str(case))
+            self.last = (violation, case)
         return violation
 
 
@@ -155,13 +156,14 @@ def search(
         raise broken.error from None
     if tries.last is None:
         return Found(examples=len(tries.known), saved=database.saved)
-    violation, counterexample = tries.last
+    violation, case = tries.last
     return Found(
         examples=tries.before,
         saved=database.saved,
         violation=violation,
-        counterexample=counterexample,
+        counterexample=str(case),
         replayed=tries.before <= database.saved,
+        case=case,
     )
 
 

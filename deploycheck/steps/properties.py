@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -54,7 +54,8 @@ class PropertyResult:
 
     ``examples`` is how many different inputs were asked, ``saved`` how many of them earlier runs had saved under
     ``key``. ``violation`` and ``counterexample`` are empty where none violated it; ``replayed`` says that a saved one
-    violated it again. ``error`` says why the property couldn't be checked, if it couldn't.
+    violated it again. ``inputs`` is the file that has the counterexample's arrays, if it has any. ``error`` says why
+    the property couldn't be checked, if it couldn't.
     """
 
     key: str
@@ -64,6 +65,7 @@ class PropertyResult:
     violation: str = ""
     counterexample: str = ""
     replayed: bool = False
+    inputs: str = ""
     error: str = ""
 
 
@@ -71,7 +73,11 @@ def read_results(artifact: Artifact, variant: str | None) -> dict[str, PropertyR
     """Return what was found of each property, by the name of its check."""
     del variant
     content = json.loads(artifact.file(RESULTS).read_bytes())
-    return {name: PropertyResult(**result) for name, result in content.items()}
+    results = {name: PropertyResult(**result) for name, result in content.items()}
+    return {
+        name: replace(result, inputs=str(artifact.file(result.inputs))) if result.inputs else result
+        for name, result in results.items()
+    }
 
 
 class CompressPropertiesStep(StepKind):
@@ -176,6 +182,7 @@ def _search(making: Making, named: NamedProperty, predictor: Predictor, domain: 
     from hypothesis.configuration import set_hypothesis_home_dir
 
     from deploycheck.properties.search import search
+    from deploycheck.store.arrays import write_arrays
 
     key = f"{making.settings.key} {named.check}"
     folder = making.kept / DATABASE
@@ -192,4 +199,17 @@ def _search(making: Making, named: NamedProperty, predictor: Predictor, domain: 
             found = search(property, predictor, domain, given, saved=folder, key=key)
     except DeploycheckError as error:
         return PropertyResult(key=key, seed=given.seed, error="; ".join(filter(None, (error.what, error.hint))))
-    return PropertyResult(key=key, seed=given.seed, **asdict(found))
+    file = f"{len(list(making.out.iterdir()))}.safetensors"
+    inputs = getattr(found.case, "inputs", None)
+    if isinstance(inputs, Mapping):
+        write_arrays(inputs, making.out / file)
+    return PropertyResult(
+        key=key,
+        seed=given.seed,
+        examples=found.examples,
+        saved=found.saved,
+        violation=found.violation,
+        counterexample=found.counterexample,
+        replayed=found.replayed,
+        inputs=file if isinstance(inputs, Mapping) else "",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from safetensors.numpy import load_file
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.spec import Batching
@@ -36,6 +37,7 @@ def test_each_property_has_a_result_of_its_own(chain: Steps, data: Artifact, mod
     assert 0 < found["finite"].examples <= 5
     assert found[own].violation == "the outputs are 3 per example"
     assert found[own].counterexample.startswith("test example 0 (x = [")
+    assert load_file(found[own].inputs)["x"].shape == (1, 4)
     assert "the model has no output 'no'" in found["bounded"].error
 
 
@@ -52,3 +54,17 @@ def test_what_is_no_property_is_refused(
     making = chain.making(settings((name, given)), f"refused {says[:9]}", data=data, model=model)
     with pytest.raises(DeploycheckError, match=says):
         STEP_KINDS["compress_properties"].make(making)
+
+
+def test_a_server_is_asked_for_those_of_servers(chain: Steps, data: Artifact, model: Artifact) -> None:
+    asked = settings(
+        ("deterministic", {"examples": 5}), ("rejects_malformed", {"examples": 20}), ("bounded", {"high": -99.0})
+    )
+    artifact = chain.make("serve_properties", asked, data=data, model=model)
+    found = read_results(artifact, "int8")
+    assert {name: bool(result.violation) for name, result in found.items()} == {
+        "deterministic": False,
+        "rejects_malformed": False,
+        "bounded": True,
+    }
+    assert all(not result.error for result in found.values())
