@@ -8,6 +8,15 @@ from deploycheck.checks import MetricFunction, data, latency, quality, regressio
 from deploycheck.evidence.forms.json import JSON_REPORT
 from deploycheck.evidence.forms.markdown import MARKDOWN_REPORT
 from deploycheck.extensions import Extension
+from deploycheck.properties.batch_invariant import BATCH_INVARIANT
+from deploycheck.properties.bounded import BOUNDED
+from deploycheck.properties.deterministic import DETERMINISTIC
+from deploycheck.properties.finite import FINITE
+from deploycheck.properties.invariant_to import INVARIANT_TO
+from deploycheck.properties.monotone_in import MONOTONE_IN
+from deploycheck.properties.order_invariant import ORDER_INVARIANT
+from deploycheck.properties.rejects_malformed import REJECTS_MALFORMED
+from deploycheck.properties.stable_under import STABLE_UNDER
 from deploycheck.registry.sqlite import SQLITE
 from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.scenarios import SCENARIOS
@@ -33,6 +42,8 @@ def pytest_deploycheck_extensions() -> Sequence[Extension]:
         *(CLASSIFICATION, REGRESSION),
         XLA,
         *SCENARIOS,
+        *(BATCH_INVARIANT, ORDER_INVARIANT, DETERMINISTIC, FINITE, BOUNDED),
+        *(INVARIANT_TO, MONOTONE_IN, STABLE_UNDER, REJECTS_MALFORMED),
         SQLITE,
         *(JSON_REPORT, MARKDOWN_REPORT),
     ]

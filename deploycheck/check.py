@@ -22,7 +22,8 @@ class Check:
 
     ``reads`` maps the parameters of the metric's function to the steps from which they are read. A threshold such as
     ``of baseline`` is relative: then ``against`` is the other variant, and ``compared`` maps the same parameters to the
-    other variant's steps. ``completes`` are the steps that must end without an error.
+    other variant's steps. ``property_name`` is the name of the property that must hold, if the check is about one.
+    ``completes``  are the steps that must end without an error.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Check:
     slices: Slices | None = None
     baseline: str = "required"
     path: tuple[str | int, ...] = ("name",)
+    property_name: str = ""
 
     @property
     def key(self) -> str:

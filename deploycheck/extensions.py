@@ -17,10 +17,11 @@ from typing import Any, cast
 from deploycheck.checks import MetricFunction
 from deploycheck.errors import DeploycheckError
 from deploycheck.evidence.report import Report
-from deploycheck.language import SpecSection, Vocabulary
+from deploycheck.language import PropertyWord, SpecSection, Vocabulary
 from deploycheck.language.errors import did_you_mean
 from deploycheck.language.expect import SECTIONS
 from deploycheck.language.names import STANDARD_HINT, is_standard_module
+from deploycheck.properties import Property
 from deploycheck.ref import Source
 from deploycheck.registry.scheme import RegistryScheme
 from deploycheck.serving.runtimes import Runtime
@@ -31,7 +32,17 @@ from deploycheck.stages.preprocess import Preprocessing
 from deploycheck.stages.tasks import Task
 
 Extension = (
-    MetricFunction | Loader | Preprocessing | Method | Runtime | Task | Scenario | RegistryScheme | Report | SpecSection
+    MetricFunction
+    | Loader
+    | Preprocessing
+    | Method
+    | Runtime
+    | Task
+    | Scenario
+    | Property
+    | RegistryScheme
+    | Report
+    | SpecSection
 )
 
 
@@ -52,6 +63,7 @@ KINDS: Mapping[str, Kind] = {
     "runtimes": Kind("runtime", Runtime, lambda runtime: runtime.name),
     "tasks": Kind("task", Task, lambda task: task.word.name),
     "scenarios": Kind("scenario", Scenario, lambda scenario: scenario.name),
+    "properties": Kind("property", Property, lambda property: property.name),
     "registries": Kind("registry", RegistryScheme, lambda registry: registry.scheme),
     "reports": Kind("report", Report, lambda report: report.suffix),
     "sections": Kind("section", SpecSection, lambda section: section.name),
@@ -74,6 +86,7 @@ class Extensions:
     runtimes: Mapping[str, Runtime]
     tasks: Mapping[str, Task]
     scenarios: Mapping[str, Scenario]
+    properties: Mapping[str, Property]
     registries: Mapping[str, RegistryScheme]
     reports: Mapping[str, Report]
     sections: Mapping[str, SpecSection]
@@ -93,6 +106,12 @@ class Extensions:
             tasks={name: task.word for name, task in self.tasks.items()},
             scenarios={name: scenario.fields for name, scenario in self.scenarios.items()},
             sections={name: section.type for name, section in self.sections.items()},
+            properties={
+                name: PropertyWord(
+                    name=name, settings=each.settings, stages=each.stages, find_mistakes=each.find_mistakes
+                )
+                for name, each in self.properties.items()
+            },
             unmeasured={name: scenario.unmeasured for name, scenario in self.scenarios.items()},
         )
 
@@ -119,6 +138,13 @@ class Extensions:
         if not _is_object_of(method, Method):
             raise _unexpected(name, method, "a compression method (deploycheck.stages.methods.Method)")
         return method
+
+    def find_property(self, name: str) -> Property:
+        """Return a property: an installed one, or one by import path."""
+        found = self.properties.get(name) or self.load_object(name)
+        if not isinstance(found, Property):
+            raise _unexpected(name, found, "a deploycheck.properties.Property")
+        return found
 
     def load_object(self, path: str) -> Any:
         """Import ``package.module:name``, with the project on the import path, and return what it names."""

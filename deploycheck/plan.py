@@ -113,6 +113,7 @@ def _checks(spec: Spec, id: str, extensions: Extensions) -> Iterator[Check]:
                 slices=item.slices,
                 baseline=item.baseline or (spec.promote.baseline if spec.promote else "required"),
                 path=item.path,
+                property_name=item.property_name,
             )
 
 
@@ -142,7 +143,9 @@ def _against(item: Expectation) -> str | None:
 
 
 def _subjects(item: Expectation, spec: Spec, extensions: Extensions) -> frozenset[str]:
-    """Return the parameters of a metric's function."""
+    """Return the parameters of a metric's function; those of a property are what was found of it in its section."""
+    if item.property_name:
+        return frozenset({f"{item.section}_properties"})
     return ANSWERS if item.metric.name in spec.metrics else extensions.metrics[item.metric.name].subjects
 
 

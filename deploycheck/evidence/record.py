@@ -28,6 +28,19 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
+class PropertyRecord(Record):
+    """The search for a counterexample of a property."""
+
+    examples: int = Field(description="Number of different inputs that were asked, up to the first counterexample")
+    seed: int = Field(description="The seed of the search")
+    saved: int = Field(description="How many of them earlier runs had saved; they were asked first")
+    replayed: bool = Field(description="True where an input that an earlier run had saved is a counterexample again")
+    violation: str = Field(description="How the property was violated; empty where it was not")
+    counterexample: str = Field(description="The smallest input that was found to violate it, in words")
+    inputs: str = Field(description="The file with its arrays (safetensors), kept for some runs; empty if it has none")
+    key: str = Field(description="The name under which counterexamples are saved for the next run")
+
+
 class CheckRecord(Record):
     """One check as it was decided in this run."""
 
@@ -53,6 +66,7 @@ class CheckRecord(Record):
     seconds: float = Field(default=0.0, description="Duration of the pytest item, with the work that it waited for")
     artifact: str = Field(default="", description="Digest of the exported artifact that was checked")
     shown: str = Field(default="", description="Value and interval as the summary prints them")
+    property: PropertyRecord | None = Field(default=None, description="Of a property: how it was searched")
 
 
 class MachineRecord(Record):

@@ -10,7 +10,7 @@ from deploycheck.language.load import Spec, load
 from deploycheck.language.recognize import SUFFIXES, Recognition, recognize_file
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.tree import SpecSection, json_schema
-from deploycheck.language.vocabulary import Dimension, Metric, TaskWord, Vocabulary
+from deploycheck.language.vocabulary import Dimension, Metric, PropertyWord, TaskWord, Vocabulary
 
 __all__ = [
     "SUFFIXES",
@@ -18,6 +18,7 @@ __all__ = [
     "Expectation",
     "Metric",
     "Place",
+    "PropertyWord",
     "Recognition",
     "Section",
     "Spec",

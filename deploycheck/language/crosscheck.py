@@ -8,12 +8,15 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
 from deploycheck.language.errors import Mistake, did_you_mean
 from deploycheck.language.expect import Expectation, find_expects
+from deploycheck.language.properties import SECTIONS, check_name, find_properties
 from deploycheck.language.references import get, mapping
-from deploycheck.language.spec import LABEL, Load, Train
+from deploycheck.language.spec import LABEL, Input, Load, Train
 from deploycheck.language.variants import BASELINE, RESERVED, TRAINED
-from deploycheck.language.vocabulary import TaskWord, Vocabulary
+from deploycheck.language.vocabulary import PropertyWord, TaskWord, Vocabulary
 
 LONGEST_WAIVER = timedelta(days=366)
 MOST_ACCURATE = "most_accurate"
@@ -61,6 +64,7 @@ def check_parts(
         *_check_promotion(data, vocabulary),
         *_check_waivers(data, vocabulary),
         *_check_terms(data, today),
+        *_check_properties(data, vocabulary),
     ]
 
 
@@ -200,7 +204,7 @@ def _check_promotion(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mista
     if "promote" not in data:
         return []
     mistakes = []
-    if not any(entries for *_, entries in find_expects(data, vocabulary)):
+    if not any(entries for *_, entries in find_expects(data, vocabulary)) and not any(find_properties(data)):
         what = "nothing is expected of this model, so it would be promoted without a check"
         mistakes.append(Mistake(("promote",), what, "add `expect` to a section", key=True))
     served = get(data, ("serve", "variants"))
@@ -236,8 +240,48 @@ def _day(written: Any) -> date | None:
 
 def _check_waivers(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
     checks = {f"{section}.{name}" for section, _, _, entries in find_expects(data, vocabulary) for name in entries}
+    checks |= {f"{section}.{check_name(name, settings)}" for section, _, name, settings in find_properties(data)}
     return [
         Mistake(("waive", name), f"there is no check {name!r} to waive", did_you_mean(name, checks), key=True)
         for name in mapping(data, "waive")
         if name not in checks
     ]
+
+
+def _check_properties(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
+    """Each property has a check of its own name, in a section that can have it, and settings that fit the inputs."""
+    hint = "add a property, or leave `properties` out"
+    mistakes = [
+        Mistake((section, "properties"), "`properties` is empty: it would pass without a check", hint)
+        for section in SECTIONS
+        if get(data, (section, "properties")) == []
+    ]
+    seen: set[tuple[str, str]] = set()
+    for section, path, name, settings in find_properties(data):
+        shown, word = check_name(name, settings), vocabulary.properties.get(name)
+        if (section, shown) in seen:
+            hint = f"give each a label of its own: {{{name}: {{label: NAME}}}}"
+            mistakes.append(Mistake(path, f"the property {shown} is listed twice", hint))
+        seen.add((section, shown))
+        if vocabulary.find(shown):
+            hint = f"add a label: {{{name}: {{label: NAME}}}}"
+            mistakes.append(Mistake(path, f"{shown!r} is a metric already", hint))
+        if word and section not in word.stages:
+            stages = " or ".join(f"{stage}.properties" for stage in sorted(word.stages))
+            mistakes.append(Mistake(path, f"{name} can't be checked in {section}", f"move it to {stages}"))
+        if word:
+            for found in _misfits(word, settings, mapping(data, "model", "input"), vocabulary):
+                mistakes.append(Mistake((*path, name, *found.path), found.what, found.hint, key=found.key))
+    return mistakes
+
+
+def _misfits(
+    word: PropertyWord, settings: dict[str, Any], inputs: dict[str, Any], vocabulary: Vocabulary
+) -> list[Mistake]:
+    """Return the mistakes of valid settings for a model with these inputs, their paths within the settings."""
+    try:
+        given = word.settings.model_validate(settings, context=vocabulary)
+        shapes = {name: Input.model_validate(part) for name, part in inputs.items()}
+    except ValidationError:
+        return []  # which is reported elsewhere
+    return list(word.find_mistakes(given, shapes)) if shapes else []

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from deploycheck.language.errors import Mistake, SpecPath, did_you_mean
+from deploycheck.language.properties import check_name, complete_settings, find_properties
 from deploycheck.language.reach import check_reach
 from deploycheck.language.source import Document
 from deploycheck.language.spec import Slices
 from deploycheck.language.threshold import Threshold, ThresholdError, parse_quantity, parse_threshold
 from deploycheck.language.vocabulary import COMPARISONS, Dimension, Metric, Vocabulary
+
+HOLDS = Threshold("==", 0, "", Dimension.COUNT, point=True, text="no counterexample")
+"""The threshold of every property, on the number of its counterexamples."""
 
 SECTIONS = ("data", "train", "compress", "serve")
 """The sections of every spec that may have an ``expect``; those that extensions add may have one too."""
@@ -24,7 +28,8 @@ SECTIONS = ("data", "train", "compress", "serve")
 class Expectation:
     """One entry under an ``expect``; ``variant`` is set for one under a variant's own.
 
-    For a family such as ``latency``, ``percentile`` (0..1) says which of its metrics is meant.
+    For a family such as ``latency``, ``percentile`` (0..1) says which of its metrics is meant. One entry under
+    ``properties`` is an expectation too: ``property_name`` is the property's name, ``settings`` are its settings.
     """
 
     section: str
@@ -37,6 +42,8 @@ class Expectation:
     slices: Slices | None
     baseline: Literal["required", "optional"] | None
     path: SpecPath
+    property_name: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Expectation], list[Mistake]]:
@@ -56,7 +63,27 @@ def read_expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[lis
                 found.append(read)
             elif read is not None:
                 mistakes.append(read)
-    return found, mistakes
+    return [*found, *_read_properties(data, vocabulary)], mistakes
+
+
+def _read_properties(data: dict[str, Any], vocabulary: Vocabulary) -> Iterator[Expectation]:
+    """Yield the entries under ``properties``; what is wrong with them is reported elsewhere."""
+    for section, path, name, settings in find_properties(data):
+        shown = check_name(name, settings)
+        yield Expectation(
+            section=section,
+            variant=None,
+            name=shown,
+            metric=Metric(shown, Dimension.COUNT, "lower", frozenset({section})),
+            percentile=None,
+            threshold=HOLDS,
+            severity="error",
+            slices=None,
+            baseline=None,
+            path=path,
+            property_name=name,
+            settings=complete_settings(vocabulary.properties.get(name), settings, vocabulary),
+        )
 
 
 def _read_entry(

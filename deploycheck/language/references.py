@@ -19,6 +19,7 @@ from deploycheck.language.names import (
     check_import,
     optax_functions,
 )
+from deploycheck.language.properties import find_properties
 from deploycheck.language.spec import ANSWERS
 from deploycheck.language.vocabulary import Vocabulary
 
@@ -33,7 +34,7 @@ def check_references(data: dict[str, Any], root: Path) -> list[Mistake]:
     ]
     for name in mapping(data, "metrics"):
         mistakes += _check_call(data, ("metrics", name, "use"), root, ANSWERS)
-    for path in (*_steps(data), *_methods(data)):
+    for path in (*_steps(data), *_methods(data), *_properties(data)):
         if ":" in str(path[-1]):
             mistakes += [_placed(problem, path) for problem in check_import(str(path[-1]), root, None)]
     return mistakes
@@ -135,3 +136,12 @@ def _methods(data: dict[str, Any]) -> Iterator[SpecPath]:
         method = mapping(data, "compress", "variants", variant, "method")
         if len(method) == 1:
             yield ("compress", "variants", variant, "method", *method)
+
+
+def _properties(data: dict[str, Any]) -> Iterator[SpecPath]:
+    """Yield the path of each property's name, as if it were written with settings; and of each transformation's."""
+    for _, path, name, settings in find_properties(data):
+        yield (*path, name)
+        given = settings.get("transformation")
+        names = given if isinstance(given, dict) else [given] if isinstance(given, str) else []
+        yield from ((*path, name, "transformation", transformation) for transformation in names)

@@ -22,6 +22,8 @@ def known_keys(path: SpecPath, vocabulary: Vocabulary) -> list[str]:
     match path:
         case ("compress", "variants", _, "method", str(name), *rest):
             annotation, path = vocabulary.methods.get(name), tuple(rest)
+        case ("compress" | "serve", "properties", _, str(name), *rest) if name in vocabulary.properties:
+            annotation, path = vocabulary.properties[name].settings, tuple(rest)
         case ("compress", "variants", _, *rest):
             annotation, path = variant_form(vocabulary), tuple(rest)
     for part in path:

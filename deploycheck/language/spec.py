@@ -40,6 +40,7 @@ from deploycheck.language.fields import (
     refuse_incomplete,
     unique,
 )
+from deploycheck.language.properties import WrittenProperty
 from deploycheck.language.reach import MOST_OBSERVATIONS
 from deploycheck.language.vocabulary import Dimension, Metric, Vocabulary
 
@@ -252,6 +253,9 @@ class Serve(Section):
     batching: Batching = Batching()
     load: Load = Load()
     expect: Expectations = Field(default={})
+    properties: tuple[WrittenProperty, ...] = Field(
+        default=(), description="What must hold for every input of the running server"
+    )
 
 
 def _check_registry(url: str, info: ValidationInfo) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from deploycheck.language.errors import Place, SpecError, SpecPath
 from deploycheck.language.expect import Expectation, read_standards_expectations
+from deploycheck.language.properties import is_looser
 from deploycheck.language.resolve import Cell
 from deploycheck.language.source import Document
 from deploycheck.language.threshold import ThresholdError, parse_quantity, tighter_or_equal
@@ -54,8 +55,11 @@ def find_loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabular
             what = _describe_loosening(check, confidence, demand)
             if what and _key(check) not in waived:
                 errors.append(_error(what, cell.place(check.path), demand))
+    named = {_key(check) for check in expected if check.property_name}
     for demand in standards:
-        if not _is_there(cell.data, demand.check.path) and _key(demand.check) not in waived:
+        at = demand.check.path
+        is_there = _key(demand.check) in named if demand.check.property_name else _is_there(cell.data, at)
+        if not is_there and _key(demand.check) not in waived:
             errors.append(_error("this leaves out a check that", cell.place(demand.check.path), demand))
     return errors
 
@@ -74,6 +78,8 @@ def _is_there(data: Any, path: SpecPath) -> bool:
 
 def _describe_loosening(check: Expectation, confidence: float, demand: _Demand) -> str | None:
     upper = demand.check
+    if upper.property_name and is_looser(check.settings, upper.settings):
+        return f"these settings of {check.name} may be looser than those that"
     if upper.severity == "error" and check.severity == "warn":
         return "`severity: warn` loosens a check that"
     # The standard's threshold means the standard's confidence, also where the spec raises its own. A spec that

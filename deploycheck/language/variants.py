@@ -19,6 +19,7 @@ from pydantic import (
 
 from deploycheck.language.errors import Mistake, did_you_mean
 from deploycheck.language.fields import Arguments, Name, One, Section, mistake, refuse
+from deploycheck.language.properties import WrittenProperty
 from deploycheck.language.spec import Expectations
 from deploycheck.language.vocabulary import Vocabulary
 
@@ -117,6 +118,9 @@ class Compress(Section):
 
     variants: dict[Name, WrittenVariant] = Field(default={})
     expect: Expectations = Field(default={})
+    properties: tuple[WrittenProperty, ...] = Field(
+        default=(), description="What must hold for every input of each variant"
+    )
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:

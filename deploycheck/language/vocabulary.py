@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from deploycheck.language.errors import Mistake
     from deploycheck.language.fields import Section
 
 
@@ -107,6 +108,20 @@ class TaskWord:
     most_accurate: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class PropertyWord:
+    """What the language knows of a property, such as ``finite``.
+
+    ``settings`` is the class of its settings, ``stages`` the sections whose ``properties`` may name it.
+    ``find_mistakes(settings, inputs)`` returns what is wrong with settings for a model with these inputs.
+    """
+
+    name: str
+    settings: type[Section]
+    stages: frozenset[str]
+    find_mistakes: Callable[[Any, Mapping[str, Any]], Iterable[Mistake]]
+
+
 COMPARISONS = frozenset({"of reference", "of baseline", "x baseline", "x trained"})
 """The relations that thresholds on any metric may have: a share or a multiple of another model's value."""
 
@@ -134,6 +149,7 @@ class Vocabulary:
     scenarios: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unmeasured: Mapping[str, frozenset[str]] = field(default_factory=dict)
     sections: Mapping[str, type[Section]] = field(default_factory=dict)
+    properties: Mapping[str, PropertyWord] = field(default_factory=dict)
 
     def extended(self, own: Mapping[str, Metric]) -> Vocabulary:
         """Return the vocabulary with a spec's own metrics added; metrics that it has already stay as they are."""

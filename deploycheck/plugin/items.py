@@ -128,6 +128,14 @@ class CheckItem(pytest.Item):
 
 def _explain(record: CheckRecord) -> str:
     """Return why a check did not pass, and what was required."""
+    if record.property:
+        lines = [
+            f"{record.verdict}: {record.metric} doesn't hold: {record.property.violation}",
+            f"the smallest input that was found: {record.property.counterexample}",
+            *([f"its arrays are in {record.property.inputs}"] if record.property.inputs else []),
+            "an earlier run had saved it" if record.property.replayed else "it is saved: the next run asks it first",
+        ]
+        return visible("\n".join(lines))
     if not record.shown:
         return visible(f"{record.verdict}: {record.reason}\n{record.metric} must be {record.threshold}")
     found = f"{NOTHING} of {record.metric}" if record.shown == NOTHING else f"{record.metric} is {record.shown}"

@@ -23,9 +23,9 @@ from deploycheck.runner.machine import Machine, remove_unless_held
 from deploycheck.runner.platform import find_platform
 from deploycheck.runner.process import CodeFailed, Worker
 from deploycheck.runner.recording import find_changed
-from deploycheck.runner.tasks import AlreadyFailed, Task, addresses, lasts
+from deploycheck.runner.tasks import KEPT, AlreadyFailed, Task, addresses, lasts
 from deploycheck.steps import STEP_KINDS
-from deploycheck.steps.kind import FoundElsewhere, Making, NoBaseline
+from deploycheck.steps.kind import FoundElsewhere, Making, NoBaseline, is_repeated
 from deploycheck.store import Artifact, Building, Store, explained, fingerprint
 from deploycheck.store.disk import write_whole
 
@@ -143,7 +143,7 @@ class Runner:
         inputs = {role: self.step(plan, need).artifact for role, need in plan.steps[ref].items()}
         content = self._key_content(plan, ref, inputs)
         key = fingerprint(content)
-        store = self.of_this_run if kind.timed else self.store
+        store = self.of_this_run if is_repeated(kind) else self.store
         found, why_not = self._find(store, ref.kind, key)
         if found and not why_not:
             self._remember(plan, ref, content)
@@ -169,7 +169,7 @@ class Runner:
         if artifact is None:
             raise DeploycheckError("its artifact is gone", hint="another process removes files of the cache: run again")
         self._remember(plan, ref, content)
-        because = "" if reused or kind.timed else why_not
+        because = "" if reused or is_repeated(kind) else why_not
         return Done(artifact=artifact, reused=reused, seconds=time.monotonic() - began, because=because)
 
     def _find(self, store: Store, kind: str, key: str) -> tuple[Artifact | None, str]:
@@ -243,6 +243,7 @@ class Runner:
                     inputs=task.open_inputs(),
                     out=building.out,
                     scratch=building.scratch,
+                    kept=self.cache / KEPT,
                     progress=self.progress,
                     extensions=self.extensions,
                 )
@@ -276,7 +277,7 @@ class Runner:
 
     def _remember(self, plan: Plan, ref: Ref, content: Content) -> None:
         """Save what a step's key is made of, if the cache can be written, so that a later run can say what changed."""
-        if STEP_KINDS[ref.kind].timed:
+        if is_repeated(STEP_KINDS[ref.kind]):
             return
         file = self._last(plan, ref)
         text = json.dumps(content, sort_keys=True)

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from deploycheck.check import Check
-from deploycheck.evidence import CheckRecord, LoadRecord, MachineRecord, StepRecord
+from deploycheck.evidence import CheckRecord, LoadRecord, MachineRecord, PropertyRecord, StepRecord
 from deploycheck.evidence.show import BASE_UNITS, NOTHING, with_interval
 from deploycheck.plan import Plan
 from deploycheck.ref import Ref
@@ -39,6 +39,19 @@ def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRec
     verdict = settle(verdict, check.severity, waiver.until if waiver else None, today)
     dimension = check.threshold.dimension
     exact = verdict.confidence is None
+    if check.property_name:
+        ((parameter, ref),) = check.reads.items()
+        found = subjects.read(plan, parameter, ref, check.variant)[check.metric]
+        return record.model_copy(
+            update={
+                "verdict": verdict.outcome,
+                "reason": verdict.reason,
+                "value": verdict.value,
+                "samples": found.examples,
+                "shown": _counterexamples(found.examples, bool(found.violation)),
+                "property": PropertyRecord(**{name: part for name, part in asdict(found).items() if name != "error"}),
+            }
+        )
     return record.model_copy(
         update={
             "verdict": verdict.outcome,
@@ -141,6 +154,11 @@ def _loads(folder: Path) -> Iterator[LoadRecord]:
             histogram=load.histogram,
             machine=MachineRecord(**asdict(load.machine)) if load.machine else None,
         )
+
+
+def _counterexamples(examples: int, is_violated: bool) -> str:
+    inputs = f"{examples:,} example{'' if examples == 1 else 's'}"
+    return f"a counterexample, after {inputs}" if is_violated else f"none in {inputs}"
 
 
 def _finite(value: float) -> float | None:

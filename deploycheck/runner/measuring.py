@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deploycheck.check import Check
 from deploycheck.checks import MetricFunction
 from deploycheck.checks.own import own_metric
+from deploycheck.checks.properties import property_metric
 from deploycheck.checks.relative import relative
 from deploycheck.errors import DeploycheckError, located
 from deploycheck.language.threshold import RELATIVE
@@ -49,7 +50,9 @@ class Subjects:
 
 
 def metric_of(check: Check, plan: Plan, runner: Runner) -> MetricFunction:
-    """Return the metric of a check: one that is installed, or the spec's own."""
+    """Return the metric of a check: one that is installed, the spec's own, or that of a property."""
+    if check.property_name:
+        return property_metric(check.metric, *check.reads)
     own = plan.spec.metrics.get(check.family)
     if own is None:
         return runner.extensions.metrics[check.family]

@@ -15,6 +15,8 @@ from deploycheck.steps.model import loadable_until
 from deploycheck.store import Artifact, fingerprint, open_artifact
 from deploycheck.store.disk import write_whole
 
+KEPT = "kept"
+"""The folder in the cache of what steps keep for later runs."""
 RENEW_BEFORE = timedelta(days=90)
 """An exported program that expires sooner than this is exported again."""
 

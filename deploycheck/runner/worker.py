@@ -33,7 +33,7 @@ from deploycheck.runner.code import PACKAGE
 from deploycheck.runner.digests import Digests
 from deploycheck.runner.installed import extensions_from
 from deploycheck.runner.recording import Recorder, find_changed, is_stale
-from deploycheck.runner.tasks import AlreadyFailed, Task, addresses, lasts
+from deploycheck.runner.tasks import KEPT, AlreadyFailed, Task, addresses, lasts
 from deploycheck.serving import predict  # noqa: F401 - imported once, for all forks
 from deploycheck.serving.runtimes import _xla_engine, _xla_export  # noqa: F401 - likewise
 from deploycheck.stages import quantization, trainer  # noqa: F401 - likewise
@@ -180,6 +180,7 @@ def _do(task: Task, root: Path, cache: Path, progress: Callable[[str], None]) ->
                     inputs=inputs,
                     out=building.out,
                     scratch=building.scratch,
+                    kept=cache / KEPT,
                     progress=progress,
                     extensions=extensions_from(task.extensions, root),
                 )

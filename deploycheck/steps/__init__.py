@@ -13,6 +13,8 @@ from deploycheck.steps.load import LoadStep
 from deploycheck.steps.model import ModelStep
 from deploycheck.steps.noise import NoiseStep
 from deploycheck.steps.outputs import OutputsStep
+from deploycheck.steps.properties import CompressPropertiesStep
+from deploycheck.steps.served_properties import ServePropertiesStep
 from deploycheck.steps.training import TrainingStep
 from deploycheck.steps.variant import VariantStep
 
@@ -25,8 +27,10 @@ STEP_KINDS: Mapping[str, StepKind] = {
         ModelStep(),
         OutputsStep(),
         ExpectedOutputsStep(),
+        CompressPropertiesStep(),
         LoadStep(),
         ComparisonStep(),
+        ServePropertiesStep(),
         BaselineStep(),
         NoiseStep(),
     )

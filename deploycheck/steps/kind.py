@@ -33,13 +33,15 @@ class Making:
     """All that a step's work is given.
 
     ``inputs`` are the artifacts it is made from, by their role. Files written into ``out`` become the artifact;
-    ``scratch`` stays when the process is killed, for work that can be resumed. ``progress`` shows one line.
+    ``scratch`` stays when the process is killed, for work that can be resumed. ``kept`` stays for all later runs; what
+    is in it decides no result, only where a search begins. ``progress`` shows one line.
     """
 
     settings: Any
     inputs: Mapping[str, Artifact]
     out: Path
     scratch: Path
+    kept: Path
     progress: Callable[[str], None]
     extensions: Extensions
 
@@ -61,12 +63,14 @@ class StepKind(Protocol):
     """One kind of step. The planner and the runner know this interface, and none of the kinds.
 
     ``name``, ``settings_type``, ``settings`` and ``make`` are each kind's own; the rest has a default that fits a step
-    of which nothing is special. A ``timed`` step is measured again in each run, with the machine to itself. One that
-    is ``isolated`` is done in a process of its own, because it runs the user's code or what may crash. One with
-    ``pairs`` measures two variants together. ``subjects`` are what a metric's function can be given of its artifact.
+    of which nothing is special. A ``repeated`` step is done in each run. So is a ``timed`` one, which has the machine
+    to itself. One that is ``isolated`` is done in a process of its own, because it runs the user's code or what may
+    crash. One with ``pairs`` measures two variants together. ``subjects`` are what a metric's function can be given of
+    its artifact.
     """
 
     name: str
+    repeated: bool = False
     timed: bool = False
     isolated: bool = False
     pairs: bool = False
@@ -107,6 +111,11 @@ class StepKind(Protocol):
     def make(self, making: Making) -> Metadata:
         """Do the work: write the artifact's files into ``making.out`` and return how they were made."""
         ...
+
+
+def is_repeated(kind: StepKind) -> bool:
+    """Whether a step is done in each run, and its artifact not used by another one."""
+    return kind.repeated or kind.timed
 
 
 @runtime_checkable

@@ -92,7 +92,7 @@ def settings_of(spec: Spec, variants: tuple[str, ...], checks: Sequence[Check]) 
         raise DeploycheckError("the spec has no `serve`")
     return LoadSettings(
         variants=variants,
-        serve=spec.serve.model_copy(update={"expect": {}}),
+        serve=spec.serve.model_copy(update={"expect": {}, "properties": ()}),
         confidence=spec.confidence,
         goals=tuple(
             GoalSettings(

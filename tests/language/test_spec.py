@@ -128,7 +128,6 @@ def test_a_load_takes_the_fields_of_its_scenario(project: Project, scenario: str
     "text",
     [
         "optimize: {search: {sampler: tpe, trials: 2}, space: {a: {choice: [1]}}}\n",
-        "serve: {properties: [finite]}\n",
         "serve: {expect: {errors: {threshold: '== 0', samples: 3}}}\n",
     ],
 )

@@ -76,7 +76,7 @@ def is_known_to_lint(project: Project) -> None:
 def test_there_is_an_example_of_each_kind() -> None:
     kinds = (
         *("metric", "loader", "preprocessing step", "compression method that trains"),
-        *("runtime", "task", "registry", "report"),
+        *("runtime", "task", "registry", "report", "property"),
     )
     assert [title.removeprefix("A ") for title in EXAMPLES] == list(kinds)
 
@@ -167,4 +167,11 @@ def test_a_report(project: Project) -> None:
     project.run("--deploycheck-evidence=checks.csv", "spec.yaml::data")
     text = (project.pytester.path / "checks.csv").read_text()
     assert "spec.yaml::data::completes,pass,,\n" in text
+    is_known_to_lint(project)
+
+
+def test_a_property(project: Project) -> None:
+    written(project, "A property")
+    project.run("spec.yaml::compress[int8]::spread")
+    assert project.verdicts() == {"compress[int8]::spread": "pass"}
     is_known_to_lint(project)

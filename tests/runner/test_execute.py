@@ -212,6 +212,19 @@ def test_what_is_timed_is_shared_by_the_processes_of_a_run_and_by_no_other_run(
     assert done.artifact.path.is_relative_to(tmp_path / "cache" / "runs" / "another")
 
 
+def test_what_is_repeated_is_done_once_in_each_run(
+    made: Plan, monkeypatch: pytest.MonkeyPatch, start: StartRunner
+) -> None:
+    step = FakeStep("searched")
+    step.repeated = True
+    monkeypatch.setitem(STEP_KINDS, "searched", step)  # type: ignore[arg-type]
+    ref = Ref("searched", ("a",))
+    plan = replace(made, steps={ref: {}})
+    for run in ("first", "first", "second"):
+        start(run).step(plan, ref)
+    assert step.made == ["a", "a"]
+
+
 def test_a_missing_baseline_is_no_failure(made: Plan, first: FakeStep, start: StartRunner) -> None:
     first.roles = {"model": Ref("baseline")}
     promoting = spec(HEAD + "promote: {model: digits, to: staging}\n", made.spec.path.parent)

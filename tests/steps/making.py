@@ -44,6 +44,7 @@ class Steps:
             inputs=inputs,
             out=out,
             scratch=scratch,
+            kept=self.folder / "kept",
             progress=self.said.append,
             extensions=self.extensions,
         )

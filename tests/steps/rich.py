@@ -48,6 +48,7 @@ compress:
     int8: {quantize: {weights: int8}}
     smaller: {from: int8, method: {"project_code:METHOD": {by: 2}}}
   expect: {size: "<= 10 kB", accuracy: {threshold: ">= 90 %", slices: {by: label, at_least: 9}}}
+  properties: [finite, {bounded: {low: -9.0, label: low}}, {"project_code:PROPERTY": {examples: 5}}]
 serve:
   variants: [trained, int8]
   runtime: xla
@@ -57,6 +58,7 @@ serve:
     latency.p99: "<= 20 ms"
     throughput: {threshold: ">= 5 /s", severity: warn}
     latency.p50: "<= 110 % of baseline @ 99 %"
+  properties: [deterministic]
 promote:
   registry: sqlite:registry.db
   model: digits
@@ -73,7 +75,7 @@ def build_another(features, wide, head): ...
 def digits(rows): ...
 def letters(rows): ...
 def sure(labels, outputs, over): ...
-METHOD = OTHER = None
+METHOD = OTHER = PROPERTY = None
 """
 
 

@@ -28,6 +28,8 @@ REFS = (
     *(Ref(kind, (variant,)) for kind in ("model", "outputs") for variant in ("trained", "int8", "smaller")),
     *(Ref(kind, (variant,)) for kind in ("expected_outputs", "load") for variant in ("trained", "int8")),
     *(Ref("comparison", (variant, "baseline")) for variant in ("trained", "int8")),
+    *(Ref("compress_properties", (variant,)) for variant in ("int8", "smaller")),
+    *(Ref("serve_properties", (variant,)) for variant in ("trained", "int8")),
     Ref("baseline"),
     Ref("noise", ("int8",)),
 )
@@ -112,6 +114,7 @@ def _variants(*kinds: str, of: tuple[str, ...] = ("trained", "int8", "smaller"))
 BUILT = _variants("variant", "model", "expected_outputs")
 """The steps that put a model together from its code."""
 TIMED = _variants("load", "comparison", "noise")
+PROPERTIES = _variants("compress_properties", "serve_properties")
 DATA, TRAINING, BASELINE = Ref("data"), Ref("training"), Ref("baseline")
 VARIANTS = _variants("variant")
 
@@ -122,7 +125,7 @@ VARIANTS = _variants("variant")
         ("description: Handwritten digits", "description: others", set()),
         ("owner: vision", "owner: sound", set()),
         ("deploycheck: 1\n", "deploycheck: 1\n# a comment\n", set()),
-        ("\nname: digits", "\nname: letters", _variants("model")),
+        ("\nname: digits", "\nname: letters", {*_variants("model"), *PROPERTIES}),
         ("confidence: 90 %", "confidence: 80 %", TIMED),
         ("over: 0.9", "over: 0.8", set()),
         ("build: project_code:build", "build: project_code:build_another", {TRAINING, *BUILT}),
@@ -155,8 +158,10 @@ VARIANTS = _variants("variant")
         ("from: int8, ", "", _variants("variant", "model", "expected_outputs", of=("smaller",))),
         ('size: "<= 10 kB"', 'size: "<= 11 kB"', set()),
         ("at_least: 9", "at_least: 8", set()),
-        ("runtime: xla", "runtime: other", {*_variants("model", "outputs"), *TIMED}),
-        ("max_delay: 1 ms", "max_delay: 2 ms", TIMED),
+        ("runtime: xla", "runtime: other", {*_variants("model", "outputs"), *TIMED, *PROPERTIES}),
+        ("max_delay: 1 ms", "max_delay: 2 ms", {*TIMED, *PROPERTIES}),
+        ("{examples: 5}", "{examples: 6}", _variants("compress_properties")),
+        ("[deterministic]", "[finite]", _variants("serve_properties")),
         ("rate: 50 /s", "rate: 60 /s", TIMED),
         ("2 s, seed: 3", "3 s, seed: 4", TIMED),
         ('"<= 20 ms"', '"<= 21 ms"', _variants("load")),
@@ -194,7 +199,8 @@ def test_every_need_is_a_step_of_the_plan(ref: Ref, plan: Plan, root: Path) -> N
 
 @pytest.mark.parametrize("kind", STEP_KINDS.values(), ids=lambda kind: kind.name)
 def test_its_subjects_are_parameters_that_a_metric_can_have(kind: StepKind) -> None:
-    assert set(kind.subjects) <= SUBJECTS
+    of_properties = {"compress_properties", "serve_properties"}
+    assert set(kind.subjects) <= SUBJECTS | of_properties
 
 
 @pytest.mark.parametrize("variant", ["trained", "int8", "baseline"])

@@ -1,0 +1,80 @@
+"""``invariant_to``: a transformation of the input doesn't change the decision, or the outputs within a tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import StrictStr, field_validator
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.language.errors import Mistake, did_you_mean
+from deploycheck.language.fields import Arguments, mistake
+from deploycheck.language.spec import Input
+from deploycheck.lazy import np
+from deploycheck.properties.domain import Batch, Domain, example_rows
+from deploycheck.properties.outputs import changed
+from deploycheck.properties.property import Predictor, Property
+from deploycheck.properties.settings import ChangeSettings
+from deploycheck.properties.transformations import TRANSFORMATIONS, find_transformation
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+
+class InvariantSettings(ChangeSettings):
+    """``transformation``: its name or import path, or a mapping from it to its arguments; ``input``: of which input."""
+
+    transformation: StrictStr | dict[StrictStr, Arguments]
+    input: StrictStr | None = None
+
+    @field_validator("transformation")
+    @classmethod
+    def _check_transformation(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else list(value)
+        if len(names) != 1:
+            raise mistake(f"expected one transformation, found {len(names)}")
+        (name,) = names
+        if ":" not in name and name not in TRANSFORMATIONS:
+            raise mistake(f"unknown transformation {name!r}", did_you_mean(name, TRANSFORMATIONS))
+        return value
+
+    @property
+    def named(self) -> tuple[str, Arguments]:
+        """The transformation's name and its arguments."""
+        if isinstance(self.transformation, str):
+            return self.transformation, {}
+        ((name, arguments),) = self.transformation.items()
+        return name, arguments
+
+
+def _find_mistakes(settings: InvariantSettings, inputs: Mapping[str, Input]) -> Iterable[Mistake]:
+    if settings.input is None and len(inputs) > 1:
+        yield Mistake((), f"it doesn't say which of the inputs {', '.join(inputs)}", "add `input: NAME`", key=True)
+    elif settings.input is not None and settings.input not in inputs:
+        yield Mistake(("input",), f"the model has no input {settings.input!r}", did_you_mean(settings.input, inputs))
+
+
+def _cases(domain: Domain, settings: InvariantSettings) -> SearchStrategy[Batch]:
+    del settings
+    return example_rows(domain).map(lambda row: Batch((row,), domain))
+
+
+def _check(predictor: Predictor, batch: Batch, settings: InvariantSettings) -> str:
+    inputs = batch.inputs
+    name = settings.input or next(iter(inputs))
+    transformation, arguments = settings.named
+    transformed: Any = find_transformation(transformation)(inputs[name], **arguments)
+    if not isinstance(transformed, np.ndarray) or transformed.shape != inputs[name].shape:
+        shape = list(getattr(transformed, "shape", ()))
+        raise DeploycheckError(
+            f"{transformation} returned {type(transformed).__name__} of the shape {shape}, expected an array of the "
+            f"shape {list(inputs[name].shape)}"
+        )
+    after = predictor.predict({**inputs, name: transformed.astype(inputs[name].dtype)})
+    return changed(after, predictor.predict(inputs), settings.tolerance)
+
+
+INVARIANT_TO = Property(
+    name="invariant_to", check=_check, settings=InvariantSettings, cases=_cases, find_mistakes=_find_mistakes
+)

@@ -1,0 +1,113 @@
+"""Properties of a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploycheck.properties import NoAnswer
+from deploycheck.properties.batch_invariant import BATCH_INVARIANT
+from deploycheck.properties.deterministic import DETERMINISTIC
+from deploycheck.properties.domain import Domain, make_domain
+from deploycheck.properties.finite import FINITE
+from deploycheck.properties.rejects_malformed import REJECTS_MALFORMED
+from deploycheck.properties.search import Found, search
+from deploycheck.properties.served import Reply, Served, serving
+from deploycheck.serving.process import ServerProcess
+from tests.serving.models import write_artifact
+
+IMAGES = np.random.default_rng(0).normal(size=(20, 4, 4, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    artifact = folder / "artifact"
+    artifact.mkdir()
+    start = partial(ServerProcess, write_artifact(artifact), ["--max-batch=8", "--max-delay-ms=0"], folder / "log")
+    with serving(start, "digits") as running:
+        yield running
+
+
+def domain() -> Domain:
+    return make_domain({"image": IMAGES}, [], 8)
+
+
+def tried(property: Any, served: Any, folder: Path, **settings: Any) -> Found:
+    given = property.settings.model_validate({"examples": 20, **settings})
+    return search(property, served, domain(), given, saved=folder, key="key")
+
+
+@pytest.mark.parametrize("property", [BATCH_INVARIANT, DETERMINISTIC, FINITE], ids=lambda each: each.name)
+def test_a_good_server_has_them(property: Any, served: Served, tmp_path: Path) -> None:
+    assert tried(property, served, tmp_path).violation == ""
+
+
+def test_a_good_server_refuses_whatever_is_malformed(served: Served, tmp_path: Path) -> None:
+    found = tried(REJECTS_MALFORMED, served, tmp_path, examples=400)
+    assert (found.violation, found.counterexample) == ("", "")
+
+
+def test_what_a_server_answers_with_an_error_is_no_answer(served: Served) -> None:
+    with pytest.raises(NoAnswer, match=r"the server answered 400: .*not finite"):
+        served.predict({"image": np.full((1, 4, 4, 1), np.nan, np.float32)})
+
+
+def test_a_server_that_died_is_started_again(served: Served) -> None:
+    inputs = {"image": IMAGES[:1]}
+    before = served.predict(inputs)
+    assert served.server.process is not None
+    served.server.process.kill()
+    served.server.process.wait()
+    with pytest.raises(NoAnswer, match="the server died"):
+        served.predict(inputs)
+    np.testing.assert_array_equal(served.predict(inputs)["logits"], before["logits"])
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A server with a fault: what it does with a request's bytes."""
+
+    reply: Callable[[bytes], Reply | None]
+    model: str = "digits"
+
+    def exchange(self, request: bytes, timeout_s: float, *, ends: bool) -> Reply | None:
+        return self.reply(request)
+
+    def predict(self, inputs: Any) -> dict[str, np.ndarray]:
+        return {"logits": np.ones((1, 3), np.float32)}
+
+
+def refused_unless(fault: bytes, reply: Reply | None) -> Callable[[bytes], Reply | None]:
+    return lambda request: reply if fault in request else Reply(400, {}, b"")
+
+
+def hanging(request: bytes) -> Reply | None:
+    raise NoAnswer("the server gave no answer within 5 s")
+
+
+WRONG = b'{"outputs": [{"name": "logits", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}'
+
+
+@pytest.mark.parametrize(
+    ("reply", "says", "shown"),
+    [
+        (refused_unless(b"NaN", Reply(500, {}, b"oops")), "the server answered 500: oops", "NaN"),
+        (refused_unless(b"binary_data_size", Reply(200, {}, WRONG)), "wrongly: logits[0, 1] is 2", "binary_data_size"),
+        (refused_unless(b'"datatype": {}', Reply(200, {}, b"<html>")), "a body that is no answer", "datatype is {}"),
+        (refused_unless(b"PUT", None), "closed the connection without an answer", "PUT /v2/models/{model}/infer"),
+        (hanging, "the server gave no answer within 5 s", "POST"),
+    ],
+)
+def test_a_server_with_a_fault_is_refused_with_the_request(
+    reply: Callable[[bytes], Reply | None], says: str, shown: str, tmp_path: Path
+) -> None:
+    found = tried(REJECTS_MALFORMED, Faulty(reply), tmp_path, examples=2000)
+    assert says in found.violation
+    assert shown in found.counterexample
