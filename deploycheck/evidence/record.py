@@ -53,6 +53,7 @@ class CheckRecord(Record):
     seconds: float = Field(default=0.0, description="Duration of the pytest item, with the work that it waited for")
     artifact: str = Field(default="", description="Digest of the exported artifact that was checked")
     shown: str = Field(default="", description="Value and interval as the summary prints them")
+    attempts: int = Field(default=1, description="How often it was tried in this run; the worst attempt is recorded")
 
 
 class MachineRecord(Record):
@@ -144,6 +145,17 @@ class SpecRecord(Record):
     promotion: PromotionRecord | None = None
     checks: tuple[CheckRecord, ...] = ()
     steps: tuple[StepRecord, ...] = ()
+
+
+def withheld(spec: SpecRecord, reason: str) -> SpecRecord:
+    """Return the record of a spec that is withheld for one more reason, which is not about one check."""
+    changed = {
+        "decision": Decision.WITHHELD,
+        "reasons": (*spec.reasons, reason),
+        "other_reasons": (*spec.other_reasons, reason),
+        "promotion": None,
+    }
+    return spec.model_copy(update=changed)
 
 
 class Environment(Record):
