@@ -64,8 +64,10 @@ def test_a_spec_of_which_processes_read_different_texts_is_withheld(project: Pro
     project.pytester.makepyfile(model=MODEL, edits=EDITS)
     project.pytester.makeconftest(
         """
+        import pytest
         from pathlib import Path
 
+        @pytest.hookimpl(tryfirst=True)
         def pytest_collection_finish(session):
             if hasattr(session.config, "workerinput"):
                 spec = Path("spec.yaml")
@@ -86,8 +88,10 @@ def test_a_spec_that_can_not_be_read_any_more_promotes_nothing(project: Project)
     project.pytester.makepyfile(model=MODEL, edits=EDITS)
     project.pytester.makeconftest(
         """
+        import pytest
         from pathlib import Path
 
+        @pytest.hookimpl(tryfirst=True)
         def pytest_collection_finish(session):
             if hasattr(session.config, "workerinput"):
                 Path("spec.yaml").write_text("deploycheck: 2")
