@@ -15,6 +15,7 @@ import pytest
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.evidence import Evidence
+from deploycheck.evidence.escape import one_line, visible
 from deploycheck.evidence.record import withheld
 from deploycheck.extensions import Extensions
 from deploycheck.language import is_spec, load, near_miss
@@ -109,6 +110,7 @@ class Gate:
         capture = self.config.pluginmanager.get_plugin("capturemanager")
         if terminal is None or capture is None or self.config.getoption("verbose") < 0:
             return
+        line = one_line(line)
         with capture.global_and_fixture_disabled():
             if terminal.isatty:
                 terminal.rewrite(line[: terminal._tw.fullwidth - 1], erase=True)
@@ -150,7 +152,10 @@ class Gate:
         text = file_path.read_text(encoding="utf-8", errors="replace")
         asked_for = parent.session.isinitpath(file_path)
         if is_spec(text) or near_miss(text) or asked_for:
-            return SpecFile.from_parent(parent, path=file_path, gate=self)
+            name = os.path.relpath(file_path, self.root)
+            # pytest prints an id as it is. A file whose name has controls has an id without, and is then refused.
+            named = {"nodeid": visible(name)} if visible(name) != name else {}
+            return SpecFile.from_parent(parent, path=file_path, gate=self, **named)
         return None
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -161,7 +166,8 @@ class Gate:
             if file not in self.refused and not any(item.path == file and _within(item.nodeid, name) for item in items)
         ]
         if unknown:
-            raise pytest.UsageError(f"no such check or stage: {', '.join(unknown)}; --collect-only lists what there is")
+            what = one_line(f"no such check or stage: {', '.join(unknown)}")
+            raise pytest.UsageError(f"{what}; --collect-only lists what there is")
         files = {file for file, _ in self.selected}
 
         def asked_for(item: pytest.Item) -> bool:
@@ -320,9 +326,9 @@ class Gate:
             writer = terminalreporter._tw  # the only way to pytest's own choice of colours
             terminalreporter.write(as_table(self.evidence.specs, max(WIDEST, writer.fullwidth), color=writer.hasmarkup))
         for problem in self.problems:
-            terminalreporter.write_line(f"error: {problem}", red=True)
+            terminalreporter.write_line(visible(f"error: {problem}"), red=True)
         for path in self.written:
-            terminalreporter.write_line(f"evidence: {path}")
+            terminalreporter.write_line(one_line(f"evidence: {path}"))
 
 
 def _print_id_as_it_is(report: Any) -> None:

@@ -35,6 +35,9 @@ class SpecFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         """Yield one item per check, named by its stage and its metric (and its cell, where there is a matrix)."""
+        if visible(str(self.path)) != str(self.path):
+            self.gate.refused.add(self.path)
+            raise DeploycheckError("its path has control characters", where=self.nodeid, hint="rename it")
         for plan in self.gate.plans_of(self.path, self.nodeid):
             for check in plan.checks:
                 name = check.id.removeprefix(f"{self.nodeid}::")
@@ -44,8 +47,8 @@ class SpecFile(pytest.File):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ARG002
         """Show mistakes in a spec as they are, without a traceback."""
         if isinstance(excinfo.value, DeploycheckError):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo)
+            return visible(str(excinfo.value))
+        return visible(str(super().repr_failure(excinfo)))
 
 
 class CheckItem(pytest.Item):
@@ -115,7 +118,7 @@ class CheckItem(pytest.Item):
         from deploycheck.runner.judge import unjudged
 
         reason = error.what if isinstance(error, DeploycheckError) else str(error)
-        record = unjudged(self.plan, self.check, Outcome.ERROR, reason)
+        record = unjudged(self.plan, self.check, Outcome.ERROR, visible(reason))  # JSON can't have all that is text
         return record.model_copy(update={"seconds": self._seconds(), "reached": reached})
 
     def _seconds(self) -> float:
@@ -137,7 +140,10 @@ class CheckItem(pytest.Item):
         error = excinfo.value
         if isinstance(error, StepFailed) and error.trace:
             return visible(f"{error}\n\n{error.trace}")
-        return visible(str(error)) if isinstance(error, DeploycheckError) else super()._repr_failure_py(excinfo, style)
+        if isinstance(error, DeploycheckError):
+            return visible(str(error))
+        first = next(iter(str(error).splitlines()), "")  # what pytest's short summary shows
+        return visible(f"{type(error).__name__}: {first}\n\n{super()._repr_failure_py(excinfo, style)}")
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the check is written in its spec, and its title; pytest would replace the dots in an id."""
