@@ -23,6 +23,7 @@ from deploycheck.language.expect import SECTIONS
 from deploycheck.plan import Plan, make_plans, only_plan
 from deploycheck.plugin.attempts import Attempts, payload
 from deploycheck.plugin.items import CheckItem, SpecFile
+from deploycheck.plugin.junit import name_in_junit
 from deploycheck.plugin.spec_digests import digests_of, file_id_of
 from deploycheck.promotion import Decision
 from deploycheck.runner.cache import cache_of
@@ -154,8 +155,8 @@ class Gate:
         if is_spec(text) or near_miss(text) or asked_for:
             name = os.path.relpath(file_path, self.root)
             # pytest prints an id as it is. A file whose name has controls has an id without, and is then refused.
-            named = {"nodeid": visible(name)} if visible(name) != name else {}
-            return SpecFile.from_parent(parent, path=file_path, gate=self, **named)
+            id = visible(name) if visible(name) != name else None
+            return SpecFile.from_parent(parent, path=file_path, gate=self, nodeid=id)
         return None
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -192,11 +193,13 @@ class Gate:
                 setattr(report, REPORT_KEY, payload(item, self.process))
         return report
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the attempts at a check."""
+        """Keep the attempts at a check, and name the check for JUnit."""
         attached = getattr(report, REPORT_KEY, None)
         if attached:
             self.attempts.take(attached)
+            name_in_junit(self.config, report)
         else:
             self.attempts.take_crash(report)
 

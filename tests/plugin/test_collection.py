@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -274,3 +275,23 @@ def test_collecting_only_can_not_be_asked_to_promote(project: Project) -> None:
     result = project.run("--collect-only", "--deploycheck-promote", "spec.yaml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--collect-only runs no check, so --deploycheck-promote has nothing to promote by"])
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_junit_names_the_file_the_cell_and_the_stage_as_class(project: Project, workers: tuple[str, ...]) -> None:
+    project.pytester.mkdir("specs")
+    project.write(SPEC + "matrix:\n  train.epochs: [1, 2]\n", "specs/one.yaml")
+    result = project.run(*workers, "-k", "missing_values", "--junitxml=junit.xml", "--junit-prefix=gate", "specs")
+    cases = ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")
+    assert [(case.get("classname"), case.get("name")) for case in cases] == [
+        (f"gate.specs.one.yaml.[epochs={number}].data", "missing_values") for number in (1, 2)
+    ], result.stdout.str()
+
+
+def test_junit_names_a_variants_check_without_a_bracket_too_many(project: Project) -> None:
+    net = project.pytester.path / "net.py"
+    net.write_text(net.read_text() + "\ndef build_broken():\n    raise RuntimeError('no weights today')\n")
+    project.write(SPEC.replace("net:build_nnx\n  with: {features: 64}", "net:build_broken"))
+    project.run("-k", "size_ratio", "--junitxml=junit.xml", "spec.yaml")
+    (case,) = ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")
+    assert (case.get("classname"), case.get("name")) == ("spec.yaml.compress[int8]", "size_ratio")

@@ -37,8 +37,11 @@ def test_a_spec_is_gated_from_data_to_promotion(project: Project) -> None:
     assert load["failed"] == 0
     assert f"{load['requests']} requests, poisson arrivals at 400 /s, after" in load["schedule"]
     assert all(0 <= load["machine"][share] <= 1 for share in ("others", "stolen"))
-    cases = {case.get("name"): case for case in ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")}
-    properties = {p.get("name"): p.get("value") for p in cases["accuracy"].iter("property")}
+    cases = {
+        f"{case.get('classname')} {case.get('name')}": case
+        for case in ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")
+    }
+    properties = {p.get("name"): p.get("value") for p in cases["spec.yaml.train accuracy"].iter("property")}
     assert properties["verdict"] == "pass"
     assert properties["threshold"] == ">= 90 %"
     assert 0.9 < float(properties["value"] or 0) <= 1
