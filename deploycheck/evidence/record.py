@@ -76,7 +76,9 @@ class LoadRecord(Record):
     failed: int
     failures: str = Field(description="Why requests failed, and how often")
     doubt: str = Field(description="Why the client may have caused high latencies; empty where it did not")
-    disturbed: tuple[str, ...] = Field(description="One line for each part that was measured again, and why")
+    disturbed: tuple[str, ...] = Field(
+        description="Why parts were measured again, one line each; of more than three, how many, the first and the last"
+    )
     histogram: str = Field(description="Latencies in µs as an HDR histogram (V2, compressed, base64), which merges")
     machine: MachineRecord | None = Field(description="Null where the system does not report it")
 
