@@ -28,7 +28,7 @@ from deploycheck.plugin.spec_digests import digests_of, file_id_of
 from deploycheck.promotion import Decision
 from deploycheck.runner.cache import cache_of
 from deploycheck.runner.installed import extensions_of
-from deploycheck.store.disk import write_whole
+from deploycheck.store.disk import explained, write_whole
 
 if TYPE_CHECKING:  # collecting imports what is above; what running needs is imported where it is used
     from deploycheck.runner.execute import Runner
@@ -313,7 +313,8 @@ class Gate:
             raise DeploycheckError(
                 f"no report has the suffix {path.suffix!r}", where=str(path), hint=f"there are: {known}"
             )
-        write_whole(path, reports[path.suffix].render(evidence))
+        with explained(path.parent):
+            write_whole(path, reports[path.suffix].render(evidence))
         self.written.append(path)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
