@@ -1,7 +1,7 @@
 """A project as a user has one: a spec on real digits, small enough to be gated in seconds.
 
-The cache is shared by all tests, as a user's runs share one: what is trained once is found again. Registries are
-not: each project has its own.
+The cache is shared by all tests and their processes, as a user's runs share one: what is trained once is found again.
+Registries are not: each project has its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pkgutil
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,16 @@ class Project:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"  # one for all processes
+
+
+def copy_of(cache: Path, folder: Path) -> Path:
+    """Copy a cache's artifacts, while other tests may be at work in it."""
+    copied = folder / "cache"
+    unfinished = shutil.ignore_patterns("partial", "work", "locks")
+    shutil.copytree(cache / "store", copied / "store", ignore=unfinished)
+    return copied
 
 
 @pytest.fixture(scope="session", autouse=True)
