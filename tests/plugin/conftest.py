@@ -27,7 +27,9 @@ import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import deploycheck
+from deploycheck.runner.platform import find_platform
 from deploycheck.serving import machine_state
+from tests.plugin.forking import FORKING
 
 for module in pkgutil.walk_packages(deploycheck.__path__, "deploycheck."):
     if not module.name.endswith("__main__"):
@@ -179,7 +181,18 @@ class Project:
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"  # one for all processes
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"  # one for all processes
+    find_platform(cache)
+    return cache
+
+
+@pytest.fixture
+def empty_cache(shared_cache: Path, tmp_path: Path) -> Path:
+    """Return a cache that has no artifacts, and only knows the device, which takes seconds to find out."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    shutil.copy(shared_cache / "devices.json", cache)
+    return cache
 
 
 def copy_of(cache: Path, folder: Path) -> Path:
@@ -187,6 +200,7 @@ def copy_of(cache: Path, folder: Path) -> Path:
     copied = folder / "cache"
     unfinished = shutil.ignore_patterns("partial", "work", "locks")
     shutil.copytree(cache / "store", copied / "store", ignore=unfinished)
+    shutil.copy(cache / "devices.json", copied)
     return copied
 
 
@@ -204,6 +218,7 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def project(pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     pytester.makepyfile(net=NET, digits_data=DATA)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
+    monkeypatch.setattr("deploycheck.runner.process.subprocess", FORKING)
     monkeypatch.setattr(machine_state, "disturbance", lambda *_: "")  # other tests are at work on the machine
     pytester.makeini("[pytest]\n")
     pytester.syspathinsert()

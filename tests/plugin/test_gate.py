@@ -57,19 +57,19 @@ def test_without_the_flag_it_says_what_would_be_promoted_and_moves_nothing(proje
 
 
 def test_an_unchanged_spec_is_not_done_again_and_a_changed_one_only_from_there(
-    project: Project, tmp_path: Path
+    project: Project, empty_cache: Path
 ) -> None:
     spec = SPEC.replace("epochs: 12", "epochs: 1")
     project.write(spec)
-    project.run("spec.yaml", cache=tmp_path)
+    project.run("spec.yaml", cache=empty_cache)
     assert {step["reused"] for step in project.spec["steps"]} == {False}
-    project.run("spec.yaml", cache=tmp_path)
+    project.run("spec.yaml", cache=empty_cache)
     assert {step["reused"] for step in project.spec["steps"]} == {True}
     project.write(spec.replace(">= 90 %", ">= 91 %"))
-    project.run("spec.yaml", cache=tmp_path)
+    project.run("spec.yaml", cache=empty_cache)
     assert {step["reused"] for step in project.spec["steps"]} == {True}
     project.write(spec.replace(", activations: int8", ""))
-    project.run("spec.yaml", cache=tmp_path)
+    project.run("spec.yaml", cache=empty_cache)
     made = {step["step"] for step in project.spec["steps"] if not step["reused"]}
     assert made == {"variant[int8]", "model[int8]", "outputs[int8]"}
 
@@ -370,7 +370,7 @@ def test_the_deployment_fixture_gives_what_the_spec_built(project: Project) -> N
     assert json.dumps(project.spec)  # the spec was decided as well
 
 
-def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project, tmp_path: Path) -> None:
+def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project, empty_cache: Path) -> None:
     project.pytester.makepyfile(
         read_data="""
         import numpy as np
@@ -387,7 +387,7 @@ def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project
     project.write(SPEC.replace("load: digits_data:digits", "load: read_data:read\n  with: {path: images}"))
 
     def reused() -> bool:
-        assert project.run("spec.yaml::data", cache=tmp_path).ret == 0
+        assert project.run("spec.yaml::data", cache=empty_cache).ret == 0
         return all(step["reused"] for step in project.spec["steps"])
 
     assert not reused()
@@ -395,16 +395,16 @@ def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project
     np.savez(folder / "digits.npz", image=image + 1, label=label)
     assert not reused()
     project.write(SPEC.replace("load: digits_data:digits", "load: read_data:read\n  with: {path: ../images}"))
-    result = project.run("spec.yaml::data", cache=tmp_path)
+    result = project.run("spec.yaml::data", cache=empty_cache)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["spec.yaml:9:16: ../images is outside of *", "  move the file into the project"])
     assert "no spec was collected" not in result.stdout.str()
     assert "no such check" not in result.stderr.str()
 
 
-def test_an_export_that_will_not_last_is_made_again(project: Project, tmp_path: Path) -> None:
+def test_an_export_that_will_not_last_is_made_again(project: Project, empty_cache: Path) -> None:
     def exported() -> dict[str, Any]:
-        assert project.run("spec.yaml::compress[int8]", "-k", "size_ratio", cache=tmp_path).ret == 0
+        assert project.run("spec.yaml::compress[int8]", "-k", "size_ratio", cache=empty_cache).ret == 0
         return next(step for step in project.spec["steps"] if step["step"] == "model[trained]")
 
     project.write(SPEC.replace("epochs: 12", "epochs: 1"))
