@@ -69,19 +69,22 @@ def _history(parsed: argparse.Namespace, registry: Registry) -> int:
 
 
 def _current(parsed: argparse.Namespace, registry: Registry) -> int:
+    from deploycheck.cli.output import say
+
     version = registry.current(parsed.model, parsed.alias)
     if version is None:
         raise DeploycheckError(f"{parsed.model}@{parsed.alias} was never promoted")
-    print(f"{version.digest}\n{version.path}")
+    say(f"{version.digest}\n{version.path}")
     return 0
 
 
 def _roll_back(parsed: argparse.Namespace, registry: Registry) -> int:
+    from deploycheck.cli.output import say
     from deploycheck.runner.conclude import actor
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     move = registry.roll_back(parsed.model, parsed.alias, actor=actor(), time=now)
-    print(f"{move.model}@{move.alias} is {move.to_digest} again")
+    say(f"{move.model}@{move.alias} is {move.to_digest} again")
     return 0
 
 

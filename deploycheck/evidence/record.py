@@ -67,6 +67,7 @@ class CheckRecord(Record):
     artifact: str = Field(default="", description="Digest of the exported artifact that was checked")
     shown: str = Field(default="", description="Value and interval as the summary prints them")
     property: PropertyRecord | None = Field(default=None, description="Of a property: how it was searched")
+    attempts: int = Field(default=1, description="How often it was tried in this run; the worst attempt is recorded")
 
 
 class MachineRecord(Record):
@@ -89,7 +90,9 @@ class LoadRecord(Record):
     failed: int
     failures: str = Field(description="Why requests failed, and how often")
     doubt: str = Field(description="Why the client may have caused high latencies; empty where it did not")
-    disturbed: tuple[str, ...] = Field(description="One line for each part that was measured again, and why")
+    disturbed: tuple[str, ...] = Field(
+        description="Why parts were measured again, one line each; of more than three, how many, the first and the last"
+    )
     histogram: str = Field(description="Latencies in µs as an HDR histogram (V2, compressed, base64), which merges")
     machine: MachineRecord | None = Field(description="Null where the system does not report it")
 
@@ -158,6 +161,17 @@ class SpecRecord(Record):
     promotion: PromotionRecord | None = None
     checks: tuple[CheckRecord, ...] = ()
     steps: tuple[StepRecord, ...] = ()
+
+
+def withheld(spec: SpecRecord, reason: str) -> SpecRecord:
+    """Return the record of a spec that is withheld for one more reason, which is not about one check."""
+    changed = {
+        "decision": Decision.WITHHELD,
+        "reasons": (*spec.reasons, reason),
+        "other_reasons": (*spec.other_reasons, reason),
+        "promotion": None,
+    }
+    return spec.model_copy(update=changed)
 
 
 class Environment(Record):

@@ -35,6 +35,9 @@ def conclusion(spec: SpecRecord) -> Iterator[str]:
         if check.verdict is Outcome.WARN:
             yield f"warned: {_name(check)}: {_why(check)}"
     yield from (f"waived: {_name(check)}, {check.waiver}" for check in spec.checks if check.waiver)
+    for check in spec.checks:
+        if check.attempts > 1:
+            yield f"retried: {_name(check)}: tried {check.attempts} times; the worst counts: {check.verdict}"
 
 
 def error_rates(spec: SpecRecord) -> Iterator[str]:

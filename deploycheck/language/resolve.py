@@ -234,7 +234,7 @@ def _set(data: dict[str, Any], path: SpecPath, value: Any) -> None:
 
 
 def _label(value: Any) -> str:
-    """Return a value as text that an id can contain: no brackets, no spaces, no ``::``."""
+    """Return a value as text that an id can contain: no brackets, no spaces, no controls, no ``::``."""
     match value:
         case list():
             return "-".join(map(_label, value))
@@ -242,4 +242,5 @@ def _label(value: Any) -> str:
             return "-".join(f"{_label(key)}-{_label(item)}" for key, item in value.items())
         case bool() | None:
             return {True: "true", False: "false", None: "null"}[value]
-    return re.sub(r"[\[\]\s]|::+", "_", str(value))
+    text = "".join(char if char.isprintable() else "_" for char in str(value))  # a terminal would obey some
+    return re.sub(r"[\[\]\s]|::+", "_", text)

@@ -59,11 +59,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {text}" if text else name)
     if config.getoption("deploycheck_promote") and not config.getoption("deploycheck"):
         raise pytest.UsageError("--deploycheck-promote needs --deploycheck")
+    if config.getoption("deploycheck_promote") and config.getoption("collectonly"):
+        raise pytest.UsageError("--collect-only runs no check, so --deploycheck-promote has nothing to promote by")
     if config.getoption("deploycheck"):
         from deploycheck import builtin
         from deploycheck.plugin.gate import Gate
         from deploycheck.runner.installed import load_entry_points
 
         load_entry_points(config)
-        config.pluginmanager.register(builtin, "deploycheck-builtin")
-        config.pluginmanager.register(Gate(config), "deploycheck-gate")
+        parts: dict[str, object] = {"deploycheck-builtin": builtin, "deploycheck-gate": Gate(config)}
+        for name, part in parts.items():
+            if config.pluginmanager.register(part, name) is None:
+                raise pytest.UsageError(f"--deploycheck needs the plugin {name}: leave out -p no:{name}")

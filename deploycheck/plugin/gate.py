@@ -14,20 +14,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.evidence import CheckRecord, Evidence, StepRecord
-from deploycheck.evidence.escape import visible
+from deploycheck.evidence import Evidence
+from deploycheck.evidence.escape import one_line, visible
+from deploycheck.evidence.record import withheld
 from deploycheck.extensions import Extensions
 from deploycheck.language import SUFFIXES, Recognition, load, recognize_file
 from deploycheck.language.expect import SECTIONS
 from deploycheck.plan import Plan, make_plans, only_plan
+from deploycheck.plugin.attempts import Attempts, payload
 from deploycheck.plugin.items import CheckItem, SpecFile
+from deploycheck.plugin.junit import name_in_junit
+from deploycheck.plugin.spec_digests import digests_of, file_id_of
 from deploycheck.promotion import Decision
 from deploycheck.runner.cache import cache_of
 from deploycheck.runner.installed import extensions_of
-from deploycheck.store.disk import write_whole
+from deploycheck.store.disk import explained, write_whole
 
 if TYPE_CHECKING:  # collecting imports what is above; what running needs is imported where it is used
-    from deploycheck.runner.conclude import Results
     from deploycheck.runner.execute import Runner
     from deploycheck.runner.measuring import Subjects
 
@@ -55,7 +58,10 @@ class Gate:
         worker = getattr(config, "workerinput", None)
         self.run_id: str = worker["testrunuid"] if worker else _run_id(config)
         self.is_worker = worker is not None
+        self.process: str = worker["workerid"] if worker else ""
         self.plans: dict[str, Plan] = {}
+        self.attempts = Attempts()
+        self.digests: dict[str, set[str]] = {}
         self.evidence: Evidence | None = None
         self.written: list[Path] = []
         self.problems: list[str] = []
@@ -84,13 +90,6 @@ class Gate:
 
         return Subjects(self.runner)
 
-    @cached_property
-    def results(self) -> Results:
-        """The results of the checks so far."""
-        from deploycheck.runner.conclude import Results
-
-        return Results()
-
     def plans_of(self, path: Path, file_id: str) -> list[Plan]:
         """Return the plans of a spec file; raise ``SpecErrors`` for its mistakes, and for checks that can't be run."""
         self.refused.add(path)
@@ -115,6 +114,7 @@ class Gate:
         capture = self.config.pluginmanager.get_plugin("capturemanager")
         if terminal is None or capture is None or self.config.getoption("verbose") < 0:
             return
+        line = one_line(line)
         with capture.global_and_fixture_disabled():
             if terminal.isatty:
                 terminal.rewrite(line[: terminal._tw.fullwidth - 1], erase=True)
@@ -156,7 +156,10 @@ class Gate:
         asked_for = parent.session.isinitpath(file_path)
         recognized = Recognition.SPEC if asked_for else recognize_file(file_path)
         if recognized is Recognition.SPEC:
-            return SpecFile.from_parent(parent, path=file_path, gate=self)
+            name = os.path.relpath(file_path, self.root)
+            # pytest prints an id as it is. A file whose name has controls has an id without, and is then refused.
+            id = visible(name) if visible(name) != name else None
+            return SpecFile.from_parent(parent, path=file_path, gate=self, nodeid=id)
         if recognized is Recognition.SKIPPED:
             inside = file_path.is_relative_to(self.root)
             self.skipped.add(file_path.relative_to(self.root).as_posix() if inside else str(file_path))
@@ -170,7 +173,8 @@ class Gate:
             if file not in self.refused and not any(item.path == file and _within(item.nodeid, name) for item in items)
         ]
         if unknown:
-            raise pytest.UsageError(f"no such check or stage: {', '.join(unknown)}; --collect-only lists what there is")
+            what = one_line(f"no such check or stage: {', '.join(unknown)}")
+            raise pytest.UsageError(f"{what}; --collect-only lists what there is")
         files = {file for file, _ in self.selected}
 
         def asked_for(item: pytest.Item) -> bool:
@@ -190,33 +194,55 @@ class Gate:
         """Attach a check's record to its report, by which the controller gets it."""
         report = yield
         if isinstance(item, CheckItem):
-            record = item.record_of(report, call)
-            if record is not None:
-                steps = [step.model_dump(mode="json") for step in item.steps()]
-                attached = {"spec": item.plan.id, "check": record.model_dump(mode="json"), "steps": steps}
-                setattr(report, REPORT_KEY, attached)
+            item.note(report, call)
+            if item.attempts:
+                setattr(report, REPORT_KEY, payload(item, self.process))
         return report
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the result of a check."""
+        """Keep the attempts at a check, and name the check for JUnit."""
         attached = getattr(report, REPORT_KEY, None)
-        if attached and not self.is_worker:
-            steps = [StepRecord.model_validate(step) for step in attached["steps"]]
-            self.results.add(attached["spec"], CheckRecord.model_validate(attached["check"]), steps)
+        if attached:
+            self.attempts.take(attached)
+            name_in_junit(self.config, report)
+        else:
+            self.attempts.take_crash(report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Read the spec files that a worker collected now, and not at the end, when they may have been edited."""
+        for file_id in dict.fromkeys(id.partition("::")[0] for id in ids):
+            if file_id.endswith(SUFFIXES):
+                self._read_collected(self.root / file_id, file_id)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take over the spec files that a worker collected, and those that it skipped."""
+        """Take over what a worker collected and skipped, and all attempts at its checks."""
         self.skipped |= set(getattr(node, "workeroutput", {}).get(SKIPPED_KEY, ()))
-        for file, file_id in getattr(node, "workeroutput", {}).get(REPORT_KEY, ()):
-            if not any(plan.id.partition("::")[0] == file_id for plan in self.plans.values()):
-                self.plans_of(Path(file), file_id)
+        output = getattr(node, "workeroutput", {}).get(REPORT_KEY)
+        if output:
+            for file_id, (file, digest) in output["files"].items():
+                self._read_collected(Path(file), file_id)
+                self.digests.setdefault(file_id, set()).add(digest)
+            for attached in output["attempts"]:
+                self.attempts.take(attached)
+
+    def _read_collected(self, file: Path, file_id: str) -> None:
+        if file in self.refused or any(file_id_of(plan) == file_id for plan in self.plans.values()):
+            return
+        try:
+            self.plans_of(file, file_id)
+        except DeploycheckError as error:
+            self.problems.append(f"{file_id} was edited while it was checked, and can't be read any more: {error}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Show a verdict other than pass and fail by its own letter and word."""
         attached = getattr(report, REPORT_KEY, None)
-        verdict = attached["check"]["verdict"] if attached and report.when == "call" else ""
+        if not attached or report.when != "call" or report.outcome not in ("passed", "failed"):
+            return None
+        verdict = attached["attempts"][-1]["verdict"]
         return (report.outcome, *WORDS[verdict]) if verdict in WORDS else None
 
     # deciding
@@ -228,9 +254,12 @@ class Gate:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Decide on every spec, write the evidence, and promote what may be promoted."""
+        tried = [item for item in getattr(session, "items", ()) if isinstance(item, CheckItem) and item.attempts]
+        attempts = [payload(item, self.process) for item in tried]
         if self.is_worker:
-            files = {str(plan.spec.path): plan.id.partition("::")[0] for plan in self.plans.values()}
-            session.config.workeroutput[REPORT_KEY] = list(files.items())  # type: ignore[attr-defined]
+            paths = {file_id_of(plan): str(plan.spec.path) for plan in self.plans.values()}
+            files = {file_id: (paths[file_id], digest) for file_id, digest in digests_of(self.plans.values()).items()}
+            session.config.workeroutput[REPORT_KEY] = {"files": files, "attempts": attempts}  # type: ignore[attr-defined]
             session.config.workeroutput[SKIPPED_KEY] = sorted(self.skipped)  # type: ignore[attr-defined]
             return
         if self.config.getoption("collectonly"):
@@ -239,14 +268,13 @@ class Gate:
             if not self.refused:
                 self.problems.append("no spec was collected: nothing was checked")
             if session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+                nothing = pytest.ExitCode.NO_TESTS_COLLECTED
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED if self.refused else nothing
             return
+        for attached in attempts:
+            self.attempts.take(attached)
         self._conclude()
-        failed = self.problems or (
-            self.config.getoption("deploycheck_promote")
-            and any(spec.decision is not Decision.PROMOTED for spec in self._meant_to_be_promoted())
-        )
-        if failed and session.exitstatus == pytest.ExitCode.OK:
+        if (self.problems or self._falls_short()) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _conclude(self) -> None:
@@ -254,7 +282,7 @@ class Gate:
         from deploycheck.runner.execute import prune_runs
 
         plans = list(self.plans.values())
-        self.evidence = conclude(plans, self.results, self.run_id, self.cache)
+        self.evidence = self._withhold_edited(conclude(plans, self.attempts.results(plans), self.run_id, self.cache))
         if self.config.getoption("deploycheck_promote"):
             self.evidence, refused = promote(self.evidence, self.cache, self.extensions)
             self.problems += refused
@@ -265,8 +293,26 @@ class Gate:
                 self.problems.append(f"the evidence was not written: {error}")
         prune_runs(self.cache)
 
-    def _meant_to_be_promoted(self) -> list[Any]:
-        return [spec for spec in (self.evidence.specs if self.evidence else ()) if self.plans[spec.id].spec.promote]
+    def _withhold_edited(self, evidence: Evidence) -> Evidence:
+        """Withhold each spec of which not all processes read the same text."""
+        read = digests_of(self.plans.values())
+        edited = {file_id for file_id, digest in read.items() if self.digests.get(file_id, set()) - {digest}}
+        why = "the spec, or a standard that it extends, was edited while it was checked; run the gate again"
+        specs = (withheld(spec, why) if file_id_of(self.plans[spec.id]) in edited else spec for spec in evidence.specs)
+        return evidence.model_copy(update={"specs": tuple(specs)})
+
+    def _falls_short(self) -> bool:
+        """Whether a spec is withheld for more than checks that did not run, or is not promoted although it should be.
+
+        pytest's own exit code can't say so: a plugin that retries may have made a failed check pass.
+        """
+        promotes = self.config.getoption("deploycheck_promote")
+        return any(
+            any(check.verdict.blocks for check in spec.checks)
+            or spec.other_reasons
+            or (promotes and spec.decision is not Decision.PROMOTED and self.plans[spec.id].spec.promote)
+            for spec in (self.evidence.specs if self.evidence else ())
+        )
 
     def _write(self, evidence: Evidence, path: Path) -> None:
         reports = self.extensions.reports
@@ -275,7 +321,8 @@ class Gate:
             raise DeploycheckError(
                 f"no report has the suffix {path.suffix!r}", where=str(path), hint=f"there are: {known}"
             )
-        write_whole(path, reports[path.suffix].render(evidence))
+        with explained(path.parent):
+            write_whole(path, reports[path.suffix].render(evidence))
         self.written.append(path)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -293,9 +340,9 @@ class Gate:
         if self.skipped:
             terminalreporter.write_line(_describe_skipped(sorted(self.skipped)))
         for problem in self.problems:
-            terminalreporter.write_line(f"error: {problem}", red=True)
+            terminalreporter.write_line(visible(f"error: {problem}"), red=True)
         for path in self.written:
-            terminalreporter.write_line(f"evidence: {path}")
+            terminalreporter.write_line(one_line(f"evidence: {path}"))
 
 
 def _print_id_as_it_is(report: Any) -> None:

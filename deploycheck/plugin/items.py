@@ -36,6 +36,9 @@ class SpecFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         """Yield one item per check, named by its stage and its metric (and its cell, where there is a matrix)."""
+        if visible(str(self.path)) != str(self.path):
+            self.gate.refused.add(self.path)
+            raise DeploycheckError("its path has control characters", where=self.nodeid, hint="rename it")
         for plan in self.gate.plans_of(self.path, self.nodeid):
             for check in plan.checks:
                 name = check.id.removeprefix(f"{self.nodeid}::")
@@ -45,19 +48,22 @@ class SpecFile(pytest.File):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ARG002
         """Show mistakes in a spec as they are, without a traceback."""
         if isinstance(excinfo.value, DeploycheckError):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo)
+            return visible(str(excinfo.value))
+        return visible(str(super().repr_failure(excinfo)))
 
 
 class CheckItem(pytest.Item):
-    """One check. The steps that it needs are done in its setup, so that their errors differ from its own."""
+    """One check. The steps that it needs are done in its setup, so that their errors differ from its own.
+
+    ``attempts`` has the record of each time that it was tried, whatever tried it and whatever became of the reports:
+    a plugin that retries may run the item again within one report, drop a report, or change its outcome.
+    """
 
     def __init__(self, *, check: Check, plan: Plan, gate: Gate, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check, self.plan, self.gate = check, plan, gate
         self.add_marker(gate.markers[check.section])
-        self.record: CheckRecord | None = None
-        self.reached = True
+        self.attempts: list[CheckRecord] = []
         self.began: float | None = None
 
     def setup(self) -> None:
@@ -65,41 +71,59 @@ class CheckItem(pytest.Item):
         from deploycheck.runner.execute import NotReached
 
         self.began = time.monotonic()
-        self.record, self.reached = None, True
         try:
             for ref in self.check.needs:
                 self.gate.runner.step(self.plan, ref)
         except NoBaseline:
             pass  # the check itself decides what this means
         except NotReached as error:
-            self.reached = False
-            pytest.skip(error.what)
+            self.attempts.append(self._unmeasured(error, reached=False))
+            pytest.skip(visible(error.what))
+        except Exception as error:
+            self.attempts.append(self._unmeasured(error))
+            raise
 
     def runtest(self) -> None:
         """Measure and judge."""
         from deploycheck.runner.judge import judge
 
-        self.record = judge(self.gate.subjects, self.plan, self.check, datetime.now(UTC).date())
-        measured = {"value": self.record.value, "threshold": self.record.threshold}
-        self.user_properties += [(name, part) for name, part in measured.items() if part is not None]
-        self.user_properties.append(("verdict", self.record.verdict.value))
-        if self.record.verdict.blocks:
-            raise CheckFailed(_explain(self.record))
+        try:
+            record = judge(self.gate.subjects, self.plan, self.check, datetime.now(UTC).date())
+        except Exception as error:
+            self.attempts.append(self._unmeasured(error))
+            raise
+        self.attempts.append(record.model_copy(update={"seconds": self._seconds()}))
+        shown = {"value": record.value, "threshold": record.threshold, "verdict": record.verdict.value}
+        self.user_properties[:] = [pair for pair in self.user_properties if pair[0] not in shown]
+        self.user_properties += [
+            (name, visible(part) if isinstance(part, str) else part) for name, part in shown.items() if part is not None
+        ]
+        if record.verdict.blocks:
+            raise CheckFailed(_explain(record))
 
-    def record_of(self, report: pytest.TestReport, call: pytest.CallInfo[None]) -> CheckRecord | None:
-        """Return the record of the check if this phase's report decides it, or None if it doesn't."""
+    def _initrequest(self) -> None:
+        """Do nothing. The name is pytest's: plugins that retry call it before they run an item again."""
+
+    def note(self, report: pytest.TestReport, call: pytest.CallInfo[None]) -> None:
+        """Count what a phase's report says against the check and its attempts don't show, such as another's skip."""
+        if self.attempts and self.attempts[-1].verdict.blocks:
+            return
+        was_replaced = report.when == "call" and not self.attempts
+        if report.failed or (report.skipped and report.when == "setup") or was_replaced:
+            error = call.excinfo.value if call.excinfo else "a plugin or a conftest.py replaced the check: not measured"
+            if report.when != "setup":
+                del self.attempts[-1:]  # it is of the same attempt
+            self.attempts.append(self._unmeasured(error))
+
+    def _unmeasured(self, error: BaseException | str, *, reached: bool = True) -> CheckRecord:
         from deploycheck.runner.judge import unjudged
 
-        seconds = {"seconds": round(time.monotonic() - self.began, 3) if self.began else 0.0}
-        if report.when == "call" and self.record is not None and not (report.failed and not self.record.verdict.blocks):
-            return self.record.model_copy(update=seconds)
-        if report.passed or (report.when == "teardown" and not report.failed):
-            return None
-        error = call.excinfo.value if call.excinfo else None
         reason = error.what if isinstance(error, DeploycheckError) else str(error)
-        return unjudged(self.plan, self.check, Outcome.ERROR, reason).model_copy(
-            update={**seconds, "reached": self.reached}
-        )
+        record = unjudged(self.plan, self.check, Outcome.ERROR, visible(reason))  # JSON can't have all that is text
+        return record.model_copy(update={"seconds": self._seconds(), "reached": reached})
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.began, 3) if self.began else 0.0
 
     def steps(self) -> list[StepRecord]:
         """Return the records of the steps that the check needs, as far as they are done."""
@@ -117,7 +141,10 @@ class CheckItem(pytest.Item):
         error = excinfo.value
         if isinstance(error, StepFailed) and error.trace:
             return visible(f"{error}\n\n{error.trace}")
-        return visible(str(error)) if isinstance(error, DeploycheckError) else super()._repr_failure_py(excinfo, style)
+        if isinstance(error, DeploycheckError):
+            return visible(str(error))
+        first = next(iter(str(error).splitlines()), "")  # what pytest's short summary shows
+        return visible(f"{type(error).__name__}: {first}\n\n{super()._repr_failure_py(excinfo, style)}")
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the check is written in its spec, and its title; pytest would replace the dots in an id."""

@@ -25,6 +25,7 @@ from deploycheck.evidence import (
     TargetRecord,
 )
 from deploycheck.evidence.forms.json import as_json
+from deploycheck.evidence.record import withheld
 from deploycheck.extensions import Extensions
 from deploycheck.language.threshold import RELATIVE
 from deploycheck.plan import Plan
@@ -33,9 +34,9 @@ from deploycheck.runner.code import versions
 from deploycheck.runner.platform import find_platform
 from deploycheck.steps.baseline import DEFAULT_LOCATION, open_registry
 from deploycheck.steps.kind import BASELINE, TRAINED
-from deploycheck.steps.model import loadable_until
 from deploycheck.steps.outputs import exported
-from deploycheck.store import open_artifact
+from deploycheck.store import loadable_until, open_artifact
+from deploycheck.verdict import Outcome
 
 LIBRARIES = (
     "deploycheck",
@@ -49,6 +50,7 @@ LIBRARIES = (
     "starlette",
     "uvicorn",
 )
+WORST_FIRST = (Outcome.FAIL, Outcome.ERROR, Outcome.UNDECIDED, Outcome.WAIVED, Outcome.WARN, Outcome.PASS)
 
 
 @dataclass
@@ -87,7 +89,7 @@ def _environment(device: str) -> Environment:
 
 def _decide(plan: Plan, results: Results) -> SpecRecord:
     expected = [check.id for check in plan.checks]
-    attempts = {id: results.checks[id] for id in expected if id in results.checks}
+    attempts = {id: sorted(results.checks[id], key=_rank) for id in expected if id in results.checks}
     steps = results.steps.get(plan.id, {})
     promote = plan.spec.promote
     ruling = rule(
@@ -124,9 +126,14 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
     )
 
 
+def _rank(attempt: CheckRecord) -> tuple[int, bool]:
+    """Return a sort key for attempts at one check: the worst is the least."""
+    return WORST_FIRST.index(attempt.verdict), not attempt.reached
+
+
 def _worst(attempts: Sequence[CheckRecord]) -> CheckRecord:
-    """Return the attempt that counts: a blocking one if there is any, else the last."""
-    return next((check for check in attempts if check.verdict.blocks), attempts[-1])
+    """Return the attempt that counts, the first of these, with how many there were."""
+    return attempts[0].model_copy(update={"attempts": len(attempts)})
 
 
 def _candidates(
@@ -136,7 +143,7 @@ def _candidates(
 
     An accuracy of slices, or relative to another model's, is not the accuracy of the variant.
     """
-    values = {(check.variant, check.metric): check.value for checks in attempts.values() for check in checks}
+    values = {(checks[0].variant, checks[0].metric): checks[0].value for checks in attempts.values()}
     whole = {(check.variant, check.metric) for check in plan.checks if _is_whole(check)}
     for variant in plan.candidates:
         step = steps.get(str(exported(variant)))
@@ -185,13 +192,7 @@ def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Ev
                 specs.append(spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved}))
             except (DeploycheckError, OSError) as error:
                 problems.append(f"{spec.id}: {error}")
-                withheld = {
-                    "decision": Decision.WITHHELD,
-                    "reasons": (*spec.reasons, str(error)),
-                    "other_reasons": (*spec.other_reasons, str(error)),
-                    "promotion": None,
-                }
-                specs.append(spec.model_copy(update=withheld))
+                specs.append(withheld(spec, str(error)))
         else:
             specs.append(spec)
     return evidence.model_copy(update={"specs": tuple(specs)}), tuple(problems)

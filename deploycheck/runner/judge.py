@@ -21,6 +21,9 @@ from deploycheck.steps.kind import NoBaseline
 from deploycheck.steps.outputs import exported
 from deploycheck.verdict import Outcome, decide, settle
 
+MOST_DISTURBED = 3
+"""How many disturbances the evidence lists; of more it says how many there were, the first and the last."""
+
 
 def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRecord:
     """Measure and decide one check. The steps it needs are done first, if they aren't done yet."""
@@ -150,7 +153,7 @@ def _loads(folder: Path) -> Iterator[LoadRecord]:
             failed=load.failed,
             failures=load.failures,
             doubt=load.doubt,
-            disturbed=load.disturbed,
+            disturbed=_first_and_last(load.disturbed),
             histogram=load.histogram,
             machine=MachineRecord(**asdict(load.machine)) if load.machine else None,
         )
@@ -159,6 +162,13 @@ def _loads(folder: Path) -> Iterator[LoadRecord]:
 def _counterexamples(examples: int, is_violated: bool) -> str:
     inputs = f"{examples:,} example{'' if examples == 1 else 's'}"
     return f"a counterexample, after {inputs}" if is_violated else f"none in {inputs}"
+
+
+def _first_and_last(disturbed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what disturbed a load test in at most three lines: on a busy machine hundreds say the same."""
+    if len(disturbed) <= MOST_DISTURBED:
+        return disturbed
+    return (f"{len(disturbed)} parts were measured again", f"the first: {disturbed[0]}", f"the last: {disturbed[-1]}")
 
 
 def _finite(value: float) -> float | None:

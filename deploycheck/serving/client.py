@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import aiohttp
 import numpy as np
@@ -47,8 +48,9 @@ class Client:
 
     async def scrape(self) -> dict[str, float]:
         """Return those metrics of the server, by name, that have no labels but the model's."""
-        async with self.session.get(self.metrics_url) as reply:
-            text = await reply.text()
+        with _deadline_named(self.metrics_url):
+            async with self.session.get(self.metrics_url) as reply:
+                text = await reply.text()
         return {
             sample.name: sample.value
             for family in text_string_to_metric_families(text)
@@ -66,9 +68,19 @@ class Client:
         parts = []
         for start in range(0, count, batch):
             request = encode_request({name: array[start : start + batch] for name, array in inputs.items()})
-            headers, body = await self.ask(request)
+            with _deadline_named(self.url):
+                headers, body = await self.ask(request)
             parts.append(decode_response({key.lower(): value for key, value in headers.items()}, body))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@contextmanager
+def _deadline_named(url: str) -> Iterator[None]:
+    """Turn a timeout, which has no text of its own, into an error that names the server and the deadline."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise DeploycheckError(f"the server did not answer within {TIMEOUT_S:g} s", where=url) from error
 
 
 def fast_loop() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -20,6 +20,8 @@ from deploycheck.language.spec import Batching
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
+DYING_S = 1.0
+"""How long a server may take to end after it has closed its connections."""
 LAST_LINES = 5
 
 
@@ -80,7 +82,20 @@ class ServerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            if error is not None and self.process:
+                self._blame_its_end(error, self.process)
+        finally:
+            self.stop()
+
+    def _blame_its_end(self, error: BaseException, process: subprocess.Popen[bytes]) -> None:
+        """Raise ``ServerFailed`` where a connection failed because the server has died."""
+        import aiohttp
+
+        if isinstance(error, aiohttp.ClientError):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(DYING_S)
+            self.check_alive()
 
     def check_alive(self) -> None:
         """Raise ``ServerFailed`` if the server has died."""

@@ -89,16 +89,41 @@ def write_signature(signature: Signature, folder: Path, **facts: Any) -> None:
 
 
 def read_signature(path: Path) -> Signature:
-    """Read the ``signature.json`` of an exported model."""
-    content = json.loads(path.read_bytes())
-    return Signature(
-        model=content["model"],
-        version=content["version"],
-        runtime=content.get("runtime", DEFAULT_RUNTIME),
-        inputs=_tensors(content["inputs"]),
-        outputs=_tensors(content["outputs"]),
+    """Read the ``signature.json`` of an exported model. Raises ``DeploycheckError`` where it isn't one."""
+    try:
+        content = {"runtime": DEFAULT_RUNTIME, **json.loads(path.read_bytes())}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _not_a_signature(path, "it is not a JSON object") from error
+    match content:
+        case {
+            "model": str(model),
+            "version": str(version),
+            "runtime": str(runtime),
+            "inputs": [*inputs],
+            "outputs": [*outputs],
+        } if inputs and outputs:
+            return Signature(
+                model=model,
+                version=version,
+                runtime=runtime,
+                inputs=tuple(_tensor(path, tensor) for tensor in inputs),
+                outputs=tuple(_tensor(path, tensor) for tensor in outputs),
+            )
+    raise _not_a_signature(path, "it needs texts `model` and `version`, and lists `inputs` and `outputs`")
+
+
+def _tensor(path: Path, listed: object) -> TensorMetadata:
+    match listed:
+        case {"name": str(name), "datatype": str(datatype), "shape": [-1, *shape]} if datatype in DTYPES and all(
+            isinstance(size, int) and size > 0 for size in shape
+        ):
+            return TensorMetadata(name, datatype, tuple(shape))
+    raise _not_a_signature(path, f"{str(listed)[:80]} is not a tensor's name, datatype and shape")
+
+
+def _not_a_signature(path: Path, why: str) -> DeploycheckError:
+    return DeploycheckError(
+        f"is not the signature of a model: {why}",
+        where=str(path),
+        hint="remove the artifact's folder, and run the gate again to make a new one",
     )
-
-
-def _tensors(listed: list[dict[str, Any]]) -> tuple[TensorMetadata, ...]:
-    return tuple(TensorMetadata(each["name"], each["datatype"], tuple(each["shape"][1:])) for each in listed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from deploycheck.errors import located
@@ -87,9 +87,3 @@ class ModelStep(StepKind):
 def stage_of(variant: str) -> tuple[str, str | None]:
     """Return the stage that makes a variant: its section, and the variant where the stage's name shows it."""
     return ("train", None) if variant == TRAINED else ("compress", variant)
-
-
-def loadable_until(artifact: Artifact) -> date | None:
-    """Return the last day on which an exported artifact can be loaded; None where there is no such limit."""
-    until = artifact.meta.get("loadable_until")
-    return date.fromisoformat(until) if until else None

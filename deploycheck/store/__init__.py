@@ -16,6 +16,7 @@ from deploycheck.store.artifact import (
     CorruptArtifact,
     FileEntry,
     fingerprint,
+    loadable_until,
     open_artifact,
     write_manifest,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "flush",
     "flush_tree",
     "hint_for",
+    "loadable_until",
     "open_artifact",
     "write_manifest",
 ]

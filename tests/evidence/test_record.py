@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from deploycheck.evidence import CheckRecord, Evidence, TargetRecord, json_schema
 from deploycheck.evidence.forms.json import as_json
+from deploycheck.evidence.record import withheld
 from deploycheck.promotion import Decision
 from tests.evidence.records import CHOSEN, EVIDENCE, MOVED, check, evidence, spec, step
 
@@ -125,6 +126,13 @@ def test_every_check_names_what_it_was_and_how_it_ended() -> None:
     with pytest.raises(ValidationError) as caught:
         CheckRecord()  # type: ignore[call-arg]
     assert {error["loc"][0] for error in caught.value.errors()} == {"id", "stage", "metric", "verdict"}
+
+
+def test_a_spec_that_is_withheld_later_keeps_its_other_reasons() -> None:
+    first = spec(check(), reasons=("a: fail",), other_reasons=("b",), decision=Decision.PROMOTED, promotion=MOVED)
+    late = withheld(first, "the spec was edited")
+    assert (late.decision, late.promotion) == (Decision.WITHHELD, None)
+    assert (late.reasons, late.other_reasons) == (("a: fail", "the spec was edited"), ("b", "the spec was edited"))
 
 
 def test_evidence_written_before_steps_had_reasons_is_still_read() -> None:

@@ -104,3 +104,10 @@ def test_only_steps_done_again_are_named_each_with_its_reason() -> None:
         "done again: training (source net.py changed)",
         "done again: model[int8] (training changed)",
     ]
+
+
+def test_a_check_that_was_tried_more_than_once_is_named_with_how_often() -> None:
+    record = spec(check(attempts=3, verdict="fail"), check(), decision=Decision.WITHHELD)
+    assert [line for line in conclusion(record) if line.startswith("retried: ")] == [
+        "retried: train::accuracy: tried 3 times; the worst counts: fail"
+    ]

@@ -1,7 +1,7 @@
 """A project as a user has one: a spec on real digits, small enough to be gated in seconds.
 
-The cache is shared by all tests, as a user's runs share one: what is trained once is found again. Registries are
-not: each project has its own.
+The cache is shared by all tests and their processes, as a user's runs share one: what is trained once is found again.
+Registries are not: each project has its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pkgutil
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import deploycheck
+from deploycheck.runner.platform import find_platform
 from deploycheck.serving import machine_state
+from tests.plugin.forking import FORKING
 
 for module in pkgutil.walk_packages(deploycheck.__path__, "deploycheck."):
     if not module.name.endswith("__main__"):
@@ -177,7 +180,28 @@ class Project:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"  # one for all processes
+    find_platform(cache)
+    return cache
+
+
+@pytest.fixture
+def empty_cache(shared_cache: Path, tmp_path: Path) -> Path:
+    """Return a cache that has no artifacts, and only knows the device, which takes seconds to find out."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    shutil.copy(shared_cache / "devices.json", cache)
+    return cache
+
+
+def copy_of(cache: Path, folder: Path) -> Path:
+    """Copy a cache's artifacts, while other tests may be at work in it."""
+    copied = folder / "cache"
+    unfinished = shutil.ignore_patterns("partial", "work", "locks")
+    shutil.copytree(cache / "store", copied / "store", ignore=unfinished)
+    shutil.copy(cache / "devices.json", copied)
+    return copied
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -194,6 +218,7 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def project(pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     pytester.makepyfile(net=NET, digits_data=DATA)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
+    monkeypatch.setattr("deploycheck.runner.process.subprocess", FORKING)
     monkeypatch.setattr(machine_state, "disturbance", lambda *_: "")  # other tests are at work on the machine
     pytester.makeini("[pytest]\n")
     pytester.syspathinsert()

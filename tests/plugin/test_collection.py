@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -263,7 +264,7 @@ def test_promoting_needs_the_gate_to_be_on(collected: Project) -> None:
 
 def test_collecting_writes_nothing(collected: Project) -> None:
     before = {path.name for path in collected.pytester.path.iterdir()}
-    result = collected.run("--collect-only", "--deploycheck-promote", "spec.yaml", cache=Path("fresh"))
+    result = collected.run("--collect-only", "spec.yaml", cache=Path("fresh"))
     assert result.ret == 0
     assert {path.name for path in collected.pytester.path.iterdir()} - {"__pycache__"} == before - {"__pycache__"}
 
@@ -310,3 +311,39 @@ print("ALIVE", sum(item() is not None for item in seen[1]), "OF", len(seen[1]))
 def test_a_run_gives_the_nodes_of_the_one_before_it_to_the_garbage_collector() -> None:
     done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "ALIVE 0 OF 35" in done.stdout
+
+
+@pytest.mark.parametrize("part", ["deploycheck-gate", "deploycheck-builtin"])
+def test_a_part_of_the_gate_that_is_turned_off_fails_the_run(project: Project, part: str) -> None:
+    project.write()
+    project.pytester.makepyfile(test_own="def test_own(): pass")
+    result = project.run("-p", f"no:{part}", "spec.yaml", "test_own.py")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--deploycheck needs the plugin {part}: leave out -p no:{part}"])
+
+
+def test_collecting_only_can_not_be_asked_to_promote(project: Project) -> None:
+    project.write()
+    result = project.run("--collect-only", "--deploycheck-promote", "spec.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--collect-only runs no check, so --deploycheck-promote has nothing to promote by"])
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")])
+def test_junit_names_the_file_the_cell_and_the_stage_as_class(project: Project, workers: tuple[str, ...]) -> None:
+    project.pytester.mkdir("specs")
+    project.write(SPEC + "matrix:\n  train.epochs: [1, 2]\n", "specs/one.yaml")
+    result = project.run(*workers, "-k", "missing_values", "--junitxml=junit.xml", "--junit-prefix=gate", "specs")
+    cases = ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")
+    assert [(case.get("classname"), case.get("name")) for case in cases] == [
+        (f"gate.specs.one.yaml.[epochs={number}].data", "missing_values") for number in (1, 2)
+    ], result.stdout.str()
+
+
+def test_junit_names_a_variants_check_without_a_bracket_too_many(project: Project) -> None:
+    net = project.pytester.path / "net.py"
+    net.write_text(net.read_text() + "\ndef build_broken():\n    raise RuntimeError('no weights today')\n")
+    project.write(SPEC.replace("net:build_nnx\n  with: {features: 64}", "net:build_broken"))
+    project.run("-k", "size_ratio", "--junitxml=junit.xml", "spec.yaml")
+    (case,) = ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")
+    assert (case.get("classname"), case.get("name")) == ("spec.yaml.compress[int8]", "size_ratio")

@@ -6,14 +6,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from _pytest.pytester import SysModulesSnapshot
 from sklearn.datasets import load_digits
 
+from deploycheck.cli import main
 from tests.plugin.conftest import SPEC, Project
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
@@ -67,10 +69,18 @@ def command(project: Project, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-def is_known_to_lint(project: Project) -> None:
-    done = command(project, "lint", "--cache", str(project.cache), "spec.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 errors" in done.stdout
+@pytest.fixture
+def check_lint(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], None]]:
+    """Return a function that fails unless ``deploycheck lint`` knows what the project adds."""
+
+    def check() -> None:
+        capsys.readouterr()
+        assert main(["lint", "--cache", str(project.cache), "spec.yaml"]) == 0
+        assert "0 errors" in capsys.readouterr().out
+
+    before = SysModulesSnapshot()  # the project's conftest.py is a module like any other
+    yield check
+    before.restore()
 
 
 def test_there_is_an_example_of_each_kind() -> None:
@@ -81,14 +91,14 @@ def test_there_is_an_example_of_each_kind() -> None:
     assert [title.removeprefix("A ") for title in EXAMPLES] == list(kinds)
 
 
-def test_a_metric(project: Project) -> None:
+def test_a_metric(project: Project, check_lint: Callable[[], None]) -> None:
     written(project, "A metric")
     project.run("spec.yaml::train::recall_of_threes")
     assert project.verdicts() == {"train::recall_of_threes": "pass"}
-    is_known_to_lint(project)
+    check_lint()
 
 
-def test_a_loader(project: Project) -> None:
+def test_a_loader(project: Project, check_lint: Callable[[], None]) -> None:
     digits = load_digits()
     rows = [
         bytes([label]) + image.astype("uint8").tobytes()
@@ -98,17 +108,17 @@ def test_a_loader(project: Project) -> None:
     written(project, "A loader")
     project.run("spec.yaml::data")
     assert project.verdicts() == {"data::completes": "pass", "data::missing_values": "pass"}
-    is_known_to_lint(project)
+    check_lint()
 
 
-def test_a_preprocessing_step(project: Project) -> None:
+def test_a_preprocessing_step(project: Project, check_lint: Callable[[], None]) -> None:
     written(project, "A preprocessing step")
     project.run("spec.yaml::train::accuracy")
     assert project.verdicts() == {"train::accuracy": "pass"}
-    is_known_to_lint(project)
+    check_lint()
 
 
-def test_a_compression_method_that_trains(project: Project) -> None:
+def test_a_compression_method_that_trains(project: Project, check_lint: Callable[[], None]) -> None:
     written(project, "A compression method that trains")
     project.run("spec.yaml::compress[sparse]")
     assert set(project.verdicts().values()) == {"pass"}
@@ -118,7 +128,7 @@ def test_a_compression_method_that_trains(project: Project) -> None:
     weights = load_file(Path(variant["path"]) / "weights.safetensors")
     kernel = weights["params/hidden/kernel"]
     assert (kernel == 0).mean() == pytest.approx(0.5, abs=0.01)
-    is_known_to_lint(project)
+    check_lint()
 
 
 def test_a_mistake_in_a_methods_options_is_placed(project: Project) -> None:
@@ -130,14 +140,14 @@ def test_a_mistake_in_a_methods_options_is_placed(project: Project) -> None:
     result.stdout.fnmatch_lines(["spec.yaml:*unknown key 'shar' in `compress.variants.sparse.sparse`", "*'share'?"])
 
 
-def test_a_runtime(project: Project) -> None:
+def test_a_runtime(project: Project, check_lint: Callable[[], None]) -> None:
     written(project, "A runtime")
     assert project.run("spec.yaml::serve[trained]").ret == 0
     assert set(project.verdicts().values()) == {"pass"}
-    is_known_to_lint(project)
+    check_lint()
 
 
-def test_a_task(project: Project) -> None:
+def test_a_task(project: Project, check_lint: Callable[[], None]) -> None:
     project.pytester.makepyfile(counter=COUNTER)
 
     def counting(spec: dict[str, Any]) -> None:
@@ -147,10 +157,10 @@ def test_a_task(project: Project) -> None:
     written(project, "A task", counting)
     project.run("spec.yaml::train")
     assert set(project.verdicts().values()) == {"pass"}
-    is_known_to_lint(project)
+    check_lint()
 
 
-def test_a_registry(project: Project) -> None:
+def test_a_registry(project: Project, check_lint: Callable[[], None]) -> None:
     written(project, "A registry")
     assert project.run("--deploycheck-promote", "spec.yaml").ret == 0
     assert "digits@staging sha256:" in (project.pytester.path / "models.log").read_text()
@@ -159,19 +169,19 @@ def test_a_registry(project: Project) -> None:
     assert "digits@staging" in shown.stdout
     again = command(project, "promote", "evidence.json", "--cache", str(project.cache))
     assert again.returncode == 0, again.stdout + again.stderr
-    is_known_to_lint(project)
+    check_lint()
 
 
-def test_a_report(project: Project) -> None:
+def test_a_report(project: Project, check_lint: Callable[[], None]) -> None:
     written(project, "A report")
     project.run("--deploycheck-evidence=checks.csv", "spec.yaml::data")
     text = (project.pytester.path / "checks.csv").read_text()
     assert "spec.yaml::data::completes,pass,,\n" in text
-    is_known_to_lint(project)
+    check_lint()
 
 
 def test_a_property(project: Project) -> None:
     written(project, "A property")
     project.run("spec.yaml::compress[int8]::spread")
     assert project.verdicts() == {"compress[int8]::spread": "pass"}
-    is_known_to_lint(project)
+    check_lint()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hdrh.histogram import HdrHistogram
 from deploycheck.evidence import json_schema
 from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.store import open_artifact
-from tests.plugin.conftest import SERVE, SPEC, Project
+from tests.plugin.conftest import SERVE, SPEC, Project, copy_of
 
 
 def test_a_spec_is_gated_from_data_to_promotion(project: Project) -> None:
@@ -37,8 +36,11 @@ def test_a_spec_is_gated_from_data_to_promotion(project: Project) -> None:
     assert load["failed"] == 0
     assert f"{load['requests']} requests, poisson arrivals at 400 /s, after" in load["schedule"]
     assert all(0 <= load["machine"][share] <= 1 for share in ("others", "stolen"))
-    cases = {case.get("name"): case for case in ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")}
-    properties = {p.get("name"): p.get("value") for p in cases["accuracy"].iter("property")}
+    cases = {
+        f"{case.get('classname')} {case.get('name')}": case
+        for case in ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")
+    }
+    properties = {p.get("name"): p.get("value") for p in cases["spec.yaml.train accuracy"].iter("property")}
     assert properties["verdict"] == "pass"
     assert properties["threshold"] == ">= 90 %"
     assert 0.9 < float(properties["value"] or 0) <= 1
@@ -55,18 +57,19 @@ def test_without_the_flag_it_says_what_would_be_promoted_and_moves_nothing(proje
 
 
 def test_an_unchanged_spec_is_not_done_again_and_a_changed_one_only_from_there(
-    project: Project, tmp_path: Path
+    project: Project, empty_cache: Path
 ) -> None:
-    project.write()
-    project.run("spec.yaml", cache=tmp_path)
+    spec = SPEC.replace("epochs: 12", "epochs: 1")
+    project.write(spec)
+    project.run("spec.yaml", cache=empty_cache)
     assert {step["reused"] for step in project.spec["steps"]} == {False}
-    project.run("spec.yaml", cache=tmp_path)
+    project.run("spec.yaml", cache=empty_cache)
     assert {step["reused"] for step in project.spec["steps"]} == {True}
-    project.write(SPEC.replace(">= 90 %", ">= 91 %"))
-    project.run("spec.yaml", cache=tmp_path)
+    project.write(spec.replace(">= 90 %", ">= 91 %"))
+    project.run("spec.yaml", cache=empty_cache)
     assert {step["reused"] for step in project.spec["steps"]} == {True}
-    project.write(SPEC.replace(", activations: int8", ""))
-    project.run("spec.yaml", cache=tmp_path)
+    project.write(spec.replace(", activations: int8", ""))
+    project.run("spec.yaml", cache=empty_cache)
     made = {step["step"] for step in project.spec["steps"] if not step["reused"]}
     assert made == {"variant[int8]", "model[int8]", "outputs[int8]"}
 
@@ -244,8 +247,7 @@ def test_linen_nnx_and_a_plain_function_pass_through_the_same_spec(project: Proj
 def test_a_flipped_byte_in_a_stored_artifact_is_refused_by_name(project: Project, file: str, tmp_path: Path) -> None:
     project.write(SPEC + SERVE)
     project.run("-k", "compress or train", "spec.yaml")
-    cache = tmp_path / "cache"
-    shutil.copytree(project.cache, cache)
+    cache = copy_of(project.cache, tmp_path)
     step = next(step for step in project.spec["steps"] if step["step"] == "model[int8]")
     damaged = cache / "store" / "model" / step["key"] / file
     content = bytearray(damaged.read_bytes())
@@ -268,8 +270,7 @@ def test_evidence_of_an_artifact_that_changed_since_promotes_nothing(
 
     project.write()
     project.run("spec.yaml")
-    cache = tmp_path / "cache"
-    shutil.copytree(project.cache, cache)
+    cache = copy_of(project.cache, tmp_path)
     project.run("spec.yaml", cache=cache)
     monkeypatch.chdir(project.pytester.path)
     chosen = Path(project.spec["chosen"]["path"]) / "weights.safetensors"
@@ -370,7 +371,7 @@ def test_the_deployment_fixture_gives_what_the_spec_built(project: Project) -> N
     assert json.dumps(project.spec)  # the spec was decided as well
 
 
-def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project, tmp_path: Path) -> None:
+def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project, empty_cache: Path) -> None:
     project.pytester.makepyfile(
         read_data="""
         import numpy as np
@@ -387,7 +388,7 @@ def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project
     project.write(SPEC.replace("load: digits_data:digits", "load: read_data:read\n  with: {path: images}"))
 
     def reused() -> bool:
-        assert project.run("spec.yaml::data", cache=tmp_path).ret == 0
+        assert project.run("spec.yaml::data", cache=empty_cache).ret == 0
         return all(step["reused"] for step in project.spec["steps"])
 
     assert not reused()
@@ -395,16 +396,16 @@ def test_a_file_that_a_loader_is_given_is_part_of_what_it_makes(project: Project
     np.savez(folder / "digits.npz", image=image + 1, label=label)
     assert not reused()
     project.write(SPEC.replace("load: digits_data:digits", "load: read_data:read\n  with: {path: ../images}"))
-    result = project.run("spec.yaml::data", cache=tmp_path)
+    result = project.run("spec.yaml::data", cache=empty_cache)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["spec.yaml:9:16: ../images is outside of *", "  move the file into the project"])
     assert "no spec was collected" not in result.stdout.str()
     assert "no such check" not in result.stderr.str()
 
 
-def test_an_export_that_will_not_last_is_made_again(project: Project, tmp_path: Path) -> None:
+def test_an_export_that_will_not_last_is_made_again(project: Project, empty_cache: Path) -> None:
     def exported() -> dict[str, Any]:
-        assert project.run("spec.yaml::compress[int8]", "-k", "size_ratio", cache=tmp_path).ret == 0
+        assert project.run("spec.yaml::compress[int8]", "-k", "size_ratio", cache=empty_cache).ret == 0
         return next(step for step in project.spec["steps"] if step["step"] == "model[trained]")
 
     project.write(SPEC.replace("epochs: 12", "epochs: 1"))

@@ -44,7 +44,8 @@ def pytest_collection_finish(session):
 @pytest.fixture
 def plugged(project: Project) -> Project:
     project.pytester.makeconftest(PLUG)
-    project.write(SPEC.replace("epochs: 12", "epochs: 8\n  seeds: [0, 1]"))
+    before, _, after = SPEC.replace("epochs: 12", "epochs: 8\n  seeds: [0, 1]").partition("compress:")
+    project.write(before + "promote:" + after.partition("promote:")[2])
     return project
 
 

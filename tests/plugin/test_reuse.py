@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +70,12 @@ class Gate:
 
 
 @pytest.fixture
-def gate(project: Project, tmp_path: Path) -> Callable[..., Gate]:
+def gate(project: Project, empty_cache: Path) -> Callable[..., Gate]:
     def make(spec: str, upto: str = "data::completes", **files: str) -> Gate:
         if files:
             project.pytester.makepyfile(**files)
         project.write(spec)
-        return Gate(project, tmp_path / "cache", upto)
+        return Gate(project, empty_cache, upto)
 
     return make
 
@@ -172,7 +173,7 @@ def build(features, key):
 """
 
 
-def test_what_one_specs_module_sets_reaches_no_other_spec(project: Project, tmp_path: Path) -> None:
+def test_what_one_specs_module_sets_reaches_no_other_spec(project: Project, empty_cache: Path, tmp_path: Path) -> None:
     """A spec gives the same bytes alone, and after one whose module turns on 64 bits."""
     project.pytester.makepyfile(flagged=FLAGGED)
     plain = loading("digits_data:digits").replace("net:build_nnx", "net:build_function").partition("compress:")[0]
@@ -180,7 +181,8 @@ def test_what_one_specs_module_sets_reaches_no_other_spec(project: Project, tmp_
     project.write(plain.replace("net:build_function", "flagged:build"), "a.yaml")
     digests = {}
     for name, specs in (("alone", ["b.yaml"]), ("after", ["a.yaml", "b.yaml"])):
-        project.run(*specs, "-k", "train and completes", cache=tmp_path / name)
+        cache = shutil.copytree(empty_cache, tmp_path / name)
+        project.run(*specs, "-k", "train and completes", cache=cache)
         found = {spec["id"]: spec["steps"] for spec in project.evidence["specs"]}
         digests[name] = {step["step"]: step["digest"] for step in found["b.yaml"]}
     assert digests["alone"] == digests["after"]

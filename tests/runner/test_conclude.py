@@ -192,16 +192,43 @@ def test_a_check_that_is_missing_or_blocks_withholds(
     assert found.other_reasons == (() if "accuracy:" in reason else (reason,))
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "worst"),
+    [
+        ((Outcome.PASS, Outcome.UNDECIDED, Outcome.FAIL), Outcome.FAIL),
+        ((Outcome.PASS, Outcome.ERROR, Outcome.PASS), Outcome.ERROR),
+        ((Outcome.WARN, Outcome.PASS), Outcome.WARN),
+    ],
+)
 def test_every_attempt_at_a_check_counts_and_the_worst_is_shown(
+    verdicts: tuple[Outcome, ...],
+    worst: Outcome,
+    planned: Callable[..., Plan],
+    models: dict[str, Artifact],
+    tmp_path: Path,
+) -> None:
+    made = planned()
+    results = all_passed(made, models, but={"train::accuracy": {"verdict": verdicts[0]}})
+    for verdict in verdicts[1:]:
+        results.add(made.id, record(made, "spec.yaml::train::accuracy", models, verdict=verdict), [])
+    found = decided(made, results, tmp_path)
+    assert found.decision is (Decision.WITHHELD if worst.blocks else Decision.PROMOTABLE)
+    (shown,) = [check for check in found.checks if check.id == "spec.yaml::train::accuracy"]
+    assert (shown.verdict, shown.attempts) == (worst, len(verdicts))
+    assert found.reasons == ((f"{shown.id}: {worst}",) if worst.blocks else ())
+    assert {check.attempts for check in found.checks if check is not shown} == {1}
+
+
+def test_of_attempts_that_ended_with_an_error_the_one_that_says_why_is_shown(
     planned: Callable[..., Plan], models: dict[str, Artifact], tmp_path: Path
 ) -> None:
     made = planned()
-    results = all_passed(made, models, but={"train::accuracy": {"verdict": Outcome.FAIL, "reason": "the first"}})
-    results.add(made.id, record(made, "spec.yaml::train::accuracy", models, reason="the second"), [])
-    found = decided(made, results, tmp_path)
-    assert found.decision is Decision.WITHHELD
-    (shown,) = [check for check in found.checks if check.id == "spec.yaml::train::accuracy"]
-    assert (shown.verdict, shown.reason) == (Outcome.FAIL, "the first")
+    results = all_passed(made, models, but={"train::accuracy": {"verdict": Outcome.ERROR, "reached": False}})
+    results.add(
+        made.id, record(made, "spec.yaml::train::accuracy", models, verdict=Outcome.ERROR, reason="no file"), []
+    )
+    (shown,) = [check for check in decided(made, results, tmp_path).checks if check.metric == "accuracy"]
+    assert (shown.reached, shown.reason) == (True, "no file")
 
 
 def test_a_variant_whose_artifact_is_damaged_by_now_is_not_a_candidate(

@@ -49,6 +49,18 @@ def test_the_clients_scrape_reads_what_has_no_labels_but_the_models(server: Serv
     assert with_client(server.address, lambda client: client.compilations()) == 4
 
 
+@pytest.mark.parametrize("use", [Client.scrape, lambda client: client.predict({"image": np.zeros((1, 4, 4, 1))}, 1)])
+def test_a_server_that_does_not_answer_is_named_with_the_deadline(
+    use: Callable[[Client], Awaitable[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploycheck.serving.client.TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DeploycheckError, match=r"the server did not answer within 0\.05 s") as caught:
+            with_client(address, use)
+    assert caught.value.where.startswith(address)
+
+
 def test_a_request_that_is_answered_has_no_failure(server: ServerProcess, request_: Encoded) -> None:
     assert with_client(server.address, lambda client: client.failure_of(request_)) == ""
 

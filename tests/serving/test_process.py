@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 
@@ -90,6 +92,27 @@ def test_an_expired_model_is_refused_with_how_to_renew_it(tmp_path: Path, capsys
     assert "exports the model again" in event["hint"]
 
 
+@pytest.mark.parametrize(
+    ("meta", "signature", "says"),
+    [
+        ({"loadable_until": "soon"}, None, "loadable_until is 'soon', expected a date"),
+        ({"loadable_until": 5}, None, "loadable_until is 5, expected a date"),
+        ({}, "[]", "is not the signature of a model"),
+        ({}, "{", "is not the signature of a model"),
+        ({}, "{}", "is not the signature of a model"),
+        ({}, '{"model": 1}', "is not the signature of a model"),
+    ],
+)
+def test_a_model_whose_facts_are_not_what_they_should_be_is_refused_in_the_protocol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], meta: dict[str, Any], signature: str | None, says: str
+) -> None:
+    write_artifact(tmp_path)
+    if signature is not None:
+        (tmp_path / "signature.json").write_text(signature)
+    write_manifest(tmp_path, "model", KEY, meta)
+    assert says in refusal(capsys, [str(tmp_path)])["error"]
+
+
 def test_a_port_in_use_is_refused_with_what_to_do(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -116,6 +139,18 @@ def test_this_machines_own_addresses_need_no_asking(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
 ) -> None:
     assert "manifest.json is missing" in refusal(capsys, [str(tmp_path), f"--host={host}"])["error"]
+
+
+def test_a_connection_that_a_dying_server_closed_is_reported_as_its_end(tmp_path: Path) -> None:
+    def ask() -> None:
+        with fake_server(tmp_path, f"import time; print({READY!r}, flush=True); time.sleep(1000)") as running:
+            assert running.process is not None
+            os.kill(running.process.pid, signal.SIGKILL)
+            raise aiohttp.ServerDisconnectedError
+
+    with pytest.raises(ServerFailed, match="died with signal SIGKILL") as caught:
+        ask()
+    assert isinstance(caught.value.__context__, aiohttp.ServerDisconnectedError)
 
 
 def test_a_killed_server_is_noticed_with_its_signal(tmp_path: Path) -> None:

@@ -39,6 +39,29 @@ def test_a_signature_without_a_runtime_is_of_xla(tmp_path: Path) -> None:
     assert read_signature(tmp_path / SIGNATURE).runtime == "xla"
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("model", 5),
+        ("version", None),
+        ("runtime", ["xla"]),
+        ("inputs", []),
+        ("inputs", {"x": "FP32"}),
+        ("outputs", [{"name": "y"}]),
+        ("outputs", [{"name": "y", "datatype": "BF16", "shape": [-1, 3]}]),
+        ("outputs", [{"name": "y", "datatype": "FP32", "shape": [-1, "3"]}]),
+        ("outputs", [{"name": "y", "datatype": "FP32", "shape": 3}]),
+    ],
+)
+def test_a_signature_with_another_part_is_refused_at_its_file(tmp_path: Path, part: str, value: object) -> None:
+    write_signature(TWO_OUTPUTS, tmp_path)
+    file = tmp_path / SIGNATURE
+    file.write_text(json.dumps({**json.loads(file.read_text()), part: value}))
+    with pytest.raises(DeploycheckError, match="is not the signature of a model") as refused:
+        read_signature(file)
+    assert refused.value.where == str(file)
+
+
 @pytest.mark.parametrize(("runtime", "platform"), [("xla", "jax_stablehlo"), ("numpy", "numpy")])
 def test_the_platform_is_named_by_the_runtime(runtime: str, platform: str) -> None:
     assert Signature(model="net", inputs=(), outputs=(), runtime=runtime).metadata()["platform"] == platform
