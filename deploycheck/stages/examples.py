@@ -76,8 +76,8 @@ def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
         inputs = {names[0]: inputs}
     if set(inputs) != set(names):
         raise DeploycheckError(f"the loader gives the inputs {sorted(inputs)}, the model declares {sorted(names)}")
-    arrays = {name: np.asarray(inputs[name]) for name in names}
-    labels = task.labels(np.asarray(labels))
+    arrays = {name: _plain(name, inputs[name]) for name in names}
+    labels = task.labels(_plain("labels", labels))
     texts = {name: _column(name, np.asarray(column)) for name, column in columns.items()}
     counts = {name: len(array) for name, array in {**arrays, **texts}.items()} | {"labels": len(labels)}
     if len(set(counts.values())) != 1:
@@ -85,6 +85,17 @@ def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
     if not len(labels):
         raise DeploycheckError("the loader gives no examples")
     return Examples(arrays, labels, texts)
+
+
+def _plain(name: str, given: Any) -> np.ndarray:
+    """Return an array in this machine's byte order; refuse a masked one, whose values would be taken for real."""
+    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
+        what = f"the loader gives {name!r} as a masked array"
+        raise DeploycheckError(what, hint="fill it: NaN is a missing value of an input")
+    array = np.asarray(given)
+    if not array.ndim:
+        raise DeploycheckError(f"the loader gives {name!r} as a single {array.dtype}, expected an array of examples")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _column(name: str, column: np.ndarray) -> np.ndarray:

@@ -63,6 +63,8 @@ def test_one_array_of_inputs_is_given_the_name_of_the_one_input() -> None:
         (np.zeros(3), r"returned ndarray, expected \(inputs, labels\)"),
         (({"y": np.zeros(3)}, np.zeros(3, int)), r"gives the inputs \['y'\], the model declares \['x'\]"),
         ((np.zeros((3, 1)), np.zeros(2, int)), "different lengths"),
+        ((np.float32(1), np.zeros(2, int)), "gives 'x' as a single float32, expected an array of examples"),
+        ((np.ma.masked_less(np.zeros((3, 1)), 1), np.zeros(3, int)), "gives 'x' as a masked array"),
         ((np.zeros((0, 1)), np.zeros(0, int)), "the loader gives no examples"),
         ((np.zeros((3, 1)), np.array([0.5, 1, 2])), "expected class numbers"),
         ((np.zeros((3, 1)), np.array([-1, 1, 2])), "class numbers from 0"),
