@@ -15,7 +15,6 @@ from deploycheck.stages.tasks import Task
 from deploycheck.store.arrays import write_arrays
 
 SPLITS = ("train", "validation", "test")
-MOST_SLICES = 200
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,13 @@ class Examples:
         inputs = {name: array[rows] for name, array in self.inputs.items()}
         return Examples(inputs, self.labels[rows], {name: column[rows] for name, column in self.columns.items()})
 
-    def slices(self, by: str) -> dict[str, np.ndarray]:
-        """Return the rows of each slice: examples of one ``label``, or with one value in the column ``by``."""
+    def column(self, by: str) -> np.ndarray:
+        """Return what examples are sliced by, ``[n]``: their ``label``, or their value in the column ``by``."""
         if by != LABEL and by not in self.columns:
             known = ", ".join([LABEL, *self.columns])
             hint = "have the loader return columns: (inputs, labels, {NAME: values})"
             raise DeploycheckError(f"there is no column {by!r} to slice by; there are: {known}", hint=hint)
-        column = self.labels if by == LABEL else self.columns[by]
-        values = np.unique(column)
-        if len(values) > MOST_SLICES:
-            what = f"{by} has {len(values)} different values, {MOST_SLICES} slices are the most"
-            raise DeploycheckError(what, hint="have the loader group them")
-        return {str(value): np.flatnonzero(column == value) for value in values}
+        return self.labels if by == LABEL else self.columns[by]
 
 
 def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
