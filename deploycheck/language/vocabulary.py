@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deploycheck.language.fields import Section
+    from deploycheck.language.names import Signature
 
 
 class Dimension(StrEnum):
@@ -93,14 +94,15 @@ PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 class Vocabulary:
     """The names that a spec may use, with what the language needs to know of each; equal to itself alone.
 
+    ``loaders`` and ``preprocessing`` map a name to the arguments that it takes; None where that isn't known.
     ``methods`` maps a compression method to the class of its options, ``scenarios`` a load scenario to those of the
     fields ``arrivals`` and ``rate`` that its load takes, and ``unmeasured`` a load scenario to the metrics that
     can't be measured in it. ``sections`` are further sections of a spec, such as a kind of step may need.
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    loaders: frozenset[str] = frozenset()
-    preprocessing: frozenset[str] = frozenset()
+    loaders: Mapping[str, Signature | None] = field(default_factory=dict)
+    preprocessing: Mapping[str, Signature | None] = field(default_factory=dict)
     methods: Mapping[str, type[Section]] = field(default_factory=dict)
     runtimes: frozenset[str] = frozenset()
     registries: frozenset[str] = frozenset()

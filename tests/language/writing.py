@@ -223,8 +223,8 @@ TASKS = (
 
 VOCABULARY = Vocabulary(
     metrics={metric.name: metric for metric in METRICS},
-    loaders=frozenset({"npz", "csv", "parquet"}),
-    preprocessing=frozenset({"scale", "standardize"}),
+    loaders=dict.fromkeys(("npz", "csv", "parquet")),
+    preprocessing=dict.fromkeys(("scale", "standardize")),
     methods={"quantize": Quantize, "prune": Prune, "half": Half},
     runtimes=frozenset({"xla", "onnxruntime"}),
     registries=frozenset({"sqlite", "mlflow"}),
