@@ -58,11 +58,11 @@ def test_a_feature_whose_values_differ_by_rounding_alone_is_constant() -> None:
 def test_features_are_scaled_as_in_scikit_learn(values: list[float]) -> None:
     training = np.array(values, np.float32)[:, None]
     scaler = StandardScaler().fit(training.astype(np.float64))
-    # of a deviation that is small beside the values, float32 keeps few digits
-    if np.std(training, dtype=np.float64) > 1e-3 * np.abs(training).max() + 1e-30:
-        np.testing.assert_allclose(
-            standardized(training, training), scaler.transform(training.astype(np.float64)), rtol=1e-3, atol=1e-2
-        )
+    fitted = standardize.fit({"x": training})
+    np.testing.assert_allclose(fitted["x.mean"], scaler.mean_, rtol=1e-5, atol=1e-37)
+    deviation = np.std(training, dtype=np.float64)
+    if deviation == 0 or deviation > 1e-6 * np.abs(training).max() + 1e-30:  # float32 can't tell others from a constant
+        np.testing.assert_allclose(fitted["x.deviation"], scaler.scale_, rtol=1e-5)
 
 
 def test_constant_features_are_named() -> None:
