@@ -20,7 +20,7 @@ from deploycheck.evidence.report import Report
 from deploycheck.language import PropertyWord, SpecSection, Vocabulary
 from deploycheck.language.errors import did_you_mean
 from deploycheck.language.expect import SECTIONS
-from deploycheck.language.names import STANDARD_HINT, is_standard_module
+from deploycheck.language.names import STANDARD_HINT, is_standard_module, signature_of
 from deploycheck.properties import Property
 from deploycheck.ref import Source
 from deploycheck.registry.scheme import RegistryScheme
@@ -98,8 +98,8 @@ class Extensions:
         """The names as the language needs them."""
         return Vocabulary(
             metrics={name: metric.word for name, metric in self.metrics.items()},
-            loaders=frozenset(self.loaders),
-            preprocessing=frozenset(self.preprocessing),
+            loaders={name: signature_of(loader.load) for name, loader in self.loaders.items()},
+            preprocessing={name: signature_of(step.fit, filled=1) for name, step in self.preprocessing.items()},
             methods={name: method.options for name, method in self.methods.items()},
             runtimes=frozenset(self.runtimes),
             registries={name: registry.check for name, registry in self.registries.items()},

@@ -85,7 +85,7 @@ def test_an_object_of_no_kind_is_refused_with_the_kinds_that_there_are(each: obj
 
 def test_the_language_gets_every_name() -> None:
     words = of(MINE, Halve()).vocabulary
-    assert {"csv", "mine"} <= words.loaders
+    assert {"csv", "mine"} <= words.loaders.keys()
     assert words.methods["halve"] is Options
     assert "scale" in words.preprocessing
     assert "xla" in words.runtimes
@@ -188,4 +188,4 @@ def test_an_unknown_name_is_answered_with_the_nearest_one() -> None:
 def test_the_vocabulary_is_made_once() -> None:
     extensions = of()
     assert extensions.vocabulary is extensions.vocabulary
-    assert replace(extensions, loaders={}).vocabulary.loaders == frozenset()
+    assert replace(extensions, loaders={}).vocabulary.loaders == {}

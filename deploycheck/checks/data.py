@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 @metric("missing_values", dimension=Dimension.COUNT, direction="lower", stages=["data"], sample=Exact)
 def missing_values(dataset: Dataset) -> Measurement:
-    """Number of input values that are not a number (NaN), over all splits."""
+    """Number of input values that are missing (NaN) or infinite, over all splits."""
     arrays = [array for split in dataset.splits.values() for array in split.inputs.values()]
-    missing = sum(int(np.isnan(array).sum()) for array in arrays if np.issubdtype(array.dtype, np.floating))
-    return Measurement(Exact(missing), reach=(0, sum(array.size for array in arrays)))
+    floats = [array for array in arrays if np.issubdtype(array.dtype, np.floating)]
+    missing = sum(int(np.isnan(array).sum()) for array in floats)
+    infinite = sum(int(np.isinf(array).sum()) for array in floats)
+    reach = (0, sum(array.size for array in arrays))
+    return Measurement(Exact(missing + infinite), reach=reach, note=f"{infinite} of them infinite" if infinite else "")
 
 
 @metric("duplicates_across_splits", dimension=Dimension.COUNT, direction="lower", stages=["data"], sample=Exact)

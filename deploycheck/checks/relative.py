@@ -15,7 +15,7 @@ def relative(first: Measurement, second: Measurement, against: str) -> Measureme
     doubtful (a client behind its schedule) is the same for both, so that their ratio isn't doubtful.
     """
     parts = second.sample.slices.values() if isinstance(second.sample, WorstOf) else (second.sample,)
-    value = min(map(value_of, parts), default=math.nan)
+    value = min((found for part in parts if not math.isnan(found := value_of(part))), default=math.nan)
     bad = ""
     if value <= 0:
         bad = f"{against} has {value:.4g}: a ratio to zero or to a negative value is undefined"

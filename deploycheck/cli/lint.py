@@ -69,9 +69,9 @@ def _lint(files: Sequence[Path], paths: Sequence[Path], project: Project) -> int
                 continue
             for plan in plans:
                 found = runner.find(plan, DATA)
-                test = data.read(found.path).splits["test"] if found else None
+                dataset = data.read(found.path) if found else None
                 not_loaded += [] if found else [plan.id]
-                for finding in lint(plan, project.extensions, test, floors_of(plan, project.cache)):
+                for finding in lint(plan, project.extensions, dataset, floors_of(plan, project.cache)):
                     say(f"{finding.severity}: {finding.error}")
                     counts[finding.severity] += 1
     if not_loaded:

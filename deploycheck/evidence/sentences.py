@@ -34,6 +34,8 @@ def conclusion(spec: SpecRecord) -> Iterator[str]:
     for check in spec.checks:
         if check.verdict is Outcome.WARN:
             yield f"warned: {_name(check)}: {_why(check)}"
+        elif check.verdict is Outcome.PASS and check.threshold is None and check.reason:
+            yield f"note: {_name(check)}: {check.reason}"
     yield from (f"waived: {_name(check)}, {check.waiver}" for check in spec.checks if check.waiver)
     for check in spec.checks:
         if check.attempts > 1:

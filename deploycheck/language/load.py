@@ -95,7 +95,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     vocabulary = installed.extended(own)
     expected, mistakes = read_expectations(cell.data, vocabulary)
     mistakes = [mistake for mistake in mistakes if mistake.path[-1] not in misdefined]
-    mistakes += references.check_references(cell.data, root)
+    mistakes += references.check_references(cell.data, root, installed)
     mistakes += references.check_registry(cell.data, root, installed)
     mistakes += crosscheck.check_own_metrics(cell.data, installed)
     mistakes += crosscheck.check_parts(cell.data, expected, cell.chain[0].data, vocabulary, datetime.now(UTC).date())

@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.util
+import inspect
+import math
 import re
 import symtable
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -40,11 +42,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments that a function can be given by name; it is ``open`` if it takes any (``**kwargs``)."""
+    """The arguments that a function can be given by name; it is ``open`` if it takes any (``**kwargs``).
+
+    ``types`` has the annotations of an installed function, as they are written: ``Sequence[str]``.
+    """
 
     arguments: frozenset[str]
     required: frozenset[str]
     open: bool
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,55 @@ def check_arguments(
     meant = {near for key in unknown for near in difflib.get_close_matches(key, signature.arguments)}
     missing = sorted(signature.required - keys - filled - meant)
     return [*problems, Problem(f"{name} needs {', '.join(missing)}")] if missing else problems
+
+
+def signature_of(function: Callable[..., Any], filled: int = 0) -> Signature | None:
+    """Return the signature of an installed function without its first ``filled`` arguments; None where it has none."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[filled:]
+    except (TypeError, ValueError):
+        return None
+    by_name = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    return Signature(
+        frozenset(each.name for each in by_name),
+        frozenset(each.name for each in by_name if each.default is each.empty),
+        any(each.kind is each.VAR_KEYWORD for each in parameters),
+        {each.name: _annotation(each.annotation) for each in by_name if each.annotation is not each.empty},
+    )
+
+
+def _annotation(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"[\w.]+\.(?=\w)", "", text)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "Path": ("a path", lambda value: isinstance(value, str)),
+    "str": ("text", lambda value: isinstance(value, str)),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "int": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    "float": ("a number", _is_number),
+    "Sequence[str]": ("a list of texts", _is_texts),
+}
+"""Of each annotation that is checked: what messages call it, and whether a value is such."""
+
+
+def check_types(name: str, signature: Signature, given: Mapping[str, Any]) -> list[Problem]:
+    """Return the problems of the values ``given`` to an installed function."""
+    problems = []
+    for key, value in given.items():
+        called, is_such = _TYPES.get(signature.types.get(key, ""), ("", lambda _: True))
+        if value is not None and not is_such(value):
+            problems.append(Problem(f"{name} takes {called} as {key!r}, not {value!r:.80}", argument=key))
+    return problems
 
 
 @functools.cache

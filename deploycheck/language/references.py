@@ -17,6 +17,7 @@ from deploycheck.language.names import (
     Problem,
     check_arguments,
     check_import,
+    check_types,
     optax_functions,
 )
 from deploycheck.language.properties import find_properties
@@ -24,12 +25,13 @@ from deploycheck.language.spec import ANSWERS
 from deploycheck.language.vocabulary import Vocabulary
 
 
-def check_references(data: dict[str, Any], root: Path) -> list[Mistake]:
+def check_references(data: dict[str, Any], root: Path, installed: Vocabulary) -> list[Mistake]:
     """Return the mistakes in what a spec names: its code, optimiser and data file. ``root`` is the project."""
     mistakes = [
         *_check_call(data, ("model", "build"), root, FILLED_BY_TRAINING),
         *_check_call(data, ("data", "load"), root),
         *_check_file(data, root),
+        *_check_installed(data, installed),
         *_check_optimizer(data),
     ]
     for name in mapping(data, "metrics"):
@@ -87,6 +89,35 @@ def _placed(problem: Problem, path: SpecPath, arguments: SpecPath | None = None)
     if problem.argument is None or arguments is None:
         return Mistake(path, problem.what, problem.hint)
     return Mistake((*arguments, problem.argument), problem.what, problem.hint, key=True)
+
+
+def _check_installed(data: dict[str, Any], installed: Vocabulary) -> list[Mistake]:
+    """Check the arguments of an installed loader, and of installed preprocessing steps."""
+    mistakes = []
+    load, at = get(data, ("data", "load")), ("data", "with")
+    loader = installed.loaders.get(load) if isinstance(load, str) else None
+    if loader:
+        given = mapping(data, *at)
+        problems = [*check_arguments(load, loader, given), *check_types(load, loader, given)]
+        is_complete = "model" in data  # the specs that extend a standard complete it
+        mistakes += [_placed(problem, ("data", "load"), at) for problem in problems if problem.argument or is_complete]
+    for path in _steps(data):
+        name, given = str(path[-1]), _options(data, path)
+        step = installed.preprocessing.get(name)
+        problems = [*check_arguments(name, step, given), *check_types(name, step, given)] if step else []
+        mistakes += [
+            Mistake((*path, *([problem.argument] if problem.argument else [])), problem.what, problem.hint, key=True)
+            for problem in problems
+        ]
+    return mistakes
+
+
+def _options(data: dict[str, Any], path: SpecPath) -> dict[str, Any]:
+    """Return the options of the preprocessing step at ``path``."""
+    *_, index, name = path
+    steps: Any = get(data, ("data", "preprocess"))
+    given = steps[index][name]
+    return given if isinstance(given, dict) else {}
 
 
 def _check_file(data: dict[str, Any], root: Path) -> list[Mistake]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from deploycheck.language.errors import Mistake
     from deploycheck.language.fields import Section
+    from deploycheck.language.names import Signature
 
 
 class Dimension(StrEnum):
@@ -132,6 +133,7 @@ PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]+)?)")
 class Vocabulary:
     """The names that a spec may use, with what the language needs to know of each; equal to itself alone.
 
+    ``loaders`` and ``preprocessing`` map a name to the arguments that it takes; None where that isn't known.
     ``methods`` maps a compression method to the class of its options, ``scenarios`` a load scenario to those of the
     fields ``arrivals`` and ``rate`` that its load takes, and ``unmeasured`` a load scenario to the metrics that
     can't be measured in it. ``registries`` maps the scheme of a registry's URL to a function that raises
@@ -140,8 +142,8 @@ class Vocabulary:
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    loaders: frozenset[str] = frozenset()
-    preprocessing: frozenset[str] = frozenset()
+    loaders: Mapping[str, Signature | None] = field(default_factory=dict)
+    preprocessing: Mapping[str, Signature | None] = field(default_factory=dict)
     methods: Mapping[str, type[Section]] = field(default_factory=dict)
     runtimes: frozenset[str] = frozenset()
     registries: Mapping[str, Callable[[str, Path], None]] = field(default_factory=dict)

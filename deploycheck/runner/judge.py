@@ -35,7 +35,9 @@ def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRec
     record = unjudged(plan, check, Outcome.PASS, "")
     record = record.model_copy(update={"artifact": _digest_of_artifact(runner, plan, check)})
     if check.threshold is None:
-        return record.model_copy(update={"shown": "found done" if all(step.reused for step in done) else "done"})
+        shown = "found done" if all(step.reused for step in done) else "done"
+        remarks = [remark for step in done for remark in step.artifact.meta.get("remarks", ())]
+        return record.model_copy(update={"shown": shown, "reason": "; ".join(remarks)})
     measurement = measure(check, plan, subjects)
     waiver = plan.spec.waive.get(check.key)
     verdict = decide(measurement, check.threshold, plan.spec.confidence)

@@ -30,6 +30,7 @@ from deploycheck.verdict import (
 )
 
 if TYPE_CHECKING:
+    from deploycheck.stages.data import Dataset
     from deploycheck.stages.examples import Examples
     from deploycheck.stages.tasks import Task
 
@@ -42,10 +43,10 @@ class Finding:
     error: SpecError
 
 
-def lint(plan: Plan, extensions: Extensions, test: Examples | None, floors: Mapping[str, float]) -> Iterator[Finding]:
+def lint(plan: Plan, extensions: Extensions, dataset: Dataset | None, floors: Mapping[str, float]) -> Iterator[Finding]:
     """Yield what is wrong with a plan's thresholds, each at its place, with the number that would be enough.
 
-    ``test`` is the test split, where it is known; ``floors`` the smallest visible regression of each timed metric,
+    ``dataset`` has the test split, where it is known; ``floors`` the smallest visible regression of each timed metric,
     as a share, where it was measured. A threshold ``@ point`` needs no certainty, so it is left out. So are the spec's
     own metrics, because it isn't known what a model without error would have.
     """
@@ -60,8 +61,8 @@ def lint(plan: Plan, extensions: Extensions, test: Examples | None, floors: Mapp
         if "load" in subjects:
             yield from _budget(plan, check, check.threshold, extensions)
             yield from _noise(plan, check, floors)
-        elif test is not None and all(subject_of(name).per_example for name in subjects):
-            yield from _test_set(plan, check, extensions, test)
+        elif dataset is not None and all(subject_of(name).per_example for name in subjects):
+            yield from _test_set(plan, check, extensions, dataset)
 
 
 def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensions) -> Iterator[Finding]:
@@ -116,14 +117,14 @@ def _noise(plan: Plan, check: Check, floors: Mapping[str, float]) -> Iterator[Fi
         yield Finding("warning", SpecError(what, plan.spec.place(*check.path), hint))
 
 
-def _test_set(plan: Plan, check: Check, extensions: Extensions, test: Examples) -> Iterator[Finding]:
+def _test_set(plan: Plan, check: Check, extensions: Extensions, dataset: Dataset) -> Iterator[Finding]:
     """Yield an error where the test set is so small that even a model without error would not pass."""
     if check.threshold is None:
         return
-    metric = extensions.metrics[check.family]
+    metric, test = extensions.metrics[check.family], dataset.splits["test"]
     given = _without_error(test, metric.subjects, extensions.tasks[plan.spec.task])
     other = given if check.against and not is_difference(metric.subjects) else {}
-    measurement = measure_given(metric, check, test if check.slices else None, given=given, other=other)
+    measurement = measure_given(metric, check, dataset, given=given, other=other)
     if measurement.unfit:
         yield _error(plan, check, measurement.unfit, "expect another metric")
         return

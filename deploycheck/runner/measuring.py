@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,21 @@ from deploycheck.ref import Ref
 from deploycheck.runner.execute import Runner
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.data import DATA
-from deploycheck.verdict import ANY_VALUE, Measurement, Paired, RelativeDrop, Sample, WorstOf, sample_size, value_of
+from deploycheck.verdict import (
+    ANY_VALUE,
+    Measurement,
+    Paired,
+    Proportion,
+    RelativeDrop,
+    Sample,
+    WorstOf,
+    named,
+    sample_size,
+    value_of,
+)
 
 if TYPE_CHECKING:
-    from deploycheck.stages.examples import Examples
+    from deploycheck.stages.data import Dataset
 
 Given = Mapping[str, Any]
 """What a metric's function is given, by the name of its parameter."""
@@ -68,32 +79,38 @@ def measure(check: Check, plan: Plan, subjects: Subjects) -> Measurement:
         metric = metric_of(check, plan, runner)
         given = {name: subjects.read(plan, name, ref, check.variant) for name, ref in check.reads.items()}
         other = {name: subjects.read(plan, name, ref, check.against) for name, ref in check.compared.items()}
-        examples = subjects.read(plan, "dataset", DATA, None).splits["test"] if check.slices else None
-        return measure_given(metric, check, examples, given=given, other=other)
+        needs_splits = check.slices is not None or metric.word.over_classes
+        dataset = subjects.read(plan, "dataset", DATA, None) if needs_splits else None
+        return measure_given(metric, check, dataset, given=given, other=other)
 
 
 def measure_given(
-    metric: MetricFunction, check: Check, examples: Examples | None, *, given: Given, other: Given
+    metric: MetricFunction, check: Check, dataset: Dataset | None, *, given: Given, other: Given
 ) -> Measurement:
     """Return what a metric measures of what it is ``given``, relative to ``other`` unless that is empty.
 
-    Where the check has slices, it is measured on each slice of ``examples``.
+    Where the check has slices, it is measured on each slice of the test split. ``dataset`` is needed there, and for a
+    metric that compares classes.
     """
-    first = _sliced(metric, check, examples, given)
+    first = _sliced(metric, check, dataset, given)
     if not other:
         return _in_unit(first, check)
-    second = _sliced(metric, check, examples, other)
+    second = _sliced(metric, check, dataset, other)
     return relative(first, second, check.against or "")
 
 
-def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, given: Given) -> Measurement:
-    """Measure on all examples, or on each slice of them."""
+def _sliced(metric: MetricFunction, check: Check, dataset: Dataset | None, given: Given) -> Measurement:
+    """Measure on all examples, or on each slice of them; one without examples has an empty sample."""
     family = {} if check.percentile is None else {"percentile": check.percentile}
-    if check.slices is None or examples is None:
-        return metric.measure(**given, **family)
+    untested = dataset.untested_labels() if dataset and metric.word.over_classes else []
+    if check.slices is None or dataset is None:
+        return _with_untested(metric.measure(**given, **family), untested)
+    nothing: Sample = Paired(0, 0, 0) if metric.sample is Paired else Proportion(0, 0)
     found = {
-        name: metric.measure(**{subject: array[rows] for subject, array in given.items()})
-        for name, rows in examples.slices(check.slices.by).items()
+        name: _with_untested(metric.measure(**{subject: array[rows] for subject, array in given.items()}), untested)
+        if len(rows)
+        else Measurement(nothing)
+        for name, rows in dataset.slices(check.slices.by).items()
     }
     samples = {name: part.sample for name, part in found.items()}
     lowest = metric.word.direction == "higher"
@@ -103,6 +120,19 @@ def _sliced(metric: MetricFunction, check: Check, examples: Examples | None, giv
     note = f"worst in {check.slices.by} {worst}, of {sample_size(samples[worst]):,} examples"
     unfit = next((part.unfit for part in found.values() if part.unfit), "")
     return Measurement(WorstOf(samples, lowest, check.slices.at_least), note, invalid=invalid, unfit=unfit)
+
+
+def _with_untested(measurement: Measurement, labels: Sequence[str]) -> Measurement:
+    """Return what a metric that compares classes measured, open because of the classes that no test example has."""
+    sample = measurement.sample
+    if not labels:
+        return measurement
+    if isinstance(sample, WorstOf):
+        empty: dict[str, Sample] = dict.fromkeys(labels, Proportion(0, 0))
+        return replace(measurement, sample=replace(sample, slices={**sample.slices, **empty}))
+    which = f"class {labels[0]}" if len(labels) == 1 else f"the classes {named(labels)}"
+    why = f"the test split has 0 examples of {which}, and other splits have some"
+    return replace(measurement, invalid=measurement.invalid or why)
 
 
 def _in_unit(measurement: Measurement, check: Check) -> Measurement:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.stages import examples as files
 from deploycheck.stages.examples import SPLITS, Examples
 from deploycheck.store.arrays import write_arrays
 
 FITTED = "preprocess.safetensors"
+MOST_SLICES = 200
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,23 @@ class Dataset:
 
     splits: Mapping[str, Examples]
     fitted: Mapping[str, np.ndarray]
+
+    def slices(self, by: str) -> dict[str, np.ndarray]:
+        """Return the rows of the test split in each slice: of one ``label``, or with one value in the column ``by``.
+
+        A value that only other splits have is a slice without rows.
+        """
+        values = np.unique(np.concatenate([split.column(by) for split in self.splits.values()]))
+        if len(values) > MOST_SLICES:
+            what = f"{by} has {len(values)} different values, {MOST_SLICES} slices are the most"
+            raise DeploycheckError(what, hint="have the loader group them")
+        column = self.splits["test"].column(by)
+        return {str(value): np.flatnonzero(column == value) for value in values}
+
+    def untested_labels(self) -> list[str]:
+        """Return the labels that another split has and no test example."""
+        known = np.unique(np.concatenate([split.labels for split in self.splits.values()]))
+        return [str(label) for label in np.setdiff1d(known, self.splits["test"].labels)]
 
 
 def write(dataset: Dataset, folder: Path) -> None:

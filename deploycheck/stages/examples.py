@@ -15,7 +15,6 @@ from deploycheck.stages.tasks import Task
 from deploycheck.store.arrays import write_arrays
 
 SPLITS = ("train", "validation", "test")
-MOST_SLICES = 200
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,13 @@ class Examples:
         inputs = {name: array[rows] for name, array in self.inputs.items()}
         return Examples(inputs, self.labels[rows], {name: column[rows] for name, column in self.columns.items()})
 
-    def slices(self, by: str) -> dict[str, np.ndarray]:
-        """Return the rows of each slice: examples of one ``label``, or with one value in the column ``by``."""
+    def column(self, by: str) -> np.ndarray:
+        """Return what examples are sliced by, ``[n]``: their ``label``, or their value in the column ``by``."""
         if by != LABEL and by not in self.columns:
             known = ", ".join([LABEL, *self.columns])
             hint = "have the loader return columns: (inputs, labels, {NAME: values})"
             raise DeploycheckError(f"there is no column {by!r} to slice by; there are: {known}", hint=hint)
-        column = self.labels if by == LABEL else self.columns[by]
-        values = np.unique(column)
-        if len(values) > MOST_SLICES:
-            what = f"{by} has {len(values)} different values, {MOST_SLICES} slices are the most"
-            raise DeploycheckError(what, hint="have the loader group them")
-        return {str(value): np.flatnonzero(column == value) for value in values}
+        return self.labels if by == LABEL else self.columns[by]
 
 
 def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
@@ -76,8 +70,8 @@ def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
         inputs = {names[0]: inputs}
     if set(inputs) != set(names):
         raise DeploycheckError(f"the loader gives the inputs {sorted(inputs)}, the model declares {sorted(names)}")
-    arrays = {name: np.asarray(inputs[name]) for name in names}
-    labels = task.labels(np.asarray(labels))
+    arrays = {name: _plain(name, inputs[name]) for name in names}
+    labels = task.labels(_plain("labels", labels))
     texts = {name: _column(name, np.asarray(column)) for name, column in columns.items()}
     counts = {name: len(array) for name, array in {**arrays, **texts}.items()} | {"labels": len(labels)}
     if len(set(counts.values())) != 1:
@@ -85,6 +79,17 @@ def as_examples(loaded: Any, names: tuple[str, ...], task: Task) -> Examples:
     if not len(labels):
         raise DeploycheckError("the loader gives no examples")
     return Examples(arrays, labels, texts)
+
+
+def _plain(name: str, given: Any) -> np.ndarray:
+    """Return an array in this machine's byte order; refuse a masked one, whose values would be taken for real."""
+    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
+        what = f"the loader gives {name!r} as a masked array"
+        raise DeploycheckError(what, hint="fill it: NaN is a missing value of an input")
+    array = np.asarray(given)
+    if not array.ndim:
+        raise DeploycheckError(f"the loader gives {name!r} as a single {array.dtype}, expected an array of examples")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _column(name: str, column: np.ndarray) -> np.ndarray:

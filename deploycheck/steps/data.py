@@ -99,9 +99,11 @@ class DataStep(StepKind):
         empty = [name for name, part in splits.items() if not len(part)]
         if empty:
             raise DeploycheckError(f"no examples are left for {', '.join(empty)}, of {len(loaded)}")
+        _check_labels(splits["train"].labels)
         steps = preprocessing(settings.preprocess, making.extensions)
-        data.write(data.Dataset(splits, preprocess.fit_all(steps, splits["train"].inputs)), making.out)
-        return {"examples": {name: len(part) for name, part in splits.items()}}
+        fitted = preprocess.fit_all(steps, splits["train"].inputs)
+        data.write(data.Dataset(splits, fitted.arrays), making.out)
+        return {"examples": {name: len(part) for name, part in splits.items()}, "remarks": list(fitted.remarks)}
 
 
 def preprocess_of(spec: Spec) -> tuple[tuple[str, Arguments], ...]:
@@ -118,6 +120,12 @@ def _with_path(arguments: Mapping[str, Any], root: Path) -> dict[str, Any]:
     if not path.is_relative_to(root.resolve()):
         raise DeploycheckError(f"{given} is outside of the project", hint="move the file into it")
     return {**arguments, "path": path}
+
+
+def _check_labels(labels: Any) -> None:
+    if (labels == labels[0]).all():
+        what = f"every label of the training split is {labels[0]}: there is nothing to learn"
+        raise DeploycheckError(what, hint="check which column or array has the labels, and the split")
 
 
 def _check_inputs(inputs: Mapping[str, Any], declared: Mapping[str, Input]) -> None:

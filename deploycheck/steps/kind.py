@@ -21,7 +21,7 @@ TRAINED, BASELINE = "trained", "baseline"
 """The variant before compression, and the one that is promoted now."""
 
 Metadata = Mapping[str, Any]
-"""How an artifact was made, as JSON. No digest covers it."""
+"""How an artifact was made, as JSON. No digest covers it. ``remarks``, a list, are shown where its stage completes."""
 
 
 class NoBaseline(Exception):

@@ -12,6 +12,7 @@ from deploycheck.verdict.sample_size import (
     fewest_requests,
     fewest_rounds,
     may_be_settled,
+    named,
 )
 from deploycheck.verdict.samples import (
     ANY_VALUE,
@@ -65,6 +66,7 @@ __all__ = [
     "is_decided",
     "looks",
     "may_be_settled",
+    "named",
     "paired",
     "ratio_of",
     "sample_size",

@@ -27,6 +27,7 @@ from deploycheck.verdict.samples import (
     Sample,
     WorstOf,
     sample_size,
+    value_of,
 )
 from deploycheck.verdict.sequential import mean_bounds, quantile_bounds, rate_bounds, rounds_bounds
 
@@ -167,6 +168,20 @@ def _bound_worst(sample: WorstOf, confidence: float) -> tuple[float, float]:
     if sample.lowest:
         return min(low for low, _ in plain), min(high for _, high in strict)
     return max(low for low, _ in strict), max(high for _, high in plain)
+
+
+def point_bounds(sample: Sample) -> tuple[float, float]:
+    """Return a sample's value as both bounds; of several, a slice that is too small or undefined bounds nothing."""
+    if not isinstance(sample, WorstOf):
+        value = value_of(sample)
+        return value, value
+    parts = [
+        (-math.inf, math.inf) if not _is_large(part, sample) or math.isnan(value_of(part)) else point_bounds(part)
+        for part in sample.slices.values()
+    ]
+    worst = min if sample.lowest else max
+    lows, highs = zip(*parts, strict=True) if parts else ((math.nan,), (math.nan,))
+    return worst(lows), worst(highs)
 
 
 def _is_large(part: Sample, sample: WorstOf) -> bool:

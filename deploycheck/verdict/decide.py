@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from deploycheck.language.reach import in_unit
 from deploycheck.language.threshold import Threshold
-from deploycheck.verdict.bounds import bounds
+from deploycheck.verdict.bounds import bounds, point_bounds
 from deploycheck.verdict.sample_size import what_would_decide
 from deploycheck.verdict.samples import Exact, Measurement, Quotient, Ratios, sample_size, value_of
 
@@ -80,12 +80,12 @@ def _compare(measurement: Measurement, threshold: Threshold, confidence: float) 
     value = value_of(sample)
     exact = isinstance(sample, Exact) or threshold.point
     level = threshold.confidence if threshold.confidence is not None else confidence
-    low, high = (value, value) if exact else _within(threshold.range, bounds(sample, level))
+    low, high = point_bounds(sample) if exact else _within(threshold.range, bounds(sample, level))
     verdict = Verdict(
         outcome=Outcome.UNDECIDED,
         value=value,
-        low=low,
-        high=high,
+        low=value if exact else low,
+        high=value if exact else high,
         confidence=None if exact else level,
         samples=sample_size(sample),
         reason=measurement.note,

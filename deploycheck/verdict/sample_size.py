@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from deploycheck.language.reach import MOST_OBSERVATIONS
 from deploycheck.language.threshold import Threshold
@@ -47,6 +47,8 @@ SKEWED = 2.0
 """Bounds of a statistic whose distances from the value differ by more than this factor are not nearly normal."""
 NEAR_END = 0.05
 """A bound is near the end of the scale within this share of the value's distance from the end."""
+MOST_NAMED = 10
+"""Of many slices, the first are named."""
 TOO_CLOSE = "the limit is within the interval, and too close to the value for any realistic sample to decide it"
 
 
@@ -120,8 +122,9 @@ def _what_would_decide_worst(sample: WorstOf, threshold: Threshold, confidence: 
     small = {name: n for name, part in sample.slices.items() if (n := sample_size(part)) < sample.at_least}
     if small:
         name = min(small, key=lambda slice: small[slice])
-        others = f"; {len(small)} slices are too small" if len(small) > 1 else ""
-        return f"slice {name} has {small[name]} examples, at least {sample.at_least} are asked for{others}"
+        least = f"at least {sample.at_least} {'is' if sample.at_least == 1 else 'are'} asked for"
+        others = f"; {len(small)} slices are too small: {named(small)}" if len(small) > 1 else ""
+        return f"slice {name} has {small[name]} examples, {least}{others}"
     limit = threshold.value
 
     def is_open(part: Sample) -> bool:
@@ -133,6 +136,12 @@ def _what_would_decide_worst(sample: WorstOf, threshold: Threshold, confidence: 
         return "the limit is within the interval"
     name = min(undecided, key=lambda slice: sample_size(undecided[slice]))
     return f"slice {name}: {what_would_decide(undecided[name], threshold, confidence)}"
+
+
+def named(slices: Iterable[str]) -> str:
+    """Return the names of slices as a list, of which the first are shown."""
+    names = list(slices)
+    return ", ".join([*names[:MOST_NAMED], *(["..."] if len(names) > MOST_NAMED else [])])
 
 
 def fewest_requests(share: float, confidence: float) -> int:

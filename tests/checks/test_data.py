@@ -32,9 +32,13 @@ def test_missing_values_are_counted_over_all_splits_and_inputs() -> None:
     assert missing_values.measure(Dataset({**data.splits, "train": more}, {})).sample == Exact(5)
 
 
-def test_integers_have_no_missing_values_and_infinity_is_none() -> None:
+def test_integers_have_no_missing_values() -> None:
     assert missing_values.measure(dataset([[1]], [[2]], [[3]], dtype="int32")).sample == Exact(0)
-    assert missing_values.measure(dataset([[np.inf]], [[-np.inf]], [[3]])).sample == Exact(0)
+
+
+def test_an_infinite_value_counts_as_missing_and_is_named() -> None:
+    measured = missing_values.measure(dataset([[np.inf]], [[-np.inf]], [[NAN]]))
+    assert measured == Measurement(Exact(3), note="2 of them infinite")
 
 
 @pytest.mark.parametrize(

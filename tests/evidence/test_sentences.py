@@ -60,6 +60,12 @@ def test_of_many_reasons_the_first_are_shown_and_the_rest_counted(number: int) -
     assert lines[1 + MOST_REASONS :] == (["  and 1 more, in the evidence"] if number > MOST_REASONS else [])
 
 
+def test_what_a_stage_remarks_is_shown() -> None:
+    stage = check(stage="data", metric="completes", threshold=None, shown="done", reason="x[2] is constant")
+    assert "note: data::completes: x[2] is constant" in list(conclusion(spec(stage, check(reason="a remark"))))
+    assert not [line for line in conclusion(spec(check(reason="class 2 is worst"))) if line.startswith("note")]
+
+
 @pytest.mark.parametrize("decision", Decision)
 def test_a_waiver_is_shown_whatever_was_decided(decision: Decision) -> None:
     waived = check(verdict="waived", waiver="the tablet has room (until 2999-01-31, by mara)")

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from deploycheck.language import SpecErrors, Vocabulary, load
+from deploycheck.language.names import signature_of
 from tests.language.writing import MINIMAL, Project, with_module
+from tests.planning import EXTENSIONS
 
 
 @pytest.mark.parametrize("filled", ["rngs", "seed", "key"])
@@ -27,6 +35,118 @@ def test_a_loader_is_known_or_refused_with_what_was_meant(project: Project) -> N
     assert project.refused(MINIMAL.replace("specs.data:digits", "parket")) == [
         "8: unknown loader 'parket' [did you mean 'parquet'?]"
     ]
+
+
+def read_table(
+    path: Path,
+    *,
+    labels: str,
+    rows: int = 3,
+    share: float = 0.5,
+    header: bool = True,
+    columns: Sequence[str] = (),
+    other: object = None,
+) -> None: ...
+
+
+def refusals(project: Project, text: str, vocabulary: Vocabulary) -> list[tuple[int, int, str]]:
+    file = project.write(text)
+    try:
+        load(file, project.root, vocabulary)
+    except SpecErrors as refused:
+        return [(error.place.line, error.place.column, error.what) for error in refused.errors]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("given", "at", "what"),
+    [
+        ("path: t.csv, labels: y, rows: 4, share: 1, header: false, columns: [a], other: {b: 1}", "", ""),
+        ("labels: y", "", "table needs path"),
+        ("path: t.csv", "", "table needs labels"),
+        ("path: t.csv, labels: y, input: x", "input", "table takes no 'input'"),
+        ("path: t.csv, labels: y, row: 1", "row:", "table takes no 'row'"),
+        ("path: t.csv, labels: 3", "labels", "table takes text as 'labels', not 3"),
+        ("path: [t.csv], labels: y", "path", "table takes a path as 'path', not ['t.csv']"),
+        ("path: t.csv, labels: y, rows: 1.5", "rows", "table takes a whole number as 'rows', not 1.5"),
+        ("path: t.csv, labels: y, rows: true", "rows", "table takes a whole number as 'rows', not True"),
+        ("path: t.csv, labels: y, share: half", "share", "table takes a number as 'share', not 'half'"),
+        ("path: t.csv, labels: y, header: 1", "header", "table takes true or false as 'header', not 1"),
+        ("path: t.csv, labels: y, columns: a", "columns", "table takes a list of texts as 'columns', not 'a'"),
+        ("path: t.csv, labels: y, columns: [1]", "columns", "table takes a list of texts as 'columns', not [1]"),
+    ],
+)
+def test_the_arguments_of_an_installed_loader_are_checked_where_they_are_written(
+    project: Project, vocabulary: Vocabulary, given: str, at: str, what: str
+) -> None:
+    project.write("", "t.csv")
+    installed = replace(vocabulary, loaders={"table": signature_of(read_table)})
+    text = MINIMAL.replace("load: specs.data:digits", f"load: table\n  with: {{{given}}}")
+    place = (9, text.splitlines()[8].index(at) + 1) if at else (8, text.splitlines()[7].index("table") + 1)
+    assert refusals(project, text, installed) == ([(*place, what)] if what else [])
+
+
+def fit_shift(inputs: Any, *, by: float) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("step", "column", "what"),
+    [
+        ("{shift: {by: 2}}", 0, ""),
+        ("{shift: {}}", 17, "shift needs by"),
+        ("{shift: {bye: 2, by: 1}}", 25, "shift takes no 'bye'"),
+        ("{shift: {inputs: 2, by: 1}}", 25, "shift takes no 'inputs'"),
+        ("{shift: {by: far}}", 25, "shift takes a number as 'by', not 'far'"),
+    ],
+)
+def test_the_options_of_an_installed_step_are_checked_where_they_are_written(
+    project: Project, vocabulary: Vocabulary, step: str, column: int, what: str
+) -> None:
+    installed = replace(vocabulary, preprocessing={"shift": signature_of(fit_shift, filled=1)})
+    assert refusals(project, with_steps(f"[{step}]"), installed) == ([(9, column, what)] if what else [])
+
+
+def test_a_standard_may_leave_a_loaders_arguments_to_its_specs(project: Project, vocabulary: Vocabulary) -> None:
+    installed = replace(vocabulary, loaders={"table": signature_of(read_table)})
+    assert refusals(project, "deploycheck: 1\nname: edge\ndata: {load: table}\n", installed) == []
+
+
+@pytest.mark.parametrize("function", [dict, lambda **anything: anything])
+def test_a_function_without_a_known_signature_takes_what_it_is_given(
+    project: Project, vocabulary: Vocabulary, function: Any
+) -> None:
+    installed = replace(vocabulary, loaders={"table": signature_of(function)})
+    text = MINIMAL.replace("load: specs.data:digits", "load: table\n  with: {any: 1}")
+    assert refusals(project, text, installed) == []
+
+
+@pytest.mark.parametrize(
+    ("load", "given", "what"),
+    [
+        ("npz", "path: t.npz, input: x", "npz takes no 'input'"),
+        ("npz", "labels: y", "npz needs path"),
+        ("csv", "path: t.npz", "csv needs labels"),
+        ("csv", "path: t.npz, labels: y, delimiter: 3", "csv takes text as 'delimiter', not 3"),
+        ("parquet", "path: t.npz, labels: y, columns: ward", "parquet takes a list of texts as 'columns', not 'ward'"),
+    ],
+)
+def test_the_arguments_of_the_built_in_loaders_are_known(project: Project, load: str, given: str, what: str) -> None:
+    project.write("", "t.npz")
+    text = MINIMAL.replace("load: specs.data:digits", f"load: {load}\n  with: {{{given}}}")
+    assert [found for _, _, found in refusals(project, text, EXTENSIONS.vocabulary)] == [what]
+
+
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        ("{scale: {factor: 2}}", "scale takes no 'factor'"),
+        ("{scale: {by: '2'}}", "scale takes a number as 'by', not '2'"),
+        ("{standardize: {mean: 2}}", "standardize takes no 'mean'"),
+        ("{fill_missing: {by: 2}}", "fill_missing takes no 'by'"),
+    ],
+)
+def test_the_options_of_the_built_in_steps_are_known(project: Project, step: str, what: str) -> None:
+    assert [found for _, _, found in refusals(project, with_steps(f"[{step}]"), EXTENSIONS.vocabulary)] == [what]
 
 
 def with_steps(steps: str) -> str:

@@ -234,8 +234,8 @@ def inside(location: str, root: Path) -> None:
 
 VOCABULARY = Vocabulary(
     metrics={metric.name: metric for metric in METRICS},
-    loaders=frozenset({"npz", "csv", "parquet"}),
-    preprocessing=frozenset({"scale", "standardize"}),
+    loaders=dict.fromkeys(("npz", "csv", "parquet")),
+    preprocessing=dict.fromkeys(("scale", "standardize")),
     methods={"quantize": Quantize, "prune": Prune, "half": Half},
     runtimes=frozenset({"xla", "onnxruntime"}),
     registries={"sqlite": inside, "mlflow": lambda location, root: None},

@@ -131,6 +131,13 @@ def test_a_threshold_in_slices_says_in_which(judged: Judge) -> None:
     assert record.threshold == ">= 90 %, in every label"
 
 
+def test_what_a_step_remarks_is_the_reason_of_its_stage(made: Plan, runner: DoneRunner, tmp_path: Path) -> None:
+    ref = Ref("data")
+    runner.artifacts[ref] = write_artifact(tmp_path / "other", ref, {}, remarks=["x[2] is constant", "y too"])
+    record = judge(Subjects(runner), made, check_of(made, "data", "completes"), TODAY)  # type: ignore[arg-type]
+    assert (record.verdict, record.reason) == (Outcome.PASS, "x[2] is constant; y too")
+
+
 @pytest.mark.parametrize(("reused", "shown"), [(True, "found done"), (False, "done")])
 def test_a_stage_that_is_done_passes_and_says_whether_it_was_found_done(
     reused: bool, shown: str, made: Plan, runner: DoneRunner

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deploycheck.runner.lint import Finding, lint
+from deploycheck.stages.data import Dataset
 from deploycheck.stages.examples import Examples
 from tests.planning import EXTENSIONS, HEAD, plan
 
@@ -33,7 +34,8 @@ def of_test(count: int, wards: int = 1) -> Examples:
 def findings(
     text: str, folder: Path, test: Examples | None = None, floors: Mapping[str, float] | None = None
 ) -> list[Finding]:
-    return list(lint(plan(text, folder), EXTENSIONS, test, floors or {}))
+    dataset = Dataset({"test": test}, {}) if test else None
+    return list(lint(plan(text, folder), EXTENSIONS, dataset, floors or {}))
 
 
 def served(expect: str, load: str = "rate: 100 /s") -> str:

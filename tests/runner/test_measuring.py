@@ -13,7 +13,8 @@ import pytest
 from deploycheck.check import Check
 from deploycheck.checks import MetricFunction, metric
 from deploycheck.checks.latency import latency
-from deploycheck.checks.quality import accuracy, accuracy_drop
+from deploycheck.checks.quality import accuracy, accuracy_drop, worst_class
+from deploycheck.checks.statistics import auc, f1_macro, log_loss, precision_macro, recall_macro
 from deploycheck.errors import DeploycheckError
 from deploycheck.language import Dimension, parse_threshold
 from deploycheck.language.spec import Slices
@@ -26,7 +27,7 @@ from deploycheck.stages.data import Dataset
 from deploycheck.stages.examples import Examples
 from deploycheck.store import write_manifest
 from deploycheck.store.arrays import write_arrays
-from deploycheck.verdict import Measurement, Paired, RelativeDrop, Repeats, Retained, WorstOf, value_of
+from deploycheck.verdict import Measurement, Paired, RelativeDrop, Repeats, Retained, WorstOf, decide, value_of
 from tests.planning import HEAD, plan
 from tests.runner.done import DoneRunner
 
@@ -44,6 +45,8 @@ PERFECT = logits(0, 0, 0, 1, 1, 1)
 HALF = logits(0, 0, 0, 0, 0, 1)
 """Right are the rows 0, 1, 2 and 5: 2 of 3 in each ward."""
 TEST = Examples({"x": np.zeros((6, 1))}, LABELS, {"ward": WARDS})
+COMPARED = {"labels": LABELS, "outputs": HALF, "reference_outputs": PERFECT}
+ALL = Dataset(dict.fromkeys(("train", "validation", "test"), TEST), {})
 
 
 def check_of(name: str, **fields: Any) -> Check:
@@ -76,7 +79,7 @@ def test_a_percentile_is_passed_to_its_family() -> None:
 
 def test_slices_are_measured_one_by_one_and_the_worst_counts() -> None:
     check = check_of("accuracy", slices=Slices(by="ward", at_least=2))
-    measurement = measure_given(accuracy, check, TEST, given=given(logits(0, 0, 0, 0, 1, 0)), other={})
+    measurement = measure_given(accuracy, check, ALL, given=given(logits(0, 0, 0, 0, 1, 0)), other={})
     assert isinstance(measurement.sample, WorstOf)
     assert {name: value_of(part) for name, part in measurement.sample.slices.items()} == {
         "a": pytest.approx(1.0),
@@ -95,7 +98,7 @@ def wrong(labels: np.ndarray, outputs: np.ndarray) -> Measurement:
 
 def test_where_lower_is_better_the_highest_slice_is_the_worst() -> None:
     check = check_of("wrong", slices=Slices(by="ward"))
-    measurement = measure_given(wrong, check, TEST, given=given(logits(0, 0, 0, 0, 1, 0)), other={})
+    measurement = measure_given(wrong, check, ALL, given=given(logits(0, 0, 0, 0, 1, 0)), other={})
     assert isinstance(measurement.sample, WorstOf)
     assert not measurement.sample.lowest
     assert measurement.note.startswith("worst in ward b")
@@ -103,15 +106,76 @@ def test_where_lower_is_better_the_highest_slice_is_the_worst() -> None:
 
 def test_a_slice_that_defines_no_value_is_not_the_worst() -> None:
     check = check_of("wrong", slices=Slices(by="label"))
-    measurement = measure_given(wrong, check, TEST, given=given(HALF), other={})
+    measurement = measure_given(wrong, check, ALL, given=given(HALF), other={})
     assert measurement.note.startswith("worst in label 0")
 
 
 def test_a_slice_of_which_nothing_may_be_concluded_makes_the_whole_invalid() -> None:
     columns = {"ward": np.array(["a", "a", "a", "a", "b", "b"])}
-    examples = Examples(TEST.inputs, LABELS, columns)
+    dataset = Dataset({"test": Examples(TEST.inputs, LABELS, columns)}, {})
     check = check_of("wrong", slices=Slices(by="ward"))
-    assert measure_given(wrong, check, examples, given=given(HALF), other={}).invalid == "too few"
+    assert measure_given(wrong, check, dataset, given=given(HALF), other={}).invalid == "too few"
+
+
+RARE = Dataset(
+    {"train": Examples({"x": np.zeros((2, 1))}, np.array([2, 0]), {"ward": np.array(["c", "a"])}), "test": TEST}, {}
+)
+"""No test example has class 2, or is from ward c."""
+
+
+def outcome(measured: Measurement, text: str) -> tuple[str, str]:
+    verdict = decide(measured, parse_threshold(text, accuracy.word), confidence=0.95)
+    return verdict.outcome, verdict.reason
+
+
+@pytest.mark.parametrize(("by", "name"), [("label", "2"), ("ward", "c")])
+@pytest.mark.parametrize("of", ["", " @ point"])
+def test_a_value_that_no_test_example_has_is_an_undecided_slice(by: str, name: str, of: str) -> None:
+    check = check_of("accuracy", slices=Slices(by=by, at_least=2))
+    measured = measure_given(accuracy, check, RARE, given=given(PERFECT), other={})
+    assert outcome(measured, f">= 10 %{of}") == ("undecided", f"slice {name} has 0 examples, at least 2 are asked for")
+    assert outcome(measured, ">= 10 % @ point")[0] == "undecided"
+
+
+def test_a_slice_that_fails_fails_whatever_other_slices_lack() -> None:
+    check = check_of("accuracy", slices=Slices(by="label", at_least=2))
+    measured = measure_given(accuracy, check, RARE, given=given(1 - PERFECT), other={})
+    assert outcome(measured, ">= 90 %")[0] == "fail"
+    assert outcome(measured, ">= 90 % @ point")[0] == "fail"
+
+
+@pytest.mark.parametrize("against", ["trained", None])
+@pytest.mark.parametrize("kind", [accuracy, accuracy_drop, worst_class, log_loss, recall_macro])
+def test_a_ward_without_test_examples_leaves_every_metric_undecided(kind: MetricFunction, against: str | None) -> None:
+    check = check_of(kind.word.name, slices=Slices(by="ward", at_least=2), against=against)
+    seen = COMPARED if kind is accuracy_drop else given(PERFECT)
+    other = seen if against and kind is not accuracy_drop else {}
+    measured = measure_given(kind, check, RARE, given=seen, other=other)
+    threshold = (
+        parse_threshold("<= 90 pp" if kind is accuracy_drop else ">= 0.1 %", kind.word)
+        if kind is not log_loss
+        else parse_threshold("<= 99", kind.word)
+    )
+    verdict = decide(measured, threshold, confidence=0.6)
+    assert verdict.outcome == "undecided"
+    if kind is not recall_macro:
+        assert verdict.reason == "slice c has 0 examples, at least 2 are asked for"
+
+
+@pytest.mark.parametrize("kind", [recall_macro, precision_macro, f1_macro, auc])
+def test_a_class_that_no_test_example_has_leaves_a_comparison_of_classes_undecided(kind: MetricFunction) -> None:
+    measured = measure_given(kind, check_of(kind.word.name), RARE, given=given(PERFECT), other={})
+    why = "the test split has 0 examples of class 2, and other splits have some"
+    assert outcome(measured, ">= 10 % @ point") == ("undecided", why)
+    assert not measure_given(kind, check_of(kind.word.name), ALL, given=given(PERFECT), other={}).invalid
+
+
+def test_a_class_that_no_test_example_has_is_among_the_worst_classes() -> None:
+    measured = measure_given(worst_class, check_of("accuracy.worst_class"), RARE, given=given(PERFECT), other={})
+    why = "slice 2 has 0 examples, at least 1 is asked for"
+    assert outcome(measured, ">= 10 %") == outcome(measured, ">= 10 % @ point") == ("undecided", why)
+    known = measure_given(worst_class, check_of("accuracy.worst_class"), ALL, given=given(PERFECT), other={})
+    assert outcome(known, ">= 10 %")[0] == "pass"
 
 
 def test_a_relative_threshold_measures_both_models() -> None:
@@ -122,7 +186,7 @@ def test_a_relative_threshold_measures_both_models() -> None:
 
 def test_slices_of_two_models_are_compared_slice_by_slice() -> None:
     check = check_of("accuracy", against="trained", slices=Slices(by="ward"))
-    measurement = measure_given(accuracy, check, TEST, given=given(logits(0, 0, 0, 0, 1, 0)), other=given(PERFECT))
+    measurement = measure_given(accuracy, check, ALL, given=given(logits(0, 0, 0, 0, 1, 0)), other=given(PERFECT))
     assert isinstance(measurement.sample, WorstOf)
     assert {name: round(value_of(part), 3) for name, part in measurement.sample.slices.items()} == {"a": 1, "b": 0.333}
 
@@ -131,9 +195,6 @@ def test_a_ratio_to_a_model_that_has_nothing_right_is_invalid() -> None:
     check = check_of("accuracy", against="trained")
     measurement = measure_given(accuracy, check, None, given=given(PERFECT), other=given(1 - PERFECT))
     assert measurement.invalid.startswith("trained has 0: a ratio to zero or to a negative value is undefined")
-
-
-COMPARED = {"labels": LABELS, "outputs": HALF, "reference_outputs": PERFECT}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +212,7 @@ def test_a_drop_is_given_in_the_unit_of_its_threshold(text: str, sample: Any) ->
 def test_a_relative_drop_in_slices_is_one_of_each() -> None:
     threshold = parse_threshold("<= 1 % rel", accuracy_drop.word)
     check = check_of("accuracy_drop", threshold=threshold, slices=Slices(by="ward"))
-    measurement = measure_given(accuracy_drop, check, TEST, given=COMPARED, other={})
+    measurement = measure_given(accuracy_drop, check, ALL, given=COMPARED, other={})
     assert isinstance(measurement.sample, WorstOf)
     assert all(isinstance(part, RelativeDrop) for part in measurement.sample.slices.values())
 

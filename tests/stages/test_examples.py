@@ -63,6 +63,8 @@ def test_one_array_of_inputs_is_given_the_name_of_the_one_input() -> None:
         (np.zeros(3), r"returned ndarray, expected \(inputs, labels\)"),
         (({"y": np.zeros(3)}, np.zeros(3, int)), r"gives the inputs \['y'\], the model declares \['x'\]"),
         ((np.zeros((3, 1)), np.zeros(2, int)), "different lengths"),
+        ((np.float32(1), np.zeros(2, int)), "gives 'x' as a single float32, expected an array of examples"),
+        ((np.ma.masked_less(np.zeros((3, 1)), 1), np.zeros(3, int)), "gives 'x' as a masked array"),
         ((np.zeros((0, 1)), np.zeros(0, int)), "the loader gives no examples"),
         ((np.zeros((3, 1)), np.array([0.5, 1, 2])), "expected class numbers"),
         ((np.zeros((3, 1)), np.array([-1, 1, 2])), "class numbers from 0"),
@@ -98,23 +100,10 @@ def test_a_column_that_could_be_misread_is_refused(columns: dict[str, np.ndarray
         as_examples((np.zeros((4, 1)), np.zeros(4, int), columns), ("x",), CLASSIFICATION)
 
 
-def test_a_slice_has_the_rows_with_one_value() -> None:
-    sites = {"site": np.array(["north", "south", "north"])}
-    examples = as_examples((np.zeros((3, 1)), np.array([1, 1, 0]), sites), ("x",), CLASSIFICATION)
-    assert {name: rows.tolist() for name, rows in examples.slices("site").items()} == {"north": [0, 2], "south": [1]}
-    assert {name: rows.tolist() for name, rows in examples.slices("label").items()} == {"0": [2], "1": [0, 1]}
-
-
 def test_slicing_by_a_column_that_is_missing_lists_those_there_are() -> None:
     examples = Examples({"x": np.zeros((2, 1))}, np.zeros(2, int), {"site": np.array(["a", "b"])})
     with pytest.raises(DeploycheckError, match="there is no column 'sight' to slice by; there are: label, site"):
-        examples.slices("sight")
-
-
-def test_a_column_of_measurements_is_not_cut_into_one_slice_per_value() -> None:
-    examples = Examples({"x": np.zeros((500, 1))}, np.zeros(500, int), {"age": np.arange(500).astype(str)})
-    with pytest.raises(DeploycheckError, match="age has 500 different values, 200 slices are the most"):
-        examples.slices("age")
+        examples.column("sight")
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=9))

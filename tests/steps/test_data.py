@@ -95,6 +95,10 @@ def test_a_loader_of_the_users_is_given_the_whole_path(steps: Steps) -> None:
             {"input": {"image": Input(shape=(4,), dtype="float32"), "x": Input(shape=(4,), dtype="float32")}},
             "the loader returned one array of inputs, the model has 2: image, x",
         ),
+        (
+            {"load": "tests.steps.users:one_class"},
+            "every label of the training split is 2: there is nothing to learn",
+        ),
         ({"arguments": {"rows": 3}}, "no examples are left for validation, test, of 3"),
     ],
 )
@@ -102,3 +106,10 @@ def test_examples_that_the_model_can_not_use_are_refused(changed: dict[str, Any]
     with pytest.raises(DeploycheckError) as raised:
         steps.make("data", data_settings(**changed))
     assert raised.value.what == says
+
+
+def test_a_constant_feature_is_remarked(steps: Steps) -> None:
+    settings = data_settings(load="tests.steps.users:with_a_constant", preprocess=(("standardize", {}),))
+    assert steps.make("data", settings).meta["remarks"] == [
+        "constant in the training split, so standardize does not scale it: x[2]"
+    ]

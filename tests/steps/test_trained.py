@@ -49,7 +49,7 @@ def config_for(build: str, **changes: Any) -> Config:
 
 def made(config: Config, extensions: Extensions) -> Trained:
     """Return a model with weights that its builder doesn't give for any seed, as training leaves them."""
-    fitted = fit_all(trained.preprocessing(config.preprocess, extensions), RAW)
+    fitted = fit_all(trained.preprocessing(config.preprocess, extensions), RAW).arrays
     model = trained.build(config, fitted, extensions, config.seed)
     shifted = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.125, leaf.dtype), (model.params, model.state))
     return Trained(config, trained.with_arrays(model, *shifted), fitted)

@@ -43,6 +43,17 @@ def doubles(rows: int) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float64), labels
 
 
+def one_class(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    x, labels, _ = clusters(rows)
+    return x, np.full_like(labels, 2)
+
+
+def with_a_constant(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    x, labels, _ = clusters(rows)
+    x[:, 2] = 0.1
+    return x, labels
+
+
 def by_path(path: Any) -> Any:
     raise ValueError(f"given {type(path).__name__} {path}")
 

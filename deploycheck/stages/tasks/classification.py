@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deploycheck.stages.tasks import Loss
 
 LOGITS = "logits"
+MOST_CLASSES = 1_000_000
 
 
 def cross_entropy(outputs: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
@@ -42,15 +43,19 @@ class Classification:
     losses: Mapping[str, Loss] = MappingProxyType({"cross_entropy": cross_entropy})
 
     def labels(self, raw: np.ndarray) -> np.ndarray:
-        """Return integer labels as they are; refuse others, and negative ones."""
-        if raw.ndim != 1 or not np.issubdtype(raw.dtype, np.integer):
+        """Return integers as int64, in which no metric overflows; refuse others, and negative ones."""
+        if raw.ndim != 1 or raw.dtype.kind not in "iu":
+            hint = "number the classes from 0, as integers; for other labels, train: {loss: squared_error}"
             raise DeploycheckError(
                 f"labels are {raw.dtype} of shape {raw.shape}, expected class numbers of shape [n]",
-                hint="number the classes from 0, as integers; for other labels, train: {loss: squared_error}",
+                hint=hint if raw.ndim == 1 else "give one class number per example: of one-hot labels, their argmax",
             )
         if len(raw) and raw.min() < 0:
             raise DeploycheckError(f"labels hold {raw.min()}, expected class numbers from 0")
-        return raw
+        if len(raw) and raw.max() >= MOST_CLASSES:
+            what = f"labels go up to {raw.max()}: there can be {MOST_CLASSES:,} classes at most"
+            raise DeploycheckError(what, hint="number the classes 0, 1, 2, ... without gaps")
+        return raw.astype(np.int64)
 
     def check(self, shapes: Mapping[str, Any], labels: np.ndarray) -> None:
         """Refuse a model that doesn't give one logit per class."""

@@ -42,8 +42,7 @@ class Regression:
 
     def labels(self, raw: np.ndarray) -> np.ndarray:
         """Return the labels as float32; refuse those that aren't numbers, or aren't finite as float32."""
-        is_number = np.issubdtype(raw.dtype, np.floating) or np.issubdtype(raw.dtype, np.integer)
-        if raw.ndim != 1 or not is_number:
+        if raw.ndim != 1 or raw.dtype.kind not in "iuf":
             raise DeploycheckError(f"labels are {raw.dtype} of shape {raw.shape}, expected numbers of shape [n]")
         with np.errstate(over="ignore"):
             labels = raw.astype(np.float32)

@@ -23,10 +23,11 @@ def test_it_is_a_task_whose_word_names_its_losses_and_scores() -> None:
     assert CLASSIFICATION.word.scores == tuple(scores)
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
-def test_class_numbers_are_kept_as_they_are(dtype: type) -> None:
-    labels = np.array([0, 4, 2], dtype)
-    assert CLASSIFICATION.labels(labels) is labels
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.uint64])
+def test_class_numbers_of_any_integers_become_int64(dtype: type) -> None:
+    labels = CLASSIFICATION.labels(np.array([0, 4, 2], dtype))
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [0, 4, 2]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,8 @@ def test_class_numbers_are_kept_as_they_are(dtype: type) -> None:
         (np.array(["cat", "dog"]), "expected class numbers"),
         (np.array([True, False]), "labels are bool"),
         (np.zeros((3, 2), int), r"of shape \(3, 2\)"),
+        (np.array([0, 2**40]), "labels go up to 1099511627776: there can be 1,000,000 classes at most"),
+        (np.array([1, 2], "m8[s]"), "labels are timedelta64"),
         (np.array([2, -1]), "labels hold -1, expected class numbers from 0"),
     ],
 )

@@ -36,6 +36,7 @@ def test_finite_numbers_become_float32(labels: np.ndarray) -> None:
         (np.zeros((3, 2)), "labels are float64 of shape (3, 2), expected numbers of shape [n]"),
         (np.array(["1"]), "expected numbers"),
         (np.array([True, False]), "labels are bool"),
+        (np.array([1, 2], "m8[s]"), "labels are timedelta64"),
     ],
 )
 def test_other_labels_are_refused(labels: np.ndarray, message: str) -> None:
