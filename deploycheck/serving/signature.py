@@ -43,13 +43,18 @@ class TensorMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """What a model takes and returns, and the name of the runtime that runs it."""
+    """What a model takes and returns, and the name of the runtime that runs it.
+
+    ``rounds`` says that it computes with fewer bits than float32, so that batches of another size may be rounded
+    differently.
+    """
 
     model: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
     version: str = "1"
     runtime: str = DEFAULT_RUNTIME
+    rounds: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's model metadata."""
@@ -81,6 +86,7 @@ def write_signature(signature: Signature, folder: Path, **facts: Any) -> None:
         "model": signature.model,
         "version": signature.version,
         "runtime": signature.runtime,
+        "rounds": signature.rounds,
         "inputs": [tensor.metadata() for tensor in signature.inputs],
         "outputs": [tensor.metadata() for tensor in signature.outputs],
         **facts,
@@ -95,6 +101,7 @@ def read_signature(path: Path) -> Signature:
         model=content["model"],
         version=content["version"],
         runtime=content.get("runtime", DEFAULT_RUNTIME),
+        rounds=content.get("rounds", False),
         inputs=_tensors(content["inputs"]),
         outputs=_tensors(content["outputs"]),
     )
