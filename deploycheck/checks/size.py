@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from deploycheck.store import Artifact
 
 STAGES = ("train", "compress")
+NAMED = 4
+"""How many of the weights that stay in float are named."""
 
 
 def bytes_of(artifact: Artifact) -> int:
@@ -39,6 +41,19 @@ def parameters(artifact: Artifact) -> Measurement:
     shapes = _read_shapes(artifact)
     counts = [math.prod(shape) for name, shape in shapes.items() if _is_trained(name, shapes)]
     return Measurement(Exact(sum(counts)))
+
+
+@metric("quantized_share", dimension=Dimension.PROPORTION, direction="higher", stages=["compress"], sample=Exact)
+def quantized_share(artifact: Artifact) -> Measurement:
+    """Share of the trained weights' numbers that are stored as int8."""
+    shapes = _read_shapes(artifact)
+    counts = {name: math.prod(shape) for name, shape in shapes.items() if _is_trained(name, shapes)}
+    quantized = sum(count for name, count in counts.items() if name.endswith("/qvalue"))
+    left = sorted((name for name in counts if not name.endswith("/qvalue")), key=lambda name: -counts[name])
+    named = ", ".join(name.removeprefix("params/") for name in left[:NAMED])
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    note = f"{quantized:,} of {sum(counts.values()):,} parameters" + (f"; in float: {named}{more}" if left else "")
+    return Measurement(Exact(quantized / sum(counts.values())), note=note)
 
 
 def _read_shapes(artifact: Artifact) -> dict[str, list[int]]:

@@ -43,13 +43,18 @@ class TensorMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """What a model takes and returns, and the name of the runtime that runs it."""
+    """What a model takes and returns, and the name of the runtime that runs it.
+
+    ``rounds`` says that it computes with fewer bits than float32, so that batches of another size may be rounded
+    differently.
+    """
 
     model: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
     version: str = "1"
     runtime: str = DEFAULT_RUNTIME
+    rounds: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's model metadata."""
@@ -81,6 +86,7 @@ def write_signature(signature: Signature, folder: Path, **facts: Any) -> None:
         "model": signature.model,
         "version": signature.version,
         "runtime": signature.runtime,
+        "rounds": signature.rounds,
         "inputs": [tensor.metadata() for tensor in signature.inputs],
         "outputs": [tensor.metadata() for tensor in signature.outputs],
         **facts,
@@ -91,7 +97,7 @@ def write_signature(signature: Signature, folder: Path, **facts: Any) -> None:
 def read_signature(path: Path) -> Signature:
     """Read the ``signature.json`` of an exported model. Raises ``DeploycheckError`` where it isn't one."""
     try:
-        content = {"runtime": DEFAULT_RUNTIME, **json.loads(path.read_bytes())}
+        content = {"runtime": DEFAULT_RUNTIME, "rounds": False, **json.loads(path.read_bytes())}
     except (ValueError, TypeError, RecursionError) as error:
         raise _not_a_signature(path, "it is not a JSON object") from error
     match content:
@@ -99,6 +105,7 @@ def read_signature(path: Path) -> Signature:
             "model": str(model),
             "version": str(version),
             "runtime": str(runtime),
+            "rounds": bool(rounds),
             "inputs": [*inputs],
             "outputs": [*outputs],
         } if inputs and outputs:
@@ -106,6 +113,7 @@ def read_signature(path: Path) -> Signature:
                 model=model,
                 version=version,
                 runtime=runtime,
+                rounds=rounds,
                 inputs=tuple(_tensor(path, tensor) for tensor in inputs),
                 outputs=tuple(_tensor(path, tensor) for tensor in outputs),
             )

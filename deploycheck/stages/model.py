@@ -18,12 +18,10 @@ import numpy as np
 from flax import linen, nnx
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.stages.modes import find_modes, opposite
 from deploycheck.stages.network import Inputs, Network, Outputs, Weights
 
 PyTree = Any
-
-_MODE_ARGUMENTS = {"train": True, "training": True, "is_training": True, "deterministic": False}
-"""The arguments by which linen modules switch to training, with their values in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +81,11 @@ def build_model(
     built = build(**options, **seeded)
     match built:
         case nnx.Module():
-            params, state, apply, train = _from_nnx(built)
+            params, state, apply, train = _from_nnx(built, inputs)
         case linen.Module():
             params, state, apply, train = _from_linen(built, inputs, seed)
         case (tree, function) if callable(function):
-            params, state, apply, train = _from_function(tree, function)
+            params, state, apply, train = _from_function(tree, function, inputs)
         case _:
             raise DeploycheckError(
                 f"it returned {type(built).__name__}, which is not a model",
@@ -127,18 +125,22 @@ def _call(function: Callable[..., Any], inputs: Inputs, **mode: Any) -> Any:
     return function(**inputs, **mode)
 
 
-def _from_nnx(module: nnx.Module) -> _Parts:
+def _from_nnx(module: nnx.Module, inputs: Inputs) -> _Parts:
+    training = _modes_of(module, inputs)
+    inference = opposite(training)
     module.train()
     training_graph, params, rngs, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
     module.eval()
     graph = nnx.split(module, nnx.Param, nnx.RngState, ...)[0]
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Any:
-        return _call(nnx.merge(graph, params, rngs, state), inputs)
+        # A copy, because a module counts what it draws from a stream: a trace must not change the stream of another.
+        streams = jax.tree.map(lambda leaf: leaf, rngs)
+        return _call(nnx.merge(graph, params, streams, state), inputs, **inference)
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Any, PyTree]:
         module = nnx.merge(training_graph, params, _reseeded(rngs, key), state)
-        answer = _call(module, inputs)
+        answer = _call(module, inputs, **training)
         return answer, nnx.to_pure_dict(nnx.split(module, nnx.Param, nnx.RngState, ...)[3])
 
     return nnx.to_pure_dict(params), nnx.to_pure_dict(state), apply, train
@@ -155,9 +157,8 @@ def _reseeded(rngs: PyTree, key: jax.Array) -> PyTree:
 
 
 def _from_linen(module: linen.Module, inputs: Inputs, seed: int) -> _Parts:
-    accepted = inspect.signature(type(module).__call__).parameters
-    training = {name: value for name, value in _MODE_ARGUMENTS.items() if name in accepted}
-    inference = {name: not value for name, value in training.items()}
+    training = _modes_of(module, inputs)
+    inference = opposite(training)
     params_key, dropout_key = jax.random.split(jax.random.key(seed))
     streams = {"params": params_key, "dropout": dropout_key}
     example = {name: jnp.zeros(part.shape, part.dtype) for name, part in inputs.items()}
@@ -168,10 +169,11 @@ def _from_linen(module: linen.Module, inputs: Inputs, seed: int) -> _Parts:
         return _call(lambda *a, **k: module.apply({"params": params, **state}, *a, **k), inputs, **inference)
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Any, PyTree]:
+        # A stream of any other name gets its keys from ``params`` (flax.core.Scope.make_rng).
+        streams = {"params": jax.random.fold_in(key, 0), "dropout": key}
+
         def forward(*args: Any, **kwargs: Any) -> Any:
-            return module.apply(
-                {"params": params, **state}, *args, **kwargs, rngs={"dropout": key}, mutable=list(state)
-            )
+            return module.apply({"params": params, **state}, *args, **kwargs, rngs=streams, mutable=list(state))
 
         answer, updated = _call(forward, inputs, **training)
         return answer, dict(updated)
@@ -179,14 +181,22 @@ def _from_linen(module: linen.Module, inputs: Inputs, seed: int) -> _Parts:
     return params, variables, apply, train
 
 
-def _from_function(params: PyTree, function: Callable[..., Any]) -> _Parts:
+def _modes_of(module: nnx.Module | linen.Module, inputs: Inputs) -> dict[str, bool]:
+    kind = type(module)
+    return find_modes(kind.__call__, inputs, f"{kind.__name__}.__call__")
+
+
+def _from_function(params: PyTree, function: Callable[..., Any], inputs: Inputs) -> _Parts:
+    training = find_modes(function, inputs, getattr(function, "__name__", "the function"))
+    inference = opposite(training)
+
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Any:
         del state
-        return _call(lambda *a, **k: function(params, *a, **k), inputs)
+        return _call(lambda *a, **k: function(params, *a, **k), inputs, **inference)
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Any, PyTree]:
         del key
-        return apply(params, state, inputs), state
+        return _call(lambda *a, **k: function(params, *a, **k), inputs, **training), state
 
     return jax.tree.map(jnp.asarray, params), {}, apply, train
 

@@ -12,7 +12,7 @@ Inference, 2018.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -27,27 +27,42 @@ from deploycheck.stages.tracing import bind, evaluate
 
 VALUE, SCALE = "/qvalue", "/scale"
 """Suffixes of the two arrays that take the place of a quantised weight."""
+NAMED = 4
+"""How many of the weights that stay in float are named."""
 PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
 
 FlatApply = Callable[[Mapping[str, Any], PyTree, Inputs], Outputs]
 """A model's function of flat params, ``{"conv/kernel": array}``, of its state and of its inputs."""
 
 
-def quantize_weights(model: Model, *, activations: bool) -> Model:
-    """Return the model with every weight of a matrix product or convolution in int8.
+def quantize_weights(model: Model, *, activations: bool, at_least: float) -> Model:
+    """Return the model with every weight that is the second operand of a matrix product or convolution in int8.
 
-    Its params become flat. Raises ``DeploycheckError`` where no weight of the model can be quantised.
+    Its params become flat. Raises ``DeploycheckError`` where less than ``at_least`` of its parameters would be int8.
     """
     found = _find(model)
-    if not found:
-        raise DeploycheckError(
-            "no weight of this model is an operand of a matrix product or a convolution: nothing to quantise"
-        )
     params = dict(flatten(model.params)[0])
+    _refuse_little({name: array.size for name, array in params.items()}, found, at_least)
     for name, axes in found.items():
         quantized = qwix.quantize(params.pop(name), jnp.int8, channelwise_axes=axes)
         params |= {name + VALUE: quantized.qvalue, name + SCALE: quantized.scale}
     return replace(_with_int8_products(model, activations=activations), params=params)
+
+
+def _refuse_little(sizes: Mapping[str, int], found: Collection[str], at_least: float) -> None:
+    """Raise ``DeploycheckError`` where a model that is called int8 would hardly be."""
+    total, reached = sum(sizes.values()), sum(sizes[name] for name in found)
+    if reached >= at_least * total and found:
+        return
+    left = sorted(sizes.keys() - set(found), key=lambda name: -sizes[name])
+    named = ", ".join(f"{name} ({sizes[name]:,})" for name in left[:NAMED])
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    raise DeploycheckError(
+        f"only {reached:,} of {total:,} parameters would be int8; left in float: {named}{more}",
+        hint="a weight is reached where it is, as it is, the second operand of a matrix product or a convolution: not "
+        "behind a cast, a transpose or a reshape, not in a loop, not in an embedding. To accept less, write "
+        "`quantize: {at_least: ...}`",
+    )
 
 
 def quantized_form(form: Model, *, activations: bool) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class Job:
     """What all runs of a training share.
 
     ``examples`` has ``train`` and ``validation``, preprocessed. ``loss`` gives each example's loss. ``project`` is
-    applied to the params after every step.
+    applied to the params after every step. ``labels`` are those of further splits, which the model's outputs must fit
+    as they must fit those of ``examples``.
     """
 
     examples: Mapping[str, Examples]
@@ -47,6 +48,7 @@ class Job:
     recipe: Recipe
     loss: Loss
     project: Callable[[PyTree], PyTree] = unchanged
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,11 @@ def _check_model(model: Model, job: Job) -> None:
     """Refuse a model that can't be trained, or whose outputs don't fit the labels, before it is trained."""
     inputs = dict(model.inputs)
     shapes = jax.eval_shape(model.apply, model.params, model.state, inputs)
-    job.task.check(shapes, job.examples["train"].labels)
+    for split, labels in ({name: part.labels for name, part in job.examples.items()} | dict(job.labels)).items():
+        try:
+            job.task.check(shapes, labels)
+        except DeploycheckError as error:
+            raise DeploycheckError(f"{error.what} (labels of the {split} split)", hint=error.hint) from error
     jax.eval_shape(model.train, model.params, model.state, inputs, jax.random.key(0))
 
 
@@ -156,11 +162,12 @@ def _run(
         carry = (progress.params, progress.state, progress.optimizer)
         carry, loss = program.epoch(carry, inputs, labels, jax.random.fold_in(key, number))
         epoch = Epoch(float(loss), *_validate(program, carry[:2], job))
-        if not math.isfinite(epoch.loss):
-            raise DeploycheckError(
-                f"seed {seed}: the training loss is {epoch.loss} in epoch {number + 1}",
-                hint="lower the learning rate, or check the data for values that are not finite",
-            )
+        for name, value in epoch.values.items():
+            if not math.isfinite(value):
+                raise DeploycheckError(
+                    f"seed {seed}: the {name} is {value} in epoch {number + 1}",
+                    hint="lower the learning rate, or check the data for values that are not finite",
+                )
         progress = _advance(progress, carry, epoch, recipe)
         now = time.monotonic()
         left = (now - started) / (number + 1 - first) * (recipe.epochs - number - 1)

@@ -27,6 +27,12 @@ class Epoch:
         return (*self.scores.values(), -self.validation_loss)
 
     @property
+    def values(self) -> Mapping[str, float]:
+        """All that was measured, by its name in words."""
+        scores = {f"validation {name}": value for name, value in self.scores.items()}
+        return {"training loss": self.loss, "validation loss": self.validation_loss, **scores}
+
+    @property
     def validation(self) -> str:
         """The scores on the validation split, or the loss, in words."""
         if not self.scores:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 OUTPUTS = "outputs.safetensors"
 FAILED = "the exported artifact can't answer the test split"
+DEPENDS = (
+    "normalise by statistics of the training, not by those of the batch; in inference nothing may be random, or be "
+    "computed along the batch"
+)
 
 
 def read_outputs(artifact: Artifact) -> dict[str, Any]:
@@ -39,9 +43,11 @@ def main_output(artifact: Artifact, variant: str | None) -> Any:
 
 
 class OutputsSettings(Section):
-    """The runtime, whose engine computes the outputs."""
+    """The runtime, whose engine computes the outputs; the task, and the variant that answers."""
 
     runtime: str
+    task: str
+    variant: str
 
 
 class OutputsStep(StepKind):
@@ -67,27 +73,38 @@ class OutputsStep(StepKind):
         return {"data": DATA, "model": exported(ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> OutputsSettings:
-        """Return the spec's runtime: the input artifacts decide the rest."""
-        del ref, checks
-        return OutputsSettings(runtime=(spec.serve or Serve()).runtime)
+        """Return the spec's runtime and task: the input artifacts decide the rest."""
+        del checks
+        return OutputsSettings(runtime=(spec.serve or Serve()).runtime, task=spec.task, variant=ref.of[0])
 
     def sources(self, settings: OutputsSettings) -> Iterable[Source]:
-        """Yield the runtime."""
+        """Yield the runtime and the task."""
         yield Source("runtimes", settings.runtime)
+        yield Source("tasks", settings.task)
 
     def make(self, making: Making) -> Metadata:
-        """Compute the exported artifact's outputs on the test split."""
+        """Compute the exported artifact's outputs on the test split; refuse outputs that depend on their batch.
+
+        Those of the baseline are not refused: it was promoted by an earlier run.
+        """
+        from deploycheck.serving.invariance import find_dependence
         from deploycheck.serving.predict import predict
 
-        artifact, examples = making.inputs["model"], making.inputs["data"].file(TEST)
+        artifact, examples, answers = making.inputs["model"], making.inputs["data"].file(TEST), making.out / OUTPUTS
+        files, depends = making.extensions.files, ""
+        classes = making.extensions.tasks[making.settings.task].word.labels == "classes"
         try:
-            predict(artifact.path, examples, making.out / OUTPUTS, making.extensions.files)
+            predict(artifact.path, examples, answers, files)
+            if making.settings.variant != BASELINE:
+                depends = find_dependence(artifact.path, examples, answers, files, classes=classes)
         except DeploycheckError as error:
             raise DeploycheckError(f"{FAILED}: {error.where}: {error.what}", hint=error.hint) from error
         except Exception as error:  # the artifact may be damaged, and a plugin's runtime may raise anything
             traceback.print_exc()
             first = next(iter(str(error).splitlines()), "")
             raise DeploycheckError(f"{FAILED}: {type(error).__name__}: {first}") from error
+        if depends:
+            raise DeploycheckError(depends, hint=DEPENDS)
         from deploycheck.serving.signature import SIGNATURE, read_signature
 
         signature = read_signature(artifact.file(SIGNATURE))

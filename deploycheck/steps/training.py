@@ -98,7 +98,13 @@ class TrainingStep(StepKind):
         )
         recipe, task = recipe_of(section), extensions.tasks[settings.task]
         examples = trained.prepared_examples(config, dataset, extensions)
-        job = train.Job(examples=examples, task=task, recipe=recipe, loss=task.losses[recipe.loss])
+        job = train.Job(
+            examples=examples,
+            task=task,
+            recipe=recipe,
+            loss=task.losses[recipe.loss],
+            labels={"test": dataset.splits["test"].labels},
+        )
 
         def build(seed: int) -> Any:
             return trained.build(config, dataset.fitted, extensions, seed)

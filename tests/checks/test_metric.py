@@ -150,6 +150,7 @@ HIGHER_IS_BETTER = {
     "r2",
     "throughput",
     "speedup",
+    "quantized_share",
 }
 LOWER_IS_BETTER = {
     "missing_values",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from deploycheck.checks.size import bytes_of, parameters, size, size_ratio
+from deploycheck.checks.size import bytes_of, parameters, quantized_share, size, size_ratio
 from deploycheck.store import MANIFEST, Artifact, CorruptArtifact, write_manifest
 from deploycheck.verdict import Exact, Measurement
 
@@ -92,3 +92,16 @@ def test_what_the_safetensors_header_says_besides_is_no_weight(tmp_path: Path) -
 def test_an_artifact_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact, match=r"has no file weights\.safetensors"):
         parameters.measure(exported(tmp_path / "model"))
+
+
+def test_the_quantised_share_is_of_the_trained_numbers_and_names_what_is_left(tmp_path: Path) -> None:
+    weights = {
+        "params/w/qvalue": zeros(3, 4, dtype=np.int8),
+        "params/w/scale": zeros(1, 4),
+        "params/b": zeros(4),
+        "batch_stats/mean": zeros(100),
+    }
+    measured = quantized_share.measure(exported(tmp_path / "int8", weights))
+    assert measured == Measurement(Exact(0.75), note="12 of 16 parameters; in float: b")
+    whole = {name: array for name, array in weights.items() if name != "params/b"}
+    assert quantized_share.measure(exported(tmp_path / "whole", whole)).note == "12 of 12 parameters"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,13 @@ def test_a_signature_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / SIGNATURE).read_text())["made_with"] == "numpy 2"
 
 
-def test_a_signature_without_a_runtime_is_of_xla(tmp_path: Path) -> None:
-    write_signature(TWO_OUTPUTS, tmp_path)
+def test_a_signature_of_an_earlier_version_is_of_xla_and_does_not_round(tmp_path: Path) -> None:
+    write_signature(replace(TWO_OUTPUTS, rounds=True), tmp_path)
     content = json.loads((tmp_path / SIGNATURE).read_text())
-    del content["runtime"]
+    del content["runtime"], content["rounds"]
     (tmp_path / SIGNATURE).write_text(json.dumps(content))
-    assert read_signature(tmp_path / SIGNATURE).runtime == "xla"
+    read = read_signature(tmp_path / SIGNATURE)
+    assert (read.runtime, read.rounds) == ("xla", False)
 
 
 @pytest.mark.parametrize(

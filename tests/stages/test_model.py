@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.model import Model, build_model, flatten, predictor, to_network
@@ -148,3 +148,85 @@ def test_prediction_in_batches_is_prediction(count: int, builder: Callable[[int]
     outputs = predictor(network.apply, 4)(network.weights, inputs)
     assert outputs["logits"].shape == (count, 3)
     np.testing.assert_allclose(outputs["logits"], network.apply(network.weights, inputs)["logits"], atol=1e-5)
+
+
+class NnxMode(nnx.Module):
+    """The mode is an argument of the call; its default is that of training."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        return self.norm(x, use_running_average=not train)
+
+
+class LinenMode(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array, use_running_average: bool = False) -> jax.Array:
+        return linen.BatchNorm(use_running_average=use_running_average)(x)
+
+
+def of_four(build: Callable[..., Any]) -> Model:
+    return build_model(build, {}, {"x": jax.ShapeDtypeStruct((2, 4), jnp.float32)}, seed=0, outputs=LOGITS)
+
+
+@pytest.mark.parametrize("module", [NnxMode, LinenMode])
+def test_a_mode_argument_of_the_call_is_set_in_training_and_in_inference(module: Callable[..., Any]) -> None:
+    model = of_four(module)
+    x = {"x": jnp.arange(12.0).reshape(3, 4)}
+    np.testing.assert_allclose(model.apply(model.params, model.state, x)["logits"], x["x"], rtol=1e-4)
+    outputs, state = model.train(model.params, model.state, x, jax.random.key(0))
+    np.testing.assert_allclose(outputs["logits"].mean(axis=0), 0, atol=1e-5)
+    assert not np.allclose(joined(model.state), joined(state))
+
+
+def test_a_mode_argument_of_a_function_is_set_too() -> None:
+    def apply(params: Any, x: jax.Array, deterministic: bool = False) -> jax.Array:
+        return x if deterministic else -x
+
+    model = of_four(lambda: ({}, apply))
+    x = {"x": jnp.ones((3, 4))}
+    np.testing.assert_array_equal(model.apply({}, {}, x)["logits"], x["x"])
+    np.testing.assert_array_equal(model.train({}, {}, x, jax.random.key(0))[0]["logits"], -x["x"])
+
+
+class Noisy(linen.Module):
+    """It draws from a stream of a name of its own."""
+
+    @linen.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return linen.Dense(3)(x + jax.random.normal(self.make_rng("noise"), x.shape) if train else x)
+
+
+def test_a_random_stream_of_any_name_gets_keys_in_training() -> None:
+    model = of_four(Noisy)
+    x = {"x": jnp.ones((3, 4))}
+    first, again, other = (
+        model.train(model.params, model.state, x, jax.random.key(seed))[0]["logits"] for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+class Recurrent(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.rnn = nnx.RNN(nnx.LSTMCell(4, 3, rngs=rngs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.rnn(x)
+
+
+def test_a_module_with_random_streams_is_evaluated_in_a_trace() -> None:
+    model = build_model(
+        Recurrent,
+        {},
+        {"x": jax.ShapeDtypeStruct((2, 5, 4), jnp.float32)},
+        seed=0,
+        outputs=LOGITS,
+    )
+    x = {"x": jnp.ones((2, 5, 4))}
+    for _ in range(2):
+        shapes = jax.eval_shape(model.apply, model.params, model.state, x)
+        assert shapes["logits"].shape == (2, 5, 3)
+    trained, _ = jax.jit(model.train)(model.params, model.state, x, jax.random.key(0))
+    assert trained["logits"].shape == (2, 5, 3)

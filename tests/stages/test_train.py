@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.model import Model, build_model
 from deploycheck.stages.recipe import Recipe
-from deploycheck.stages.tasks.classification import CLASSIFICATION
+from deploycheck.stages.tasks.classification import CLASSIFICATION, Classification
 from deploycheck.stages.tasks.regression import REGRESSION
 from deploycheck.stages.train import Job, Run, best_run, report_of, train
 from deploycheck.stages.training import Epoch, SeedReport
@@ -90,6 +91,44 @@ def test_a_model_whose_outputs_do_not_fit_the_task_is_refused_before_it_is_train
     with pytest.raises(DeploycheckError, match="the model gives logits, expected prediction alone"):
         train(plain, regress(numbers), (0,), tmp_path, lines.append)
     assert lines == []
+
+
+def with_label(part: Examples, row: int, label: int) -> Examples:
+    labels = part.labels.copy()
+    labels[row] = label
+    return replace(part, labels=labels)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_label_beyond_the_logits_is_refused_in_any_split(split: str, examples: Splits, tmp_path: Path) -> None:
+    test = examples["validation"]
+    splits = {**examples, "test": test}
+    splits[split] = with_label(splits[split], 7, 3)
+    job = classify({name: splits[name] for name in ("train", "validation")})
+    message = f"the labels go up to 3, in row 7 (labels of the {split} split)"
+    with pytest.raises(DeploycheckError, match=re.escape(message)):
+        train(plain, replace(job, labels={"test": splits["test"].labels}), (0,), tmp_path, quiet)
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_training(examples: Splits, tmp_path: Path) -> None:
+    inputs = {"image": examples["validation"].inputs["image"].copy()}
+    inputs["image"][3] = np.nan
+    holed = {**examples, "validation": replace(examples["validation"], inputs=inputs)}
+    watching = replace(RECIPE, watch="validation.loss", patience=2)
+    with pytest.raises(DeploycheckError, match="seed 4: the validation loss is nan in epoch 1"):
+        train(plain, classify(holed, watching), (4,), tmp_path, quiet)
+
+
+class Scored(Classification):
+    """A task whose score is not a number from the first epoch on."""
+
+    def scores(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> Mapping[str, float]:
+        return {"accuracy": math.nan}
+
+
+def test_a_score_that_is_not_finite_ends_the_training(examples: Splits, tmp_path: Path) -> None:
+    with pytest.raises(DeploycheckError, match="seed 0: the validation accuracy is nan in epoch 1"):
+        train(plain, replace(classify(examples), task=Scored()), (0,), tmp_path, quiet)
 
 
 def test_labels_that_say_nothing_teach_nothing(examples: Splits, tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.serving import predict
+from deploycheck.serving import invariance, predict
 from deploycheck.serving.runtimes._xla_engine import XlaEngine
 from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.signature import read_signature
+from deploycheck.stages.network import Network, TensorSpec
 from deploycheck.steps import STEP_KINDS, outputs
 from deploycheck.steps.expected_outputs import ExpectedOutputsSettings
 from deploycheck.steps.model import ModelSettings
@@ -24,7 +26,7 @@ from deploycheck.store import Artifact, loadable_until, open_artifact, write_man
 from deploycheck.store.arrays import write_arrays
 from tests.steps.making import USES, Steps
 
-XLA_OUTPUTS = OutputsSettings(runtime="xla")
+XLA_OUTPUTS = OutputsSettings(runtime="xla", task="classification", variant="trained")
 
 
 def test_an_export_has_the_name_of_the_spec_and_a_last_day(model: Artifact) -> None:
@@ -125,12 +127,47 @@ def test_an_error_of_a_runtime_is_one_of_the_export_and_its_traceback_is_shown(
     assert "Traceback" in capsys.readouterr().err
 
 
+def centred_by_the_batch(weights: Any, inputs: Any) -> Any:
+    x = inputs["x"] - inputs["x"].mean(axis=0)
+    return {"logits": x @ weights["params/w"]}
+
+
+@pytest.fixture
+def dependent(tmp_path: Path) -> Artifact:
+    """An export whose answers depend on their batch."""
+    folder = tmp_path / "dependent"
+    folder.mkdir()
+    network = Network({"params/w": jnp.ones((4, 3))}, centred_by_the_batch)
+    XLA.export(network, {"x": TensorSpec((4,), "float32")}, "clusters", folder)
+    return write_manifest(folder, "model", "0" * 64, {})
+
+
+@pytest.mark.parametrize("variant", ["trained", "int8"])
+def test_a_variant_whose_answers_depend_on_their_batch_does_not_complete(
+    variant: str, chain: Steps, data: Artifact, dependent: Artifact, tmp_path: Path
+) -> None:
+    settings = OutputsSettings(runtime="xla", task="classification", variant=variant)
+    with pytest.raises(
+        DeploycheckError, match=r"^an answer depends on its batch: test example \d+ is answered"
+    ) as raised:
+        Steps(tmp_path, chain.extensions).make("outputs", settings, data=data, model=dependent)
+    assert "normalise by statistics of the training" in raised.value.hint
+
+
+def test_what_is_promoted_already_is_not_refused(
+    chain: Steps, data: Artifact, dependent: Artifact, tmp_path: Path
+) -> None:
+    settings = OutputsSettings(runtime="xla", task="classification", variant="baseline")
+    assert Steps(tmp_path, chain.extensions).make("outputs", settings, data=data, model=dependent)
+
+
 def test_the_runtime_is_looked_for_in_the_files_that_declare_extensions(
     chain: Steps, data: Artifact, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(predict, "predict", lambda *given: asked.extend(given))
     extensions = replace(chain.extensions, files=(Path("/a/conftest.py"), Path("/b.py")))
+    monkeypatch.setattr(invariance, "find_dependence", lambda *given, classes: "")
     Steps(tmp_path, extensions).make("outputs", XLA_OUTPUTS, data=data, model=model)
     assert asked[0] == model.path
     assert asked[3] == (Path("/a/conftest.py"), Path("/b.py"))

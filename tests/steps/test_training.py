@@ -1,10 +1,16 @@
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.stages import data as stored
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps import trained as files
-from deploycheck.store import Artifact
+from deploycheck.store import Artifact, write_manifest
 from tests.steps.making import INPUT, PREPROCESS, Steps, training_settings
 
 
@@ -43,3 +49,13 @@ def test_the_best_seed_on_validation_is_kept(data: Artifact, chain: Steps) -> No
     same = chain.make("training", training_settings(train=alone), "the best seed", data=data)
     weights = [files.read(each, chain.extensions).model.weights for each in (artifact, same)]
     np.testing.assert_allclose(weights[0]["params/out"], weights[1]["params/out"], rtol=1e-5)
+
+
+def test_a_test_label_that_the_model_has_no_logit_for_is_refused(data: Artifact, chain: Steps, tmp_path: Path) -> None:
+    dataset = stored.read(data.path)
+    test = dataset.splits["test"]
+    beyond = replace(test, labels=np.where(np.arange(len(test)) == 5, 3, test.labels))
+    stored.write(replace(dataset, splits={**dataset.splits, "test": beyond}), tmp_path)
+    other = write_manifest(tmp_path, "data", "0" * 64, data.meta)
+    with pytest.raises(DeploycheckError, match=r"the labels go up to 3, in row 5 \(labels of the test split\)"):
+        chain.make("training", training_settings(), "beyond", data=other)

@@ -6,6 +6,7 @@ in the Open Inference Protocol's names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from deploycheck.stages.network import Inputs, Network, TensorSpec, Weights
 from deploycheck.store.arrays import write_arrays
 
 PROGRAM, WEIGHTS = "model.jax_export", "weights.safetensors"
+_ROUNDS = re.compile(r"xbf16>|xf16>|xf8E|stablehlo\.round_nearest|stablehlo\.(dot_general|convolution)\b.*xu?i[48]>")
+"""What StableHLO says of arithmetic in fewer bits than float32, and of values that are rounded for it."""
 
 
 def write(network: Network, inputs: Mapping[str, TensorSpec], name: str, folder: Path) -> None:
@@ -51,6 +54,7 @@ def write(network: Network, inputs: Mapping[str, TensorSpec], name: str, folder:
         model=name,
         inputs=tuple(tensor_metadata(key, tensor.shape, tensor.dtype) for key, tensor in inputs.items()),
         outputs=tuple(_output(key, array, batch) for key, array in answer.items()),
+        rounds=_ROUNDS.search(exported.mlir_module()) is not None,
     )
     (folder / PROGRAM).write_bytes(program)
     write_arrays(network.weights, folder / WEIGHTS)

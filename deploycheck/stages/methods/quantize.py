@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from deploycheck.language.fields import Section
+from deploycheck.language.fields import Section, Share
 
 if TYPE_CHECKING:
     from deploycheck.stages.methods import Builder
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class QuantizeOptions(Section):
-    """Which numbers are stored and multiplied in fewer bits."""
+    """Which numbers are stored and multiplied in fewer bits, and the share of the parameters that must be."""
 
     weights: Literal["int8"]
     activations: Literal["int8"] | None = None
+    at_least: Share = 0.5
 
 
 class Quantize:
@@ -27,11 +28,11 @@ class Quantize:
     trains = False
 
     def compress(self, source: Model, options: QuantizeOptions, trainer: Trainer | None) -> Model:
-        """Return the model with int8 weights; raise ``DeploycheckError`` where none can be quantised."""
+        """Return the model with int8 weights; raise ``DeploycheckError`` where too few can be quantised."""
         from deploycheck.stages.quantization import quantize_weights
 
         del trainer
-        return quantize_weights(source, activations=options.activations == "int8")
+        return quantize_weights(source, activations=options.activations == "int8", at_least=options.at_least)
 
     def structure(self, source: Model, options: QuantizeOptions, build: Builder) -> Model:
         """Return the form of the quantised model."""

@@ -38,10 +38,10 @@ class Task(Protocol):
         ...
 
     def check(self, shapes: Mapping[str, Any], labels: np.ndarray) -> None:
-        """Raise ``DeploycheckError`` where a model can't be trained on these labels.
+        """Raise ``DeploycheckError`` where a model can't be trained on these labels, or measured on them.
 
-        ``shapes`` are the shapes and dtypes, by name, of what it gives for a batch of 2; ``labels`` are the training
-        split's.
+        ``shapes`` are the shapes and dtypes, by name, of what it gives for a batch of 2; ``labels`` are those of one
+        split, at least one.
         """
         ...
 

@@ -59,14 +59,15 @@ class Classification:
 
     def check(self, shapes: Mapping[str, Any], labels: np.ndarray) -> None:
         """Refuse a model that doesn't give one logit per class."""
-        classes = max(2, int(labels.max()) + 1)  # of one class, every model would be right
+        row = int(labels.argmax())
+        classes = max(2, int(labels[row]) + 1)  # of one class, every model would be right
         if set(shapes) != {LOGITS}:
             raise DeploycheckError(f"the model gives {', '.join(shapes)}, expected {LOGITS} alone")
         shape = shapes[LOGITS].shape
         if len(shape) != 2 or shape[0] != 2 or shape[1] < classes:
             raise DeploycheckError(
                 f"for a batch of 2 the model gives {list(shape)}, expected logits [2, {classes}] or more: the labels "
-                f"go up to {int(labels.max())}",
+                f"go up to {int(labels[row])}, in row {row}",
                 hint="end the model in one logit per class, without a softmax",
             )
 

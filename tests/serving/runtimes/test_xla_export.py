@@ -157,6 +157,30 @@ def test_weights_are_stored_in_the_dtype_they_have(tmp_path: Path) -> None:
     )
 
 
+def dot_of_int8(weights: Any, inputs: Any) -> jax.Array:
+    return (flat(inputs).astype(jnp.int8) @ weights["kernel"].astype(jnp.int8)).astype(jnp.float32)
+
+
+def dequantized(weights: Any, inputs: Any) -> jax.Array:
+    return flat(inputs) @ weights["kernel"].astype(jnp.int8).astype(jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "rounds"),
+    [
+        (lambda weights, inputs: flat(inputs) @ weights["kernel"], False),
+        (dequantized, False),
+        (dot_of_int8, True),
+        (lambda weights, inputs: jnp.round(flat(inputs)) @ weights["kernel"], True),
+        (lambda weights, inputs: (flat(inputs).astype(jnp.bfloat16) * 2).astype(jnp.float32)[:, :3], True),
+        (lambda weights, inputs: (flat(inputs).astype(jnp.float16) * 2).astype(jnp.float32)[:, :3], True),
+    ],
+)
+def test_the_signature_says_whether_the_program_rounds_to_fewer_bits(call: Any, rounds: bool, tmp_path: Path) -> None:
+    folder = written(Network({"kernel": jnp.ones((36, 3))}, named(call)), tmp_path / "out")
+    assert read_signature(folder / SIGNATURE).rounds is rounds
+
+
 def test_a_network_with_several_outputs_answers_each_by_its_name(tmp_path: Path) -> None:
     def apply(weights: Any, inputs: Any) -> dict[str, jax.Array]:
         rows = flat(inputs)
