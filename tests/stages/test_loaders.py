@@ -200,7 +200,7 @@ def test_a_folder_is_not_read_as_a_file(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", [np.save, lambda path, array: path.write_text("x,y\n1,2\n")], ids=["npy", "text"])
 def test_what_is_no_archive_is_refused(write: Callable[..., Any], tmp_path: Path) -> None:
     write(tmp_path / "d.npy", np.zeros(3))
-    with pytest.raises(DeploycheckError, match="can't be read as an npz archive: it is none, or it is cut off"):
+    with pytest.raises(DeploycheckError, match="can't be read as an npz archive: it is not a zip file, or it was cut off"):
         loaders.npz(tmp_path / "d.npy")
 
 
