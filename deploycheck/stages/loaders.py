@@ -119,7 +119,7 @@ def _reading(path: Path, form: str) -> Iterator[None]:
 
 def _read_archive(path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
-        what = "can't be read as an npz archive: it is none, or it is cut off"
+        what = "can't be read as an npz archive: it is not a zip file, or it was cut off"
         raise DeploycheckError(what, hint="write it with np.savez(path, NAME=array)")
     arrays: dict[str, np.ndarray] = {}
     with np.load(path, allow_pickle=False) as archive:

@@ -200,7 +200,7 @@ def test_a_folder_is_not_read_as_a_file(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", [np.save, lambda path, array: path.write_text("x,y\n1,2\n")], ids=["npy", "text"])
 def test_what_is_no_archive_is_refused(write: Callable[..., Any], tmp_path: Path) -> None:
     write(tmp_path / "d.npy", np.zeros(3))
-    with pytest.raises(DeploycheckError, match="can't be read as an npz archive: it is none, or it is cut off"):
+    with pytest.raises(DeploycheckError, match="it is not a zip file, or it was cut off"):
         loaders.npz(tmp_path / "d.npy")
 
 
@@ -209,3 +209,12 @@ def test_a_zip_archive_of_other_files_is_refused(tmp_path: Path) -> None:
         archive.writestr("x.txt", "1 2 3")
     with pytest.raises(DeploycheckError, match=r"its part 'x\.txt' is not an array of examples"):
         loaders.npz(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.parquet"])
+def test_a_table_without_rows_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("x,labels\n")
+    parquet.write_table(pyarrow.table({"x": np.zeros(0), "labels": np.zeros(0, int)}), tmp_path / "d.parquet")
+    with pytest.raises(DeploycheckError, match="has no rows") as caught:
+        LOADERS[name](tmp_path / name, labels="labels")
+    assert caught.value.where == str(tmp_path / name)
