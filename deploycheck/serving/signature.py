@@ -30,11 +30,12 @@ PLATFORMS: Mapping[str, str] = {"xla": "jax_stablehlo"}
 
 @dataclass(frozen=True)
 class TensorMetadata:
-    """A tensor of the model: ``shape`` without the batch."""
+    """A tensor of the model: ``shape`` without the batch; ``missing`` says that an input may hold NaN."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    missing: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """Return it as the protocol's metadata has it, the batch as -1."""
@@ -67,7 +68,7 @@ class Signature:
         }
 
 
-def tensor_metadata(name: str, shape: tuple[int, ...], dtype: str) -> TensorMetadata:
+def tensor_metadata(name: str, shape: tuple[int, ...], dtype: str, *, missing: bool = False) -> TensorMetadata:
     """Return the metadata of a tensor of this shape, without the batch, and of this dtype by NumPy's name.
 
     Raises ``DeploycheckError`` for a dtype that the protocol has no name for.
@@ -77,7 +78,7 @@ def tensor_metadata(name: str, shape: tuple[int, ...], dtype: str) -> TensorMeta
             f"the model's {name!r} is {dtype}, for which the Open Inference Protocol has no name",
             hint=f"cast {name} to float32 in the model",
         )
-    return TensorMetadata(name, DATATYPES[dtype], shape)
+    return TensorMetadata(name, DATATYPES[dtype], shape, missing)
 
 
 def write_signature(signature: Signature, folder: Path, **facts: Any) -> None:
@@ -87,7 +88,7 @@ def write_signature(signature: Signature, folder: Path, **facts: Any) -> None:
         "version": signature.version,
         "runtime": signature.runtime,
         "rounds": signature.rounds,
-        "inputs": [tensor.metadata() for tensor in signature.inputs],
+        "inputs": [tensor.metadata() | ({"missing": True} if tensor.missing else {}) for tensor in signature.inputs],
         "outputs": [tensor.metadata() for tensor in signature.outputs],
         **facts,
     }
@@ -108,4 +109,7 @@ def read_signature(path: Path) -> Signature:
 
 
 def _tensors(listed: list[dict[str, Any]]) -> tuple[TensorMetadata, ...]:
-    return tuple(TensorMetadata(each["name"], each["datatype"], tuple(each["shape"][1:])) for each in listed)
+    return tuple(
+        TensorMetadata(each["name"], each["datatype"], tuple(each["shape"][1:]), each.get("missing", False))
+        for each in listed
+    )

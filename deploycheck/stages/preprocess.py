@@ -22,11 +22,15 @@ Arrays = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """One preprocessing step: its name in a spec, and the two functions that the module's docstring describes."""
+    """One preprocessing step: its name in a spec, and the two functions that the module's docstring describes.
+
+    ``fills_missing`` says that no NaN is left in any input after it, so that a server may take NaN.
+    """
 
     name: str
     fit: Callable[..., dict[str, np.ndarray]]
     apply: Callable[[Arrays, Arrays], dict[str, jax.Array]]
+    fills_missing: bool = False
 
 
 def _fit_scale(inputs: Arrays, *, by: float = 1.0, offset: float = 0.0) -> dict[str, np.ndarray]:
@@ -72,7 +76,7 @@ scale = Preprocessing("scale", _fit_scale, _apply_scale)
 """Multiply by ``by``, then add ``offset``."""
 standardize = Preprocessing("standardize", _fit_standardize, _apply_standardize)
 """Subtract each feature's mean over the training split and divide by its standard deviation."""
-fill_missing = Preprocessing("fill_missing", _fit_fill_missing, _apply_fill_missing)
+fill_missing = Preprocessing("fill_missing", _fit_fill_missing, _apply_fill_missing, fills_missing=True)
 """Replace each missing value (NaN) by its feature's median over the training split."""
 
 
