@@ -8,6 +8,7 @@ expected and what was found, and no value is converted to another type.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,6 +21,8 @@ from deploycheck.serving.signature import DATATYPES, DTYPES, Signature, TensorMe
 
 HEADER_LENGTH = "inference-header-content-length"
 BINARY = "binary_tensor_data"
+_STRING_OR_NAN = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+"?)|(?<![\w.+-])NaN(?!\w)', re.DOTALL)
+"""A string of JSON, which may hold the letters NaN, or the number NaN."""
 
 
 class BadRequest(Exception):
@@ -55,7 +58,7 @@ class Encoded:
 def decode_request(headers: Mapping[str, str], body: bytes, signature: Signature, max_batch: int) -> InferRequest:
     """Decode an infer request and hold it to the model's signature; raise ``BadRequest`` for what doesn't fit."""
     head, tail = _split(headers, body)
-    content = _object(head)
+    content = _object(head, nan=any(tensor.missing for tensor in signature.inputs))
     sent = content.get("inputs")
     if not isinstance(sent, list) or not sent:
         raise BadRequest("expected `inputs`, a list of at least one tensor")
@@ -94,9 +97,15 @@ def _split(headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
     return body[:length], body[length:]
 
 
-def _object(head: bytes) -> dict[str, Any]:
+def _object(head: bytes, *, nan: bool) -> dict[str, Any]:
+    """Read the JSON part. With ``nan``, NaN is read as null; it isn't JSON, but many clients write it."""
     try:
-        content = orjson.loads(head)
+        try:
+            content = orjson.loads(head)
+        except orjson.JSONDecodeError:
+            if not nan or b"NaN" not in head:
+                raise
+            content = orjson.loads(_STRING_OR_NAN.sub(lambda found: found[1] or b"null", head))
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not JSON (RFC 8259): {error.msg} at byte {error.pos}") from error
     if not isinstance(content, dict):
@@ -146,9 +155,18 @@ def _tensor(tensor: Mapping[str, Any], spec: TensorMetadata, tail: bytes, max_ba
                 f"binary_data_size {_short(size)} and {len(tail)} bytes"
             )
         array, tail = _from_bytes(tail[:expected], dtype, spec), tail[expected:]
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise BadRequest(f"input {spec.name!r} holds values that are not finite")
+    if dtype.kind == "f":
+        _check_finite(array, spec)
     return array.reshape(shape), tail
+
+
+def _check_finite(array: np.ndarray, spec: TensorMetadata) -> None:
+    """Refuse infinite values, and NaN where the model doesn't fill missing values."""
+    if spec.missing:
+        if np.isinf(array).any():
+            raise BadRequest(f"input {spec.name!r} holds infinite values; a missing value is NaN, or null in JSON")
+    elif not np.isfinite(array).all():
+        raise BadRequest(f"input {spec.name!r} holds values that are not finite")
 
 
 def _shape(given: Any, spec: TensorMetadata, max_batch: int) -> tuple[int, ...]:
@@ -176,10 +194,12 @@ def _from_json(data: Any, spec: TensorMetadata, count: int, dtype: np.dtype[Any]
     if not isinstance(data, list):
         raise BadRequest(f"`data` of input {spec.name!r} is a list, found {_kind(data)}")
     kinds: dict[str, set[type]] = {"b": {bool}, "f": {int, float}}
-    if not _leaf_types(data) <= kinds.get(dtype.kind, {int}):
+    found = _leaf_types(data)
+    missing = spec.missing and type(None) in found
+    if not found - ({type(None)} if missing else set()) <= kinds.get(dtype.kind, {int}):
         raise BadRequest(f"`data` of input {spec.name!r} holds values that are not {spec.datatype}")
     try:
-        array = np.asarray(data)
+        array = np.asarray(data, np.float64 if missing else None)  # null becomes NaN
     except ValueError as error:
         raise BadRequest(f"`data` of input {spec.name!r} is ragged") from error
     if array.dtype.kind == "O":

@@ -30,11 +30,12 @@ PLATFORMS: Mapping[str, str] = {"xla": "jax_stablehlo"}
 
 @dataclass(frozen=True)
 class TensorMetadata:
-    """A tensor of the model: ``shape`` without the batch."""
+    """A tensor of the model: ``shape`` without the batch; ``missing`` says that an input may hold NaN."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    missing: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """Return it as the protocol's metadata has it, the batch as -1."""
@@ -67,7 +68,7 @@ class Signature:
         }
 
 
-def tensor_metadata(name: str, shape: tuple[int, ...], dtype: str) -> TensorMetadata:
+def tensor_metadata(name: str, shape: tuple[int, ...], dtype: str, *, missing: bool = False) -> TensorMetadata:
     """Return the metadata of a tensor of this shape, without the batch, and of this dtype by NumPy's name.
 
     Raises ``DeploycheckError`` for a dtype that the protocol has no name for.
@@ -77,7 +78,7 @@ def tensor_metadata(name: str, shape: tuple[int, ...], dtype: str) -> TensorMeta
             f"the model's {name!r} is {dtype}, for which the Open Inference Protocol has no name",
             hint=f"cast {name} to float32 in the model",
         )
-    return TensorMetadata(name, DATATYPES[dtype], shape)
+    return TensorMetadata(name, DATATYPES[dtype], shape, missing)
 
 
 def write_signature(signature: Signature, folder: Path, **facts: Any) -> None:
@@ -87,7 +88,7 @@ def write_signature(signature: Signature, folder: Path, **facts: Any) -> None:
         "version": signature.version,
         "runtime": signature.runtime,
         "rounds": signature.rounds,
-        "inputs": [tensor.metadata() for tensor in signature.inputs],
+        "inputs": [tensor.metadata() | ({"missing": True} if tensor.missing else {}) for tensor in signature.inputs],
         "outputs": [tensor.metadata() for tensor in signature.outputs],
         **facts,
     }
@@ -122,10 +123,10 @@ def read_signature(path: Path) -> Signature:
 
 def _tensor(path: Path, listed: object) -> TensorMetadata:
     match listed:
-        case {"name": str(name), "datatype": str(datatype), "shape": [-1, *shape]} if datatype in DTYPES and all(
-            isinstance(size, int) and size > 0 for size in shape
+        case {"name": str(name), "datatype": str(datatype), "shape": [-1, *shape], **rest} if (
+            datatype in DTYPES and all(isinstance(size, int) and size > 0 for size in shape)
         ):
-            return TensorMetadata(name, datatype, tuple(shape))
+            return TensorMetadata(name, datatype, tuple(shape), rest.get("missing") is True)
     raise _not_a_signature(path, f"{str(listed)[:80]} is not a tensor's name, datatype and shape")
 
 

@@ -19,10 +19,11 @@ Weights = dict[str, "jax.Array"]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input: its shape without the batch, and its dtype by NumPy's name."""
+    """One input: its shape without the batch, its dtype by NumPy's name, and whether it may hold NaN."""
 
     shape: tuple[int, ...]
     dtype: str
+    missing: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,14 @@ class Preprocessing:
     """One preprocessing step: its name in a spec, and the two functions that the module's docstring describes.
 
     ``remark`` says what the user should know of the training inputs that the step is fitted on; empty for nothing.
+    ``fills_missing`` says that no NaN is left in any input after it, so that a server may take NaN.
     """
 
     name: str
     fit: Callable[..., dict[str, np.ndarray]]
     apply: Callable[[Arrays, Arrays], dict[str, jax.Array]]
     remark: Callable[[Arrays], str] = field(default=lambda _: "")
+    fills_missing: bool = False
 
 
 def _fit_scale(inputs: Arrays, *, by: float = 1.0, offset: float = 0.0) -> dict[str, np.ndarray]:
@@ -131,7 +133,7 @@ standardize = Preprocessing("standardize", _fit_standardize, _apply_standardize,
 
 A feature that is constant in the training split is divided by 1.
 """
-fill_missing = Preprocessing("fill_missing", _fit_fill_missing, _apply_fill_missing)
+fill_missing = Preprocessing("fill_missing", _fit_fill_missing, _apply_fill_missing, fills_missing=True)
 """Replace each missing value (NaN) by its feature's median over the training split."""
 
 

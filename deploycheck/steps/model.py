@@ -77,7 +77,10 @@ class ModelStep(StepKind):
         runtime = making.extensions.runtimes[settings.runtime]
         with located(settings.runtime):
             runtime.export(
-                trained.network(source, making.extensions), trained.raw_inputs(source), settings.model, making.out
+                trained.network(source, making.extensions),
+                trained.raw_inputs(source.config, making.extensions),
+                settings.model,
+                making.out,
             )
         today = datetime.now(UTC).date()
         lasts = {"loadable_until": (today + runtime.lasts).isoformat()} if runtime.lasts else {}

@@ -151,9 +151,13 @@ def network(trained: Trained, extensions: Extensions) -> Network:
     return to_network(trained.model, prepare, trained.fitted)
 
 
-def raw_inputs(trained: Trained) -> dict[str, TensorSpec]:
+def raw_inputs(config: Config, extensions: Extensions) -> dict[str, TensorSpec]:
     """Return the inputs that a model is served with, before preprocessing."""
-    return {name: TensorSpec(part.shape, part.dtype) for name, part in trained.config.input.items()}
+    fills = any(step.fills_missing for step, _ in preprocessing(config.preprocess, extensions))
+    return {
+        name: TensorSpec(part.shape, part.dtype, missing=fills and np.issubdtype(np.dtype(part.dtype), np.floating))
+        for name, part in config.input.items()
+    }
 
 
 def preprocessing(named: tuple[Named, ...], extensions: Extensions) -> Steps:

@@ -198,6 +198,72 @@ def test_the_extremes_of_an_integer_input_arrive() -> None:
     assert decode_request({}, integers([-128, 127]), INTEGERS, 8).inputs["x"].tolist() == [[-128, 127]]
 
 
+HOLED = Signature(
+    model="holed",
+    inputs=(TensorMetadata("x", "FP32", (3,), missing=True), TensorMetadata("y", "FP32", (1,))),
+    outputs=(TensorMetadata("z", "FP32", (1,)),),
+)
+
+
+def holed(x: str, y: str = "[1]", **more: Any) -> bytes:
+    head = json.dumps(more)[1:-1] + ", " if more else ""
+    return (
+        f'{{{head}"inputs": [{{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": {x}}}, '
+        f'{{"name": "y", "shape": [1, 1], "datatype": "FP32", "data": {y}}}]}}'
+    ).encode()
+
+
+@pytest.mark.parametrize("written", ["[1, null, 2.5]", "[[1, null, 2.5]]", "[1,NaN,2.5]", "[ 1.0, NaN , 2.5 ]"])
+def test_missing_values_are_null_or_nan_where_the_model_fills_them(written: str) -> None:
+    found = decode_request({}, holed(written), HOLED, 8).inputs["x"]
+    np.testing.assert_array_equal(found, np.array([[1, np.nan, 2.5]], np.float32))
+
+
+def test_missing_values_may_be_all_there_is() -> None:
+    assert np.isnan(decode_request({}, holed("[null, null, null]"), HOLED, 8).inputs["x"]).all()
+
+
+def test_missing_values_arrive_in_binary() -> None:
+    x = np.array([[1, np.nan, 2.5]], np.float32)
+    sent = encode_request({"x": x, "y": np.ones((1, 1), np.float32)})
+    np.testing.assert_array_equal(decode_request(sent.headers, sent.body, HOLED, 8).inputs["x"], x)
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_values_are_refused_of_every_input(name: str, value: float) -> None:
+    inputs = {"x": np.ones((1, 3), np.float32), "y": np.ones((1, 1), np.float32)}
+    inputs[name][0, 0] = value
+    sent = encode_request(inputs)
+    with pytest.raises(BadRequest, match=f"'{name}' holds"):
+        decode_request(sent.headers, sent.body, HOLED, 8)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        holed("[1, 2, 3]", "[null]"),
+        holed("[1, 2, 3]", "[NaN]"),
+        holed("[1, Infinity, 3]"),
+        holed("[1, -NaN, 3]"),
+        holed("[1, NaNa, 3]"),
+        holed("[1, true, null]"),
+        holed('[1, "NaN", null]'),
+        holed("[1, null]"),
+        holed("[[1], [null, 2]]"),
+        holed("NaN"),
+    ],
+)
+def test_other_requests_are_refused_as_before(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        decode_request({}, body, HOLED, 8)
+
+
+def test_a_string_that_holds_nan_is_kept() -> None:
+    found = decode_request({}, holed("[1, NaN, 2]", id='a NaN, "NaN" \\'), HOLED, 8)
+    assert found.id == 'a NaN, "NaN" \\'
+
+
 def test_fp16_is_refused_in_json_and_taken_in_binary() -> None:
     signature = Signature(
         model="half", inputs=(TensorMetadata("x", "FP16", (1,)),), outputs=(TensorMetadata("y", "FP16", (1,)),)

@@ -21,7 +21,7 @@ from deploycheck.serving.signature import (
 TWO_OUTPUTS = Signature(
     model="net",
     runtime="numpy",
-    inputs=(TensorMetadata("x", "FP32", (4,)),),
+    inputs=(TensorMetadata("x", "FP32", (4,), missing=True), TensorMetadata("y", "FP32", ())),
     outputs=(TensorMetadata("scores", "FP32", (3,)), TensorMetadata("best", "INT32", ())),
 )
 
@@ -32,13 +32,13 @@ def test_a_signature_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / SIGNATURE).read_text())["made_with"] == "numpy 2"
 
 
-def test_a_signature_of_an_earlier_version_is_of_xla_and_does_not_round(tmp_path: Path) -> None:
+def test_a_signature_of_an_earlier_version_is_of_xla_and_neither_rounds_nor_fills(tmp_path: Path) -> None:
     write_signature(replace(TWO_OUTPUTS, rounds=True), tmp_path)
     content = json.loads((tmp_path / SIGNATURE).read_text())
-    del content["runtime"], content["rounds"]
+    del content["runtime"], content["rounds"], content["inputs"][0]["missing"]
     (tmp_path / SIGNATURE).write_text(json.dumps(content))
     read = read_signature(tmp_path / SIGNATURE)
-    assert (read.runtime, read.rounds) == ("xla", False)
+    assert (read.runtime, read.rounds, read.inputs[0].missing) == ("xla", False, False)
 
 
 @pytest.mark.parametrize(

@@ -205,4 +205,19 @@ def test_only_training_and_validation_examples_are_prepared(extensions: Extensio
 
 
 def test_raw_inputs_are_those_before_preprocessing(extensions: Extensions) -> None:
-    assert trained.raw_inputs(made(config_for("plain_net"), extensions)) == {"x": TensorSpec((16,), "uint8")}
+    assert trained.raw_inputs(config_for("plain_net"), extensions) == {"x": TensorSpec((16,), "uint8")}
+
+
+@pytest.mark.parametrize(
+    ("steps", "missing"), [((), False), (("fill_missing",), True), (("scale", "fill_missing"), True)]
+)
+def test_an_input_may_hold_missing_values_where_the_preprocessing_fills_them(
+    steps: tuple[str, ...], missing: bool, extensions: Extensions
+) -> None:
+    config = config_for(
+        "plain_net",
+        preprocess=tuple((step, {}) for step in steps),
+        input={"x": Input(shape=(8,), dtype="float32"), "n": Input(shape=(), dtype="int32")},
+    )
+    inputs = trained.raw_inputs(config, extensions)
+    assert inputs == {"x": TensorSpec((8,), "float32", missing=missing), "n": TensorSpec((), "int32")}

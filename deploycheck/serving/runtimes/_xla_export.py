@@ -52,7 +52,9 @@ def write(network: Network, inputs: Mapping[str, TensorSpec], name: str, folder:
     answer = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     signature = Signature(
         model=name,
-        inputs=tuple(tensor_metadata(key, tensor.shape, tensor.dtype) for key, tensor in inputs.items()),
+        inputs=tuple(
+            tensor_metadata(key, tensor.shape, tensor.dtype, missing=tensor.missing) for key, tensor in inputs.items()
+        ),
         outputs=tuple(_output(key, array, batch) for key, array in answer.items()),
         rounds=_ROUNDS.search(exported.mlir_module()) is not None,
     )
