@@ -191,10 +191,11 @@ class Gate:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        """Attach a check's record to its report, by which the controller gets it."""
+        """Attach all attempts at a check to its report, by which the controller gets them."""
         report = yield
         if isinstance(item, CheckItem):
             item.note(report, call)
+            report.sections = [(title, visible(printed)) for title, printed in report.sections]
             if item.attempts:
                 setattr(report, REPORT_KEY, payload(item, self.process))
         return report

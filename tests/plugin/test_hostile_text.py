@@ -28,6 +28,10 @@ def load(extra=None):
     labels = np.arange(300) % 3
     return np.eye(4)[labels].astype(np.float32), labels, {{"column": np.where(labels == 0, HOSTILE, "b")}}
 
+def load_printing():
+    print(HOSTILE)
+    return load_failing()
+
 def load_failing():
     raise ValueError(HOSTILE)
 
@@ -70,6 +74,7 @@ SOURCES = {
     "a value of a matrix": SPEC + f"matrix:\n  data.with.extra: [{QUOTED}, b]\n",
     "the name of a slice": SPEC.replace('{share: ">= 90 %"}', '{share: {threshold: ">= 90 %", slices: {by: column}}}'),
     "an exception of a loader": SPEC.replace('hostile:load", with: {extra: a}', 'hostile:load_failing"'),
+    "what a loader prints": SPEC.replace('hostile:load", with: {extra: a}', 'hostile:load_printing"'),
     "an exception of a builder": SPEC.replace("hostile:build", "hostile:build_failing"),
     "an exception of a metric": SPEC.replace("hostile:share", "hostile:share_failing"),
     "an exception of a plugin": SPEC.replace('{share: ">= 90 %"}', '{crashing: "== 0"}').partition("metrics:")[0],
