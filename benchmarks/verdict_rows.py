@@ -127,8 +127,11 @@ def latency_rows(
     probability: float = 0.99,
     least: int = 1,
     by_budget: bool = False,
+    only: str = "",
 ) -> Iterator[Row]:
-    allowed = 1 - probability
+    full_name, allowed = f"p{100 * probability:g} {name}", 1 - probability
+    if only not in full_name:
+        return
     for truth, share in (
         ("just worse", 1.05 * allowed),
         ("just better", 0.95 * allowed),
@@ -140,7 +143,7 @@ def latency_rows(
         limit = float(np.quantile(streams, 1 - share))
         time = max(1.0, time_above(draw, limit), time_above(draw, float(np.quantile(streams, probability))))
         yield Row(
-            name=f"p{100 * probability:g} {name}",
+            name=full_name,
             truth=truth,
             good=share <= allowed,
             draw=draw,
@@ -156,7 +159,7 @@ def latency_rows(
         )
 
 
-def burst_rows() -> Iterator[Row]:
+def burst_rows(only: str) -> Iterator[Row]:
     """Yield slow requests in bursts; in a pause that is at its limit, about half of the requests are over it."""
 
     def paused(every: float, length: int, regular: float = 1.0) -> Draw:
@@ -178,7 +181,7 @@ def burst_rows() -> Iterator[Row]:
         "bursts of 6 at random, 2,000 at least": (paused(570, 12, 0.0), 2000),
     }
     for name, (draw, least) in draws.items():
-        yield from latency_rows(name, draw, budget=20_000, least=least, by_budget=True)
+        yield from latency_rows(name, draw, budget=20_000, least=least, by_budget=True, only=only)
 
 
 def error_rows() -> Iterator[Row]:
@@ -345,16 +348,21 @@ def drop_rows(n: int = 2000) -> Iterator[Row]:
         )
 
 
-def rows() -> Iterator[Row]:
+def rows(only: str = "") -> Iterator[Row]:
+    """Yield the rows whose name contains ``only``; no long streams are drawn for the others."""
+    yield from (row for row in _all_rows(only) if only in row.name)
+
+
+def _all_rows(only: str) -> Iterator[Row]:
     yield from accuracy_rows()
     yield from drop_rows()
-    yield from latency_rows("log-normal", log_normal)
-    yield from latency_rows("bimodal", bimodal)
-    yield from latency_rows("autocorrelated", functools.partial(log_normal, correlation=0.5))
-    yield from latency_rows("queue", queue, budget=10_000)
-    yield from latency_rows("queue", queue, budget=5000, probability=0.9)
-    yield from latency_rows("queue", queue, budget=5000, probability=0.5)
-    yield from burst_rows()
+    yield from latency_rows("log-normal", log_normal, only=only)
+    yield from latency_rows("bimodal", bimodal, only=only)
+    yield from latency_rows("autocorrelated", functools.partial(log_normal, correlation=0.5), only=only)
+    yield from latency_rows("queue", queue, budget=10_000, only=only)
+    yield from latency_rows("queue", queue, budget=5000, probability=0.9, only=only)
+    yield from latency_rows("queue", queue, budget=5000, probability=0.5, only=only)
+    yield from burst_rows(only)
     yield from error_rows()
     yield from throughput_rows()
     yield from throughput_rows(correlation=0.4)

@@ -158,7 +158,7 @@ _ROWS: list[Row] = []
 
 
 def _prepare(only: str) -> None:
-    _ROWS[:] = [row for row in rows() if only in row.name]
+    _ROWS[:] = rows(only)
 
 
 def main() -> None:
