@@ -174,6 +174,7 @@ def main() -> None:
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + " --- |" * len(COLUMNS))
     chunks = math.ceil(options.gates / CHUNK)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the processes share the cores already
     worst, by_budget = 0.0, []
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), _prepare, (options.row,)) as pool:
         for index, row in enumerate(_ROWS):

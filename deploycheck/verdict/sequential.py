@@ -27,10 +27,11 @@ CAUTION = 1.3
 """Standard errors that are added to the autocorrelation time of values that depend on each other."""
 SHORTEST = 20
 """Fewer observations don't show how they depend on each other."""
-TAIL, ENOUGH_IN_TAIL = 0.1, 200
+TAIL, ENOUGH_IN_TAIL, CLOSEST = 0.1, 200, 4
 """The dependence of a high quantile is measured on the slowest ``TAIL`` of the stream, to see enough of them.
 
-Of a longer stream, it is measured on a smaller share that still has ``ENOUGH_IN_TAIL`` observations.
+Of a longer stream, it is measured on a smaller share that still has ``ENOUGH_IN_TAIL`` observations, and is at least
+``CLOSEST`` times the share beyond the quantile.
 """
 WIDER = 2.5
 """It is measured on a share this many times as large too, which shows its trend towards the slowest."""
@@ -171,7 +172,7 @@ def times_in_tail(stream: np.ndarray, slow: float) -> tuple[float, float]:
         in_tail = stream > ranked[min(n - 1, int(n * (1 - share)))]
         return autocorrelation_time(in_tail.astype(float), significant=SIGNIFICANT)
 
-    tail = max(min(0.5, slow), min(TAIL, ENOUGH_IN_TAIL / n), min(0.5, SHORTEST / n))
+    tail = max(min(0.5, slow), min(TAIL, max(CLOSEST * slow, ENOUGH_IN_TAIL / n)), min(0.5, SHORTEST / n))
     time = time_of(tail)
     if tail <= slow or tail * WIDER > 0.5:
         return time, time
