@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from bursts import bursty_queue, pauses, stopped_queue, waits
 from scipy import signal, special
 
 from deploycheck.language import Dimension
@@ -23,7 +24,8 @@ class Row:
     """One kind of gate on one model: how its streams are drawn (``[gates, n]``), and whether the model is good.
 
     ``best`` is the number of samples of Wald's test on independent observations, ``time`` the true autocorrelation
-    time.
+    time. The load lasts for at least ``least`` observations. Wrong verdicts are also counted by budget where
+    ``by_budget``.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Row:
     time: float = 1.0
     fixed: bool = False
     alone: bool = False
+    least: int = 1
+    by_budget: bool = False
 
 
 # How streams are drawn
@@ -69,11 +73,7 @@ def queue(random: np.random.Generator, gates: int, n: int, load: float = 0.5) ->
     warm = 500
     gaps = random.exponential(1 / load, (gates, n + warm))
     service = np.exp(0.3 * random.standard_normal((gates, n + warm)) - 0.045)
-    waits, waiting = np.empty((gates, n + warm)), np.zeros(gates)
-    for step in range(n + warm):
-        waits[:, step] = waiting + service[:, step]
-        waiting = np.maximum(0.0, waits[:, step] - gaps[:, step])
-    return waits[:, warm:]
+    return waits(gaps, service)[:, warm:]
 
 
 @functools.cache
@@ -120,8 +120,18 @@ def threshold(comparator: str, value: float, dimension: Dimension) -> Threshold:
     return Threshold(comparator, value, "", dimension)
 
 
-def latency_rows(name: str, draw: Draw, budget: int = 5000, probability: float = 0.99) -> Iterator[Row]:
-    allowed = 1 - probability
+def latency_rows(
+    name: str,
+    draw: Draw,
+    budget: int = 5000,
+    probability: float = 0.99,
+    least: int = 1,
+    by_budget: bool = False,
+    only: str = "",
+) -> Iterator[Row]:
+    full_name, allowed = f"p{100 * probability:g} {name}", 1 - probability
+    if only not in full_name:
+        return
     for truth, share in (
         ("just worse", 1.05 * allowed),
         ("just better", 0.95 * allowed),
@@ -133,7 +143,7 @@ def latency_rows(name: str, draw: Draw, budget: int = 5000, probability: float =
         limit = float(np.quantile(streams, 1 - share))
         time = max(1.0, time_above(draw, limit), time_above(draw, float(np.quantile(streams, probability))))
         yield Row(
-            name=f"p{100 * probability:g} {name}",
+            name=full_name,
             truth=truth,
             good=share <= allowed,
             draw=draw,
@@ -144,7 +154,34 @@ def latency_rows(name: str, draw: Draw, budget: int = 5000, probability: float =
             slow=functools.partial(np.less, limit),
             share=allowed,
             time=time,
+            least=least,
+            by_budget=by_budget and share > allowed,
         )
+
+
+def burst_rows(only: str) -> Iterator[Row]:
+    """Yield slow requests in bursts; in a pause that is at its limit, about half of the requests are over it."""
+
+    def paused(every: float, length: int, regular: float = 1.0) -> Draw:
+        return functools.partial(pauses, every=every, length=length, regular=regular)
+
+    def bursty(burst: int, quiet: int, faster: float, spread: float = 0.0) -> Draw:
+        return functools.partial(bursty_queue, burst=burst, quiet=quiet, faster=faster, spread=spread)
+
+    draws = {
+        "pauses, 2 slow": (paused(190, 4), 1),
+        "pauses, 5 slow": (paused(476, 10), 1),
+        "pauses, 5 slow, irregular": (paused(476, 10, 0.8), 1),
+        "pairs at random": (paused(190, 4, 0.0), 1),
+        "pausing queue": (functools.partial(stopped_queue, every=400, length=8), 1),
+        "bursts of 3 in a queue": (bursty(3, 60, 20.0), 1),
+        "bursts of 5 in a queue": (bursty(5, 100, 10.0), 1),
+        "bursts of 8 in a queue": (bursty(8, 80, 10.0, 0.3), 1),
+        "pauses, 20 slow, 2,000 at least": (paused(1900, 40), 2000),
+        "bursts of 6 at random, 2,000 at least": (paused(570, 12, 0.0), 2000),
+    }
+    for name, (draw, least) in draws.items():
+        yield from latency_rows(name, draw, budget=20_000, least=least, by_budget=True, only=only)
 
 
 def error_rows() -> Iterator[Row]:
@@ -311,15 +348,21 @@ def drop_rows(n: int = 2000) -> Iterator[Row]:
         )
 
 
-def rows() -> Iterator[Row]:
+def rows(only: str = "") -> Iterator[Row]:
+    """Yield the rows whose name contains ``only``; no long streams are drawn for the others."""
+    yield from (row for row in _all_rows(only) if only in row.name)
+
+
+def _all_rows(only: str) -> Iterator[Row]:
     yield from accuracy_rows()
     yield from drop_rows()
-    yield from latency_rows("log-normal", log_normal)
-    yield from latency_rows("bimodal", bimodal)
-    yield from latency_rows("autocorrelated", functools.partial(log_normal, correlation=0.5))
-    yield from latency_rows("queue", queue, budget=10_000)
-    yield from latency_rows("queue", queue, budget=5000, probability=0.9)
-    yield from latency_rows("queue", queue, budget=5000, probability=0.5)
+    yield from latency_rows("log-normal", log_normal, only=only)
+    yield from latency_rows("bimodal", bimodal, only=only)
+    yield from latency_rows("autocorrelated", functools.partial(log_normal, correlation=0.5), only=only)
+    yield from latency_rows("queue", queue, budget=10_000, only=only)
+    yield from latency_rows("queue", queue, budget=5000, probability=0.9, only=only)
+    yield from latency_rows("queue", queue, budget=5000, probability=0.5, only=only)
+    yield from burst_rows(only)
     yield from error_rows()
     yield from throughput_rows()
     yield from throughput_rows(correlation=0.4)

@@ -23,6 +23,7 @@ from deploycheck.verdict import (
     Sample,
     WorstOf,
     decide,
+    fewest_for_rate,
     fewest_requests,
     fewest_rounds,
     ratio_of,
@@ -81,7 +82,7 @@ def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensio
         budget, needed = load.requests, fewest_requests(1 - check.percentile, level)
         what, hint = _requests(budget, needed, load, extensions)
     elif sample is Events and not check.against and 0 < threshold.value < 1:
-        budget, needed = load.requests, fewest_requests(threshold.value, level)
+        budget, needed = load.requests, fewest_for_rate(threshold.value, level)
         what, hint = _requests(budget, needed, load, extensions)
     else:
         return

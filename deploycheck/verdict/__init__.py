@@ -9,6 +9,7 @@ from deploycheck.verdict.bounds import FEWEST_REPEATS, bounds
 from deploycheck.verdict.decide import Outcome, Verdict, decide, is_decided, settle
 from deploycheck.verdict.sample_size import (
     examples_to_decide,
+    fewest_for_rate,
     fewest_requests,
     fewest_rounds,
     may_be_settled,
@@ -61,6 +62,7 @@ __all__ = [
     "bounds",
     "decide",
     "examples_to_decide",
+    "fewest_for_rate",
     "fewest_requests",
     "fewest_rounds",
     "is_decided",

@@ -35,12 +35,13 @@ from deploycheck.verdict.sequential import (
     TIME_OF_FEW_ROUNDS,
     autocorrelation_time,
     clustering,
+    fewest_for_bursts,
     is_more_frequent,
     is_rarer,
     most_events,
     reach_in_deviations,
-    time_in_tail,
     time_of_rounds,
+    times_in_tail,
 )
 
 SKEWED = 2.0
@@ -60,7 +61,8 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
             fewest = fewest_requests(1 - probability, confidence)
             if len(values) < fewest and value_of(sample) <= limit:
                 return f"{len(values)} requests can't decide it: at least {fewest} are needed"
-            time = time_in_tail(np.asarray(values), 1 - probability) if values else 1.0
+            to_pass, to_fail = times_in_tail(np.asarray(values), 1 - probability) if values else (1.0, 1.0)
+            time = to_pass if value_of(sample) <= limit else to_fail
             slow = tuple(value > limit for value in values)
             return _describe(requests_to_decide(slow, 1 - probability, confidence, time), "requests like these")
         case Events(happened):
@@ -145,8 +147,13 @@ def named(slices: Iterable[str]) -> str:
 
 
 def fewest_requests(share: float, confidence: float) -> int:
-    """Return the fewest independent requests, none of them slow, that show that at most ``share`` (0..1) are slow."""
-    return _find_first(lambda n: most_events(n, share, confidence) >= 0) or MOST_OBSERVATIONS
+    """Return the fewest requests, none of them slow, that show that at most ``share`` (0..1) are slow."""
+    return max(fewest_for_rate(share, confidence), fewest_for_bursts(share, confidence))
+
+
+def fewest_for_rate(limit: float, confidence: float) -> int:
+    """Return the fewest independent requests, none of them an event, that show that at most ``limit`` (0..1) are."""
+    return _find_first(lambda n: most_events(n, limit, confidence) >= 0) or MOST_OBSERVATIONS
 
 
 def fewest_rounds(confidence: float) -> int:

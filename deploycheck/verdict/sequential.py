@@ -27,12 +27,24 @@ CAUTION = 1.3
 """Standard errors that are added to the autocorrelation time of values that depend on each other."""
 SHORTEST = 20
 """Fewer observations don't show how they depend on each other."""
-TAIL = 0.1
-"""The dependence of a high quantile is measured on this share of the stream, its slowest, to see enough of them."""
+TAIL, ENOUGH_IN_TAIL, CLOSEST = 0.1, 200, 4
+"""The dependence of a high quantile is measured on the slowest ``TAIL`` of the stream, to see enough of them.
+
+Of a longer stream, it is measured on a smaller share that still has ``ENOUGH_IN_TAIL`` observations, and is at least
+``CLOSEST`` times the share beyond the quantile.
+"""
 WIDER = 2.5
 """It is measured on a share this many times as large too, which shows its trend towards the slowest."""
-LEAST_TREND, MOST_TREND = 0.5, 1.4
+LEAST_TREND, MOST_TREND = 0.5, 1.6
 """The limits of that trend, a factor."""
+CONTINUED, CONTINUED_TO_PASS = 0.5, 2.0
+"""How much of the trend is continued towards the slowest; a pass is more cautious where dependence becomes stronger."""
+REACH = 10
+"""The trend is continued to a share this many times smaller at most."""
+SIGNIFICANT = 2.0
+"""A correlation of neighbours in the tail within this many standard errors of 0 is taken for chance."""
+BURST = 2
+"""A quantile can't pass before bursts of this many slow requests, at random times, would have been seen."""
 LEAST_TO_FAIL, LEAST_TO_PASS, LEAST_IN_TAIL = 30, 60, 20
 """A stream must last for this many autocorrelation times before a test of it may fail, or pass.
 
@@ -114,8 +126,8 @@ def quantile_bounds(values: tuple[float, ...], probability: float, confidence: f
     """Return bounds on a quantile of a stream, each one-sided and valid at any time.
 
     The bounds are observations. That ``probability`` of the stream is at or under a value is a proportion, and the
-    upper bound is the smallest value for which it is certain. It is infinite for fewer observations than it takes to
-    be certain of any (377 for a p99 at 95 %).
+    upper bound is the smallest value for which it is certain. It is infinite for fewer observations than
+    ``fewest_for_bursts``.
     """
     n = len(values)
     if not n:
@@ -123,37 +135,51 @@ def quantile_bounds(values: tuple[float, ...], probability: float, confidence: f
     stream = np.asarray(values, dtype=float)
     ranked = np.sort(stream)
     slow = 1 - probability
-    thin = time_in_tail(stream, slow)
-    most = _find_rank(thin, n - 1, lambda t: most_events(n, slow, confidence, t), lambda k: stream > ranked[n - k - 1])
-    fewest = _find_rank(thin, n, lambda t: fewest_events(n, slow, confidence, t), lambda k: stream >= ranked[n - k])
+    to_pass, to_fail = times_in_tail(stream, slow)
+    most = -1
+    if n >= fewest_for_bursts(slow, confidence):
+        most = _find_rank(
+            to_pass, n - 1, lambda t: most_events(n, slow, confidence, t), lambda k: stream > ranked[n - k - 1]
+        )
+    fewest = _find_rank(to_fail, n, lambda t: fewest_events(n, slow, confidence, t), lambda k: stream >= ranked[n - k])
     high = float(ranked[n - most - 1]) if most >= 0 else math.inf
     low = float(ranked[n - fewest]) if fewest <= n else -math.inf
     return low, high
 
 
-def time_in_tail(stream: np.ndarray, slow: float) -> float:
-    """Return the autocorrelation time of being among the slowest share ``slow``, on the cautious side.
+def fewest_for_bursts(slow: float, confidence: float) -> int:
+    """Return the fewest observations that a pass needs, so that slow requests in bursts would have been seen.
 
-    The slowest are too few to measure it on them. It is measured on more of the stream, and half of its trend from the
-    slowest quarter to the slowest tenth is extrapolated: in some streams the slowest come singly (those whose
-    logarithms are normal), in a queue they come together more than others do.
+    Before its first burst, a stream looks the same as one without bursts. If a share ``slow`` of the requests is in
+    bursts of ``BURST`` at random times, ``n`` observations contain none with a probability of
+    ``exp(-n * slow / BURST)``.
+    """
+    return math.ceil(-math.log(1 - confidence) * BURST / slow)
+
+
+def times_in_tail(stream: np.ndarray, slow: float) -> tuple[float, float]:
+    """Return the autocorrelation time of being among the slowest share ``slow``: for a pass, and for a failure.
+
+    The slowest are too few to measure it on them. It is measured on more of the stream, and half of its trend towards
+    the slowest is continued: in some streams the slowest come singly (those whose logarithms are normal), in a queue
+    they come together more than others do. A failure has seen its slow requests; a pass hasn't seen the bursts that
+    have yet to come. So for a pass, twice a rising trend is continued, of the time's excess over 1: chance in an
+    independent stream isn't magnified.
     """
     n, ranked = len(stream), np.sort(stream)
 
     def time_of(share: float) -> float:
-        return autocorrelation_time((stream > ranked[min(n - 1, int(n * (1 - share)))]).astype(float))
+        in_tail = stream > ranked[min(n - 1, int(n * (1 - share)))]
+        return autocorrelation_time(in_tail.astype(float), significant=SIGNIFICANT)
 
-    tail = max(_share_of_tail(slow), min(0.5, SHORTEST / n))
+    tail = max(min(0.5, slow), min(TAIL, max(CLOSEST * slow, ENOUGH_IN_TAIL / n)), min(0.5, SHORTEST / n))
     time = time_of(tail)
     if tail <= slow or tail * WIDER > 0.5:
-        return time
+        return time, time
     trend = min(MOST_TREND, max(LEAST_TREND, time / time_of(tail * WIDER)))
-    return max(1.0, time * float(trend ** (0.5 * math.log(tail / slow) / math.log(WIDER))))
-
-
-def _share_of_tail(slow: float) -> float:
-    """Return the share of the stream, its slowest, on which dependence is measured; ``slow`` may exceed the limit."""
-    return min(0.5, max(slow, TAIL))
+    steps = math.log(min(REACH, tail / slow)) / math.log(WIDER)
+    continued = max(1.0, time * math.pow(trend, CONTINUED * steps))
+    return max(continued, 1.0 + (time - 1) * math.pow(trend, CONTINUED_TO_PASS * steps)), continued
 
 
 def _find_rank(thin: float, total: int, rank: Callable[[float], int], exceed: Callable[[int], np.ndarray]) -> int:
@@ -167,7 +193,7 @@ def _find_rank(thin: float, total: int, rank: Callable[[float], int], exceed: Ca
 
 def is_rarer(events: float, total: float, limit: float, confidence: float, thin: float) -> bool:
     """Whether events are certainly rarer than ``limit``, of observations with the autocorrelation time ``thin``."""
-    if total < thin * max(LEAST_TO_PASS, LEAST_IN_TAIL / _share_of_tail(limit)):
+    if total < thin * max(LEAST_TO_PASS, LEAST_IN_TAIL / min(0.5, max(limit, TAIL))):
         return False
     return evidence_below(events / thin, total / thin, limit) >= -math.log(1 - confidence)
 
@@ -208,13 +234,13 @@ def fewest_events(total: int, limit: float, confidence: float, thin: float = 1.0
     return high
 
 
-def autocorrelation_time(values: np.ndarray, caution: float = CAUTION) -> float:
+def autocorrelation_time(values: np.ndarray, caution: float = CAUTION, significant: float = 1.0) -> float:
     """Return how many consecutive values are worth one independent value: 1 for an independent stream.
 
-    ``1 + 2 * sum(autocorrelations)`` up to a window of its own size. Where neighbours depend on each other, it is
-    corrected for the bias of estimating the mean from the stream itself (Wolff, Computer Physics Communications 156,
-    2004, equation 49), and ``caution`` of its standard errors are added (Madras and Sokal, Journal of Statistical
-    Physics 50, 1988).
+    ``1 + 2 * sum(autocorrelations)`` up to a window of its own size. Where neighbours depend on each other by more than
+    ``significant`` standard errors, it is corrected for the bias of estimating the mean from the stream itself (Wolff,
+    Computer Physics Communications 156, 2004, equation 49), and ``caution`` of its standard errors are added (Madras
+    and Sokal, Journal of Statistical Physics 50, 1988).
     """
     n = len(values)
     centred = values - values.mean() if n else values
@@ -228,7 +254,7 @@ def autocorrelation_time(values: np.ndarray, caution: float = CAUTION) -> float:
         time += 2 * correlation
         if lag >= WINDOW * time:
             break
-    if neighbours * math.sqrt(n) > 1:
+    if neighbours * math.sqrt(n) > significant:
         window = (2 * lag + 1) / n
         time *= (1 + window) * (1 + caution * math.sqrt(2 * window))
     return max(1.0, time)

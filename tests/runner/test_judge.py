@@ -79,9 +79,9 @@ def judged(made: Plan, runner: DoneRunner, monkeypatch: pytest.MonkeyPatch) -> J
 
 
 def test_what_was_measured_and_decided_is_recorded(judged: Judge, runner: DoneRunner) -> None:
-    record = judged("serve[int8]", "latency.p99", Measurement(Quantile(0.99, (0.001,) * 400), "a note"))
+    record = judged("serve[int8]", "latency.p99", Measurement(Quantile(0.99, (0.001,) * 600), "a note"))
     assert (record.verdict, record.reason, record.value) == (Outcome.PASS, "a note", 0.001)
-    assert (record.unit, record.confidence, record.samples) == ("s", 0.95, 400)
+    assert (record.unit, record.confidence, record.samples) == ("s", 0.95, 600)
     assert (record.threshold, record.severity, record.waiver) == ("<= 20 ms", "error", None)
     assert record.interval is not None
     assert record.interval[1] == pytest.approx(0.001)

@@ -48,15 +48,15 @@ def served(expect: str, load: str = "rate: 100 /s") -> str:
         (
             'latency.p99: "<= 20 ms"',
             "rate: 100 /s, requests: 300",
-            "latency.p99 can't be decided at 0.95 confidence: it needs 377 requests, none of them over the limit, "
+            "latency.p99 can't be decided at 0.95 confidence: it needs 600 requests, none of them over the limit, "
             "and there are 300 at most",
-            "set `requests: 377` or more, which takes 4 s at 100 /s",
+            "set `requests: 600` or more, which takes 6 s at 100 /s",
         ),
         (
             'latency.p99: "<= 20 ms @ 99 %"',
-            "scenario: single_stream, requests: 377",
+            "scenario: single_stream, requests: 600",
             "latency.p99 can't be decided at 0.99 confidence",
-            "set `requests: 5",
+            "set `requests: 922`",
         ),
         (
             'error_rate: "<= 0.1 %"',
@@ -87,7 +87,7 @@ def test_a_budget_too_small_for_its_threshold_is_an_error_at_its_place(
 @pytest.mark.parametrize(
     ("expect", "load"),
     [
-        ('latency.p99: "<= 20 ms"', "rate: 100 /s, requests: 377"),
+        ('latency.p99: "<= 20 ms"', "rate: 100 /s, requests: 600"),
         ('latency.p99: "<= 20 ms @ point"', "rate: 100 /s, requests: 3"),
         ('error_rate: "<= 0.1 %"', "rate: 100 /s"),
         ('latency.p99: "<= 110 % of baseline"', "rate: 100 /s"),

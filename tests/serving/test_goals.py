@@ -13,17 +13,17 @@ def fast(count: int) -> LoadReport:
 
 
 def test_it_is_decided_by_as_many_requests_as_it_takes_and_no_fewer() -> None:
-    assert not p99(0.02).is_decided(fast(376))
-    assert p99(0.02).is_decided(fast(377))
+    assert not p99(0.02).is_decided(fast(599))
+    assert p99(0.02).is_decided(fast(600))
     assert p99(0.0001).is_decided(fast(10))
 
 
 def test_a_threshold_with_its_own_confidence_needs_more() -> None:
-    assert not p99(0.02, confidence=0.99).is_decided(fast(400))
+    assert not p99(0.02, confidence=0.99).is_decided(fast(900))
 
 
 def test_all_of_several_must_be_decided() -> None:
-    assert all_decided((p99(0.02), FEW_FAIL), fast(377))
+    assert all_decided((p99(0.02), FEW_FAIL), fast(600))
     assert not all_decided((p99(0.02), FEW_FAIL), fast(200))
     assert FEW_FAIL.is_decided(fast(200))
 

@@ -63,7 +63,7 @@ def test_undecided_says_how_many_more_examples_would_do() -> None:
 def test_too_few_requests_for_a_percentile_say_the_number_needed() -> None:
     verdict = judged(Quantile(0.99, (0.001,) * 200), parse_threshold("<= 20 ms", LATENCY))
     assert verdict.outcome is Outcome.UNDECIDED
-    assert "at least 377" in verdict.reason
+    assert "at least 600" in verdict.reason
 
 
 def test_a_size_on_its_limit_passes_and_one_byte_more_fails() -> None:

@@ -51,7 +51,7 @@ NOISY = tuple((100 + 8 * np.random.default_rng(0).standard_normal(30)).tolist())
         (
             Quantile(0.99, (0.001,) * 200),
             threshold("<=", 0.02),
-            "200 requests can't decide it: at least 377",
+            "200 requests can't decide it: at least 600",
         ),
         (Quantile(0.99, SLOW_NOW_AND_THEN), threshold("<=", 0.02), r"about [\d,]+ more requests like these"),
         (Events((False,) * 500), threshold("<=", 0.001), r"about [\d,]+ more requests like these"),
@@ -159,7 +159,7 @@ def test_a_test_set_has_a_least_size_for_its_threshold(limit: float, fewest: int
 def test_of_a_queue_it_counts_what_its_dependence_takes() -> None:
     """Nothing is over the limit, and still it isn't decided: what comes is slow together."""
     waits, waiting, random = [], 0.0, np.random.default_rng(1)
-    for _ in range(500):
+    for _ in range(700):
         waits.append(waiting + 1.0)
         waiting = max(0.0, waits[-1] - random.exponential(2.0))
     reason = decide(Measurement(Quantile(0.99, tuple(waits))), threshold("<=", max(waits)), 0.95).reason

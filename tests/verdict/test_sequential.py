@@ -10,7 +10,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import signal, stats
 
-from deploycheck.verdict import Blocks, Events, Quantile, Ratios, bounds, fewest_requests, fewest_rounds, looks
+from deploycheck.verdict import (
+    Blocks,
+    Events,
+    Quantile,
+    Ratios,
+    bounds,
+    fewest_for_rate,
+    fewest_requests,
+    fewest_rounds,
+    looks,
+)
 from deploycheck.verdict.sequential import (
     FEWEST_BLOCKS,
     autocorrelation_time,
@@ -54,10 +64,11 @@ def test_the_most_and_the_fewest_events_are_where_the_evidence_crosses(
 
 
 def test_the_fewest_requests_for_a_percentile_are_known_beforehand() -> None:
-    assert fewest_requests(0.01, 0.95) == 377
+    assert fewest_for_rate(0.01, 0.95) == 377
     assert most_events(377, 0.01, 0.95) == 0
     assert most_events(376, 0.01, 0.95) == -1
-    latencies = (0.001,) * 377
+    assert fewest_requests(0.01, 0.95) == 600
+    latencies = (0.001,) * 600
     assert bounds(Quantile(0.99, latencies), 0.95)[1] == 0.001
     assert bounds(Quantile(0.99, latencies[1:]), 0.95)[1] == math.inf
 
