@@ -234,10 +234,11 @@ def test_settings_of_any_type_become_plain_json(project: Project) -> None:
         """Settings with types of their own."""
 
         runtime: str
+        task: str
         folder: Path
         day: date
 
-    settings = Odd(runtime="xla", folder=Path("/x"), day=date(2026, 11, 25))
+    settings = Odd(runtime="xla", task="classification", folder=Path("/x"), day=date(2026, 11, 25))
     content = project.key("outputs", settings)
-    assert content["settings"] == {"runtime": "xla", "folder": "/x", "day": "2026-11-25"}
+    assert content["settings"] == {"runtime": "xla", "task": "classification", "folder": "/x", "day": "2026-11-25"}
     assert json.loads(json.dumps(content)) == content
