@@ -32,7 +32,9 @@ def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRec
     record = unjudged(plan, check, Outcome.PASS, "")
     record = record.model_copy(update={"artifact": _digest_of_artifact(runner, plan, check)})
     if check.threshold is None:
-        return record.model_copy(update={"shown": "found done" if all(step.reused for step in done) else "done"})
+        shown = "found done" if all(step.reused for step in done) else "done"
+        notes = (step.artifact.meta.get("note", "") for step in done)
+        return record.model_copy(update={"shown": shown, "reason": "; ".join(filter(None, notes))})
     measurement = measure(check, plan, subjects)
     waiver = plan.spec.waive.get(check.key)
     verdict = decide(measurement, check.threshold, plan.spec.confidence)
