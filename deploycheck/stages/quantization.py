@@ -22,7 +22,7 @@ import qwix
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.model import Model, PyTree, flatten
-from deploycheck.stages.network import Inputs, Outputs
+from deploycheck.stages.network import Inputs, Outputs, Weights
 from deploycheck.stages.tracing import bind, evaluate
 
 VALUE, SCALE = "/qvalue", "/scale"
@@ -51,18 +51,31 @@ def quantize_weights(model: Model, *, activations: bool, at_least: float) -> Mod
 
 def _refuse_little(sizes: Mapping[str, int], found: Collection[str], at_least: float) -> None:
     """Raise ``DeploycheckError`` where a model that is called int8 would hardly be."""
-    total, reached = sum(sizes.values()), sum(sizes[name] for name in found)
-    if reached >= at_least * total and found:
+    if found and sum(sizes[name] for name in found) >= at_least * sum(sizes.values()):
         return
-    left = sorted(sizes.keys() - set(found), key=lambda name: -sizes[name])
-    named = ", ".join(f"{name} ({sizes[name]:,})" for name in left[:NAMED])
-    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
     raise DeploycheckError(
-        f"only {reached:,} of {total:,} parameters would be int8; left in float: {named}{more}",
+        f"only {_counted(sizes, found, 'would be int8')}",
         hint="a weight is reached where it is, as it is, the second operand of a matrix product or a convolution: not "
         "behind a cast, a transpose or a reshape, not in a loop, not in an embedding. To accept less, write "
         "`quantize: {at_least: ...}`",
     )
+
+
+def describe_share(weights: Weights) -> str:
+    """Return how many of a model's params are int8, and which are not; empty where none is int8."""
+    params = {name.removeprefix("params/"): array for name, array in weights.items() if name.startswith("params/")}
+    whole = _gather(params)
+    found = {name: array for name, array in whole.items() if isinstance(array, qwix.QArray)}
+    sizes = {name: (found[name].qvalue if name in found else array).size for name, array in whole.items()}
+    return _counted(sizes, found, "are int8") if found else ""
+
+
+def _counted(sizes: Mapping[str, int], found: Collection[str], are: str) -> str:
+    total, reached = sum(sizes.values()), sum(sizes[name] for name in found)
+    left = sorted(sizes.keys() - set(found), key=lambda name: -sizes[name])
+    named = ", ".join(f"{name} ({sizes[name]:,})" for name in left[:NAMED])
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    return f"{reached:,} of {total:,} parameters {are}" + (f"; left in float: {named}{more}" if left else "")
 
 
 def quantized_form(form: Model, *, activations: bool) -> Model:

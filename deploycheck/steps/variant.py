@@ -71,6 +71,7 @@ class VariantStep(StepKind):
     def make(self, making: Making) -> Metadata:
         """Compress the variant that this one is made from."""
         from deploycheck.stages import data
+        from deploycheck.stages.quantization import describe_share
         from deploycheck.stages.recipe import recipe_of
         from deploycheck.stages.trainer import Trainer
         from deploycheck.steps import trained
@@ -94,7 +95,8 @@ class VariantStep(StepKind):
         options = method.options.model_validate(settings.options)
         model = method.compress(source.model, options, trainer)
         trained.write(trained.compressed(source, model, settings.method, settings.options), making.out)
-        return {}
+        share = describe_share(model.weights)
+        return {"remarks": [share]} if share else {}
 
 
 def _section(spec: Spec, ref: Ref) -> Any:

@@ -151,6 +151,13 @@ def test_a_stage_that_is_done_passes_and_says_whether_it_was_found_done(
     assert data.artifact == ""
 
 
+def test_a_stage_that_is_done_says_what_its_steps_note(made: Plan, runner: DoneRunner) -> None:
+    noted = replace(runner.artifacts[MODEL], meta={"remarks": ["3 of 4 parameters are int8"]})
+    runner.artifacts[MODEL] = noted
+    record = judge(Subjects(runner), made, check_of(made, "compress[int8]", "completes"), TODAY)  # type: ignore[arg-type]
+    assert record.reason == "3 of 4 parameters are int8"
+
+
 @pytest.mark.parametrize(
     ("baseline", "verdict", "reason"),
     [

@@ -12,7 +12,7 @@ from flax import linen, nnx
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.model import Model, build_model
 from deploycheck.stages.network import Inputs, Outputs
-from deploycheck.stages.quantization import quantize_weights, quantized_form
+from deploycheck.stages.quantization import describe_share, quantize_weights, quantized_form
 from tests.stages.networks import from_function
 
 Stripes = tuple[np.ndarray, np.ndarray]
@@ -226,3 +226,12 @@ def test_a_model_that_would_hardly_be_int8_is_refused_and_says_what_stays_in_flo
     assert refused.value.what == "only 12 of 57 parameters would be int8; left in float: turned (25), cast (20)"
     assert "at_least" in refused.value.hint
     quantize_weights(model, activations=False, at_least=0.2)
+
+
+def test_how_much_of_a_model_is_int8_is_said_in_words() -> None:
+    model = from_function(
+        {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}, lambda params, x: x @ params["w"] + params["b"], (4,)
+    )
+    assert describe_share(model.weights) == ""
+    small = quantize_weights(model, activations=False, at_least=0.5)
+    assert describe_share(small.weights) == "12 of 15 parameters are int8; left in float: b (3)"

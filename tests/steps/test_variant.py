@@ -47,6 +47,7 @@ def test_a_method_that_does_not_train_is_given_no_trainer_and_needs_no_data(
     config = files.read(artifact, chain.extensions).config
     assert config.methods == (("tests.steps.users:PLAIN", {"by": 3.0}),)
     assert chain.said[-1] == "compress: smaller by tests.steps.users:PLAIN"
+    assert "remarks" not in artifact.meta
 
 
 def test_a_method_that_trains_is_given_a_trainer_without_the_test_split(
@@ -77,6 +78,7 @@ def test_an_installed_method_is_used_by_its_name(chain: Steps, trained: Artifact
     artifact = chain.make("variant", int8, "int8", weights=trained)
     weights = files.read(artifact, chain.extensions).model.weights
     assert {"int8"} <= {array.dtype.name for array in weights.values()}
+    assert artifact.meta["remarks"] == ["56 of 56 parameters are int8"]
 
 
 def test_what_is_no_method_is_refused(chain: Steps, trained: Artifact) -> None:
