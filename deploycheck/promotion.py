@@ -70,14 +70,15 @@ def rule(
     results: Mapping[str, Sequence[Result]],
     candidates: Sequence[Candidate],
     choose: str,
+    known: Sequence[Reason] = (),
 ) -> Ruling:
     """Decide whether a variant of one spec may be promoted, and which.
 
     ``expected`` are the ids of all its checks; ``results`` the result of each attempt at a check (a retried check
     has several, and each counts); ``candidates`` the variants in the order the spec names them; ``choose`` the
-    spec's policy: ``smallest``, ``fastest``, ``most_accurate`` or a variant's name.
+    spec's policy: ``smallest``, ``fastest``, ``most_accurate`` or a variant's name; ``known`` what already forbids it.
     """
-    reasons = [*_unfinished(expected, results), *_mixed_artifacts(results)]
+    reasons = [*known, *_unfinished(expected, results), *_mixed_artifacts(results)]
     if not expected:
         reasons.append(Reason("the spec has no checks: nothing was shown"))
     if reasons:

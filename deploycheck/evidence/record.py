@@ -112,6 +112,11 @@ class TargetRecord(Record):
     registry: str | None = Field(description="URL of the registry; null is the one in the cache folder")
     model: str
     alias: str
+    replaces: str | None = Field(
+        default=None,
+        description="Digest that the alias pointed at when the run looked: the baseline, and all that may be replaced; "
+        "null is nothing",
+    )
 
 
 class PromotionRecord(Record):

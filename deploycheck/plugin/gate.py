@@ -18,7 +18,7 @@ from deploycheck.evidence import CheckRecord, Evidence, StepRecord
 from deploycheck.extensions import Extensions
 from deploycheck.language import is_spec, load, near_miss
 from deploycheck.language.expect import SECTIONS
-from deploycheck.plan import Plan, make_plans, only_plan
+from deploycheck.plan import Plan, make_plans, only_plan, several_candidates, shared_aliases
 from deploycheck.plugin.items import CheckItem, SpecFile
 from deploycheck.promotion import Decision
 from deploycheck.runner.cache import cache_of
@@ -53,6 +53,7 @@ class Gate:
         self.run_id: str = worker["testrunuid"] if worker else _run_id(config)
         self.is_worker = worker is not None
         self.plans: dict[str, Plan] = {}
+        self.aliases: dict[str, tuple[str | None, str]] = {}
         self.evidence: Evidence | None = None
         self.written: list[Path] = []
         self.problems: list[str] = []
@@ -95,6 +96,14 @@ class Gate:
         self.refused.remove(path)
         self.plans.update({plan.id: plan for plan in plans})
         return plans
+
+    def look_up_alias(self, plan: Plan) -> None:
+        """Note what the alias of a plan's model points at, before anything is compared with it."""
+        if plan.spec.promote and plan.id not in self.aliases:
+            try:
+                self.aliases[plan.id] = (self.runner.replaced_by(plan), "")
+            except DeploycheckError as error:
+                self.aliases[plan.id] = (None, str(error))
 
     def plan_for(self, path: Path) -> Plan:
         """Return the plan of a spec file that has one spec."""
@@ -176,6 +185,15 @@ class Gate:
             items[:] = [item for item in items if asked_for(item)]
             config.hook.pytest_deselected(items=dropped)
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Refuse two candidates for one alias, before anything is done for either; workers leave it to the end."""
+        if not self.is_worker and not self.config.getoption("collectonly"):
+            plans = {item.plan.id: item.plan for item in session.items if isinstance(item, CheckItem)}
+            for id, others in shared_aliases(list(plans.values())).items():
+                hint = "give each an alias of its own, or run one of them"
+                raise pytest.UsageError(f"{id}: {several_candidates(plans[id], others)}\nhint: {hint}")
+
     # running
 
     @pytest.hookimpl(wrapper=True)
@@ -186,7 +204,12 @@ class Gate:
             record = item.record_of(report, call)
             if record is not None:
                 steps = [step.model_dump(mode="json") for step in item.steps()]
-                attached = {"spec": item.plan.id, "check": record.model_dump(mode="json"), "steps": steps}
+                attached = {
+                    "spec": item.plan.id,
+                    "check": record.model_dump(mode="json"),
+                    "steps": steps,
+                    "alias": self.aliases.get(item.plan.id),
+                }
                 setattr(report, REPORT_KEY, attached)
         return report
 
@@ -196,6 +219,8 @@ class Gate:
         if attached and not self.is_worker:
             steps = [StepRecord.model_validate(step) for step in attached["steps"]]
             self.results.add(attached["spec"], CheckRecord.model_validate(attached["check"]), steps)
+            if attached["alias"]:
+                self.results.add_alias(attached["spec"], *attached["alias"])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -65,6 +65,7 @@ class CheckItem(pytest.Item):
 
         self.began = time.monotonic()
         self.record, self.reached = None, True
+        self.gate.look_up_alias(self.plan)
         try:
             for ref in self.check.needs:
                 self.gate.runner.step(self.plan, ref)

@@ -27,8 +27,8 @@ from deploycheck.evidence import (
 from deploycheck.evidence.forms.json import as_json
 from deploycheck.extensions import Extensions
 from deploycheck.language.threshold import RELATIVE
-from deploycheck.plan import Plan
-from deploycheck.promotion import Candidate, Decision, Result, rule
+from deploycheck.plan import Plan, several_candidates, shared_aliases
+from deploycheck.promotion import Candidate, Decision, Reason, Result, rule
 from deploycheck.runner.code import versions
 from deploycheck.runner.platform import find_platform
 from deploycheck.steps.baseline import DEFAULT_LOCATION, open_registry
@@ -57,6 +57,8 @@ class Results:
 
     checks: dict[str, list[CheckRecord]] = field(default_factory=dict)
     steps: dict[str, dict[str, StepRecord]] = field(default_factory=dict)
+    aliases: dict[str, set[str | None]] = field(default_factory=dict)
+    unknown_aliases: dict[str, str] = field(default_factory=dict)
 
     def add(self, spec: str, check: CheckRecord, steps: Iterable[StepRecord]) -> None:
         """Add one attempt at a check, and what is known of the steps it needed."""
@@ -66,10 +68,18 @@ class Results:
             if step.step not in known or (known[step.step].reused and not step.reused):
                 known[step.step] = step
 
+    def add_alias(self, spec: str, digest: str | None, problem: str = "") -> None:
+        """Add what the alias of a spec's model pointed at when a process looked, or why it could not be read."""
+        if problem:
+            self.unknown_aliases.setdefault(spec, problem)
+        else:
+            self.aliases.setdefault(spec, set()).add(digest)
+
 
 def conclude(plans: Sequence[Plan], results: Results, run: str, cache: Path) -> Evidence:
     """Decide on every spec; nothing is promoted."""
-    specs = tuple(_decide(plan, results) for plan in plans)
+    shared = shared_aliases([plan for plan in plans if plan.id in results.steps])
+    specs = tuple(_decide(plan, results, shared.get(plan.id, ())) for plan in plans)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     device = find_platform(cache)["device"] if any(results.steps.values()) else "none used"
     return Evidence(run=run, created=created, environment=_environment(device), specs=specs)
@@ -85,7 +95,21 @@ def _environment(device: str) -> Environment:
     )
 
 
-def _decide(plan: Plan, results: Results) -> SpecRecord:
+def _reasons_known(plan: Plan, results: Results, sharing: Sequence[str]) -> Iterable[Reason]:
+    """Yield what forbids a promotion whatever the checks say."""
+    promote = plan.spec.promote
+    if promote is None:
+        return
+    alias = f"{promote.model}@{promote.to}"
+    if sharing:
+        yield Reason(several_candidates(plan, sharing))
+    if plan.id in results.unknown_aliases:
+        yield Reason(f"what {alias} points at is not known: {results.unknown_aliases[plan.id]}")
+    if len(results.aliases.get(plan.id, ())) > 1:
+        yield Reason(f"{alias} was moved while the run went on: run the gate again")
+
+
+def _decide(plan: Plan, results: Results, sharing: Sequence[str]) -> SpecRecord:
     expected = [check.id for check in plan.checks]
     attempts = {id: results.checks[id] for id in expected if id in results.checks}
     steps = results.steps.get(plan.id, {})
@@ -98,10 +122,12 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
         },
         list(_candidates(plan, attempts, steps)),
         promote.choose if promote else plan.candidates[0],
+        list(_reasons_known(plan, results, sharing)),
     )
     chosen, target = None, None
     if promote:
-        target = TargetRecord(registry=promote.registry, model=promote.model, alias=promote.to)
+        replaces = next(iter(results.aliases.get(plan.id, ())), None)
+        target = TargetRecord(registry=promote.registry, model=promote.model, alias=promote.to, replaces=replaces)
     if ruling.chosen:
         chosen = CandidateRecord(
             variant=ruling.chosen.variant,
@@ -211,9 +237,8 @@ def _move(
     with located("promote.registry"):
         registry = open_registry(target.registry, extensions, cache)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    before = registry.current(target.model, target.alias)
     version = registry.propose(target.model, artifact, as_json(evidence).encode(), now)
-    expected = before.digest if before else None
+    expected = target.replaces
     registry.promote(target.model, target.alias, version.digest, expected=expected, actor=actor(), time=now)
     return PromotionRecord(
         registry=target.registry or str(cache / DEFAULT_LOCATION),

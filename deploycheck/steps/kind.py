@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
+    from deploycheck.registry import Version
 
 TRAINED, BASELINE = "trained", "baseline"
 """The variant before compression, and the one that is promoted now."""
@@ -117,8 +118,12 @@ class FoundElsewhere(Protocol):
         """Return where to find it."""
         ...
 
-    def find(self, settings: Any, extensions: Extensions, cache: Path) -> Artifact:
-        """Return the artifact that is there now; raise ``NoBaseline`` where there is none."""
+    def look_up(self, settings: Any, extensions: Extensions, cache: Path) -> Version | None:
+        """Return the version that is there now, or None; a run looks once, and compares with what it saw then."""
+        ...
+
+    def find(self, settings: Any, version: Version | None) -> Artifact:
+        """Return the artifact of a version that was looked up; raise ``NoBaseline`` where there was none."""
         ...
 
 

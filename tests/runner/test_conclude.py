@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -262,9 +263,65 @@ def test_a_promotion_moves_the_alias_and_is_recorded(
     assert (found.promotion.variant, found.promotion.artifact, found.promotion.previous) == (
         *("int8", models["int8"].digest, None),
     )
-    again, _ = promote(moved, tmp_path / "cache", extensions)
-    assert again.specs[0].promotion is not None
-    assert again.specs[0].promotion.previous == models["int8"].digest
+    again, problems = promote(moved, tmp_path / "cache", extensions)
+    assert (again, problems) == (moved, ())
+
+
+def test_a_candidate_replaces_only_what_it_was_compared_with(
+    planned: Callable[..., Plan], models: dict[str, Artifact], extensions: Extensions, tmp_path: Path
+) -> None:
+    made = planned()
+    results = all_passed(made, models)
+    results.add_alias(made.id, None)
+    first = conclude([made], results, "run", tmp_path / "cache")
+    trained = conclude([planned("trained")], results, "run", tmp_path / "cache")
+    assert promote(first, tmp_path / "cache", extensions)[1] == ()
+    moved, problems = promote(trained, tmp_path / "cache", extensions)
+    assert "staging points at" in problems[0]
+    assert moved.specs[0].decision is Decision.WITHHELD
+    assert current(tmp_path) == models["int8"].digest
+
+    results.aliases.clear()
+    results.add_alias(made.id, models["int8"].digest)
+    compared = conclude([planned("trained")], results, "run", tmp_path / "cache")
+    assert compared.specs[0].target is not None
+    assert compared.specs[0].target.replaces == models["int8"].digest
+    assert promote(compared, tmp_path / "cache", extensions)[1] == ()
+    assert current(tmp_path) == models["trained"].digest
+
+
+def test_an_alias_that_moves_during_the_run_or_can_not_be_read_withholds(
+    planned: Callable[..., Plan], models: dict[str, Artifact], tmp_path: Path
+) -> None:
+    made = planned()
+    results = all_passed(made, models)
+    results.add_alias(made.id, None)
+    results.add_alias(made.id, "sha256:1")
+    found = decided(made, results, tmp_path)
+    assert (found.decision, found.reasons) == (
+        *(Decision.WITHHELD, ("digits@staging was moved while the run went on: run the gate again",)),
+    )
+    results = all_passed(made, models)
+    results.add_alias(made.id, None, "registry.db: sqlite says no")
+    assert decided(made, results, tmp_path).reasons == (
+        "what digits@staging points at is not known: registry.db: sqlite says no",
+    )
+
+
+def test_two_specs_that_would_move_one_alias_are_both_withheld(
+    planned: Callable[..., Plan], models: dict[str, Artifact], tmp_path: Path
+) -> None:
+    made = planned()
+    other = replace(made, id="other.yaml", checks=tuple(replace(it, id=f"other{it.id}") for it in made.checks))
+    results = all_passed(made, models)
+    for id, attempts in list(all_passed(other, models).checks.items()):
+        results.checks[id] = attempts
+    results.steps[other.id] = results.steps[made.id]
+    specs = conclude([made, other], results, "run", tmp_path).specs
+    assert [spec.decision for spec in specs] == [Decision.WITHHELD] * 2
+    assert specs[0].reasons == ("other.yaml would move digits@staging too: an alias takes one candidate in a run",)
+    del results.steps[other.id]
+    assert conclude([made, other], results, "run", tmp_path).specs[0].decision is Decision.PROMOTABLE
 
 
 def test_what_is_withheld_moves_nothing(
