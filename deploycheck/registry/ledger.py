@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.store import Artifact, CorruptArtifact
+from deploycheck.store import Artifact, loadable_until
 
 GENESIS = "0" * 64
 """The ``previous_hash`` of the first entry."""
@@ -150,14 +150,8 @@ def find_expiry(artifact: Artifact, time: str) -> date | None:
 
     An artifact without such a day never expires. Raises ``CorruptArtifact`` where its day is not a date.
     """
-    until = artifact.meta.get("loadable_until")
-    if until is None:
-        return None
-    try:
-        last = date.fromisoformat(until)
-    except (TypeError, ValueError) as error:
-        raise CorruptArtifact(f"loadable_until is {until!r}, expected a date", where=str(artifact.path)) from error
-    return last if datetime.fromisoformat(time).date() > last else None
+    last = loadable_until(artifact)
+    return last if last and datetime.fromisoformat(time).date() > last else None
 
 
 class Registry(Protocol):

@@ -33,9 +33,8 @@ from deploycheck.runner.code import versions
 from deploycheck.runner.platform import find_platform
 from deploycheck.steps.baseline import DEFAULT_LOCATION, open_registry
 from deploycheck.steps.kind import BASELINE, TRAINED
-from deploycheck.steps.model import loadable_until
 from deploycheck.steps.outputs import exported
-from deploycheck.store import open_artifact
+from deploycheck.store import loadable_until, open_artifact
 
 LIBRARIES = (
     "deploycheck",

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.steps.model import loadable_until
-from deploycheck.store import Artifact, fingerprint, open_artifact
+from deploycheck.store import Artifact, fingerprint, loadable_until, open_artifact
 from deploycheck.store.disk import write_whole
 
 RENEW_BEFORE = timedelta(days=90)

@@ -7,13 +7,13 @@ crash the process. So nothing is deserialised before the digest of every file wa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from deploycheck.errors import DeploycheckError, located
 from deploycheck.serving.runtimes import Engine, find_runtime
 from deploycheck.serving.signature import SIGNATURE, read_signature
-from deploycheck.store import Artifact, open_artifact
+from deploycheck.store import Artifact, loadable_until, open_artifact
 
 
 class LoadError(DeploycheckError):
@@ -44,6 +44,8 @@ def _check(artifact: Artifact) -> None:
     """Raise ``LoadError`` unless it is an exported model that hasn't expired."""
     if artifact.kind != "model":
         raise LoadError(f"is an artifact of kind {artifact.kind!r}, expected an exported model")
-    until = artifact.meta.get("loadable_until")
-    if until and datetime.now(UTC).date() > date.fromisoformat(until):
-        raise LoadError(f"could be loaded until {until}", hint="run the gate again: it exports the model again")
+    until = loadable_until(artifact)
+    if until and datetime.now(UTC).date() > until:
+        raise LoadError(
+            f"could be loaded until {until.isoformat()}", hint="run the gate again: it exports the model again"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from deploycheck.errors import located
@@ -13,7 +13,7 @@ from deploycheck.ref import Ref, Source
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, Subject, made_variants
 from deploycheck.steps.training import source_of
 from deploycheck.steps.variant import uses_of
-from deploycheck.store import Artifact
+from deploycheck.store import Artifact, write_lifetime
 
 if TYPE_CHECKING:
     from deploycheck.check import Check
@@ -80,16 +80,11 @@ class ModelStep(StepKind):
                 trained.network(source, making.extensions), trained.raw_inputs(source), settings.model, making.out
             )
         today = datetime.now(UTC).date()
-        lasts = {"loadable_until": (today + runtime.lasts).isoformat()} if runtime.lasts else {}
-        return {"exported": today.isoformat(), **lasts}
+        if runtime.lasts:
+            write_lifetime(making.out, today + runtime.lasts)
+        return {"exported": today.isoformat()}
 
 
 def stage_of(variant: str) -> tuple[str, str | None]:
     """Return the stage that makes a variant: its section, and the variant where the stage's name shows it."""
     return ("train", None) if variant == TRAINED else ("compress", variant)
-
-
-def loadable_until(artifact: Artifact) -> date | None:
-    """Return the last day on which an exported artifact can be loaded; None where there is no such limit."""
-    until = artifact.meta.get("loadable_until")
-    return date.fromisoformat(until) if until else None

@@ -21,6 +21,7 @@ from deploycheck.store.artifact import (
 )
 from deploycheck.store.build import Building, Store
 from deploycheck.store.disk import StoreError, explained, flush, flush_tree, hint_for
+from deploycheck.store.lifetime import loadable_until, write_lifetime
 
 __all__ = [
     "MANIFEST",
@@ -35,6 +36,8 @@ __all__ = [
     "flush",
     "flush_tree",
     "hint_for",
+    "loadable_until",
     "open_artifact",
+    "write_lifetime",
     "write_manifest",
 ]

@@ -18,9 +18,9 @@ from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.signature import read_signature
 from deploycheck.steps import STEP_KINDS, outputs
 from deploycheck.steps.expected_outputs import ExpectedOutputsSettings
-from deploycheck.steps.model import ModelSettings, loadable_until
+from deploycheck.steps.model import ModelSettings
 from deploycheck.steps.outputs import OutputsSettings, read_outputs
-from deploycheck.store import Artifact, open_artifact, write_manifest
+from deploycheck.store import Artifact, loadable_until, open_artifact, write_manifest
 from deploycheck.store.arrays import write_arrays
 from tests.steps.making import USES, Steps
 
@@ -34,6 +34,7 @@ def test_an_export_has_the_name_of_the_spec_and_a_last_day(model: Artifact) -> N
     assert XLA.lasts is not None
     exported = date.fromisoformat(model.meta["exported"])
     assert loadable_until(model) == exported + XLA.lasts
+    assert "lifetime.json" in model.files
     assert exported <= datetime.now(UTC).date()
 
 
