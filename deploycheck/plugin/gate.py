@@ -57,6 +57,7 @@ class Gate:
         self.evidence: Evidence | None = None
         self.written: list[Path] = []
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.selected: list[tuple[Path, str]] = []
         self.refused: set[Path] = set()
         self.markers = {section: getattr(pytest.mark, section) for section in SECTIONS}
@@ -72,7 +73,8 @@ class Gate:
         """The runner of steps in this process."""
         from deploycheck.runner.execute import Runner
 
-        return Runner(self.cache, self.run_id, self.extensions, self.progress)
+        fresh = bool(self.config.getoption("deploycheck_promote") or self.config.getoption("deploycheck_fresh"))
+        return Runner(self.cache, self.run_id, self.extensions, self.progress, fresh=fresh)
 
     @cached_property
     def subjects(self) -> Subjects:
@@ -266,7 +268,7 @@ class Gate:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _conclude(self) -> None:
-        from deploycheck.runner.conclude import conclude, promote
+        from deploycheck.runner.conclude import conclude, promote, record
         from deploycheck.runner.execute import prune_runs
 
         plans = list(self.plans.values())
@@ -274,6 +276,8 @@ class Gate:
         if self.config.getoption("deploycheck_promote"):
             self.evidence, refused = promote(self.evidence, self.cache, self.extensions)
             self.problems += refused
+        else:
+            self.notes += record(self.evidence, self.cache, self.extensions)
         for path in self.config.getoption("deploycheck_evidence") or [self.cache / "evidence.json"]:
             try:
                 self._write(self.evidence, path.absolute())
@@ -306,6 +310,8 @@ class Gate:
 
             writer = terminalreporter._tw  # the only way to pytest's own choice of colours
             terminalreporter.write(as_table(self.evidence.specs, max(WIDEST, writer.fullwidth), color=writer.hasmarkup))
+        for note in self.notes:
+            terminalreporter.write_line(f"note: {note}", yellow=True)
         for problem in self.problems:
             terminalreporter.write_line(f"error: {problem}", red=True)
         for path in self.written:

@@ -67,10 +67,14 @@ class Done:
 class Runner:
     """Does steps, in one process of a run; several processes of a run share its store and its folder.
 
-    ``run`` is the run's id; ``progress`` is called with lines to show. It starts processes: close it at the end.
+    ``run`` is the run's id; ``progress`` is called with lines to show. A ``fresh`` run takes from the store only what
+    the checks are about (``StepKind.product``). It starts processes: close it at the end.
     """
 
-    def __init__(self, cache: Path, run: str, extensions: Extensions, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, cache: Path, run: str, extensions: Extensions, progress: Callable[[str], None], *, fresh: bool = False
+    ) -> None:
+        self.fresh = fresh
         self.extensions = extensions
         self.root = extensions.root
         self.cache = cache
@@ -154,11 +158,12 @@ class Runner:
         inputs = {role: self.step(plan, need).artifact for role, need in plan.steps[ref].items()}
         content = self._key_content(plan, ref, inputs)
         key = fingerprint(content)
-        store = self.of_this_run if kind.timed else self.store
+        firsthand = self.fresh and not kind.product and not kind.timed
+        store = self.of_this_run if kind.timed or firsthand else self.store
         found, why_not = self._find(store, ref.kind, key)
         if found and not why_not:
             self._remember(plan, ref, content)
-            return Done(artifact=found, reused=True, seconds=time.monotonic() - began)
+            return Done(artifact=found, reused=not firsthand, seconds=time.monotonic() - began)
         why_not = why_not or self._why_new(plan, ref, content)
         self.machine.hold_folder()
         task = Task(
@@ -181,6 +186,7 @@ class Runner:
             raise DeploycheckError("its artifact is gone", hint="another process removes files of the cache: run again")
         self._remember(plan, ref, content)
         because = "" if reused or kind.timed else why_not
+        reused = reused and not firsthand
         return Done(artifact=artifact, reused=reused, seconds=time.monotonic() - began, because=because)
 
     def _look_up(self, plan: Plan, kind: FoundElsewhere, ref: Ref) -> Version | None:

@@ -35,6 +35,7 @@ class BaselineStep(StepKind):
     """It finds an artifact instead of making one."""
 
     name = BASELINE
+    product = True
     settings_type = BaselineSettings
     subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
 

@@ -39,6 +39,7 @@ class ModelStep(StepKind):
     """Its artifact can be served without the user's code."""
 
     name = "model"
+    product = True
     isolated = True
     settings_type = ModelSettings
     subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
