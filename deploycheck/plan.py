@@ -8,6 +8,7 @@ needs; this module knows only their interface.
 from __future__ import annotations
 
 import functools
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from deploycheck.check import COMPLETES, Check
 from deploycheck.errors import DeploycheckError
 from deploycheck.extensions import Extensions
 from deploycheck.language import Expectation, Spec, SpecError, SpecErrors
-from deploycheck.language.spec import ANSWERS
+from deploycheck.language.spec import ANSWERS, Promote
 from deploycheck.ref import Ref
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.kind import TRAINED, StepKind, Subject, made_variants
@@ -226,3 +227,25 @@ def _impossible(item: Expectation, parameters: frozenset[str]) -> str:
 def checks_of(plan: Plan, ref: Ref) -> Sequence[Check]:
     """Return the checks with a threshold that read a step."""
     return [check for check in plan.checks if check.threshold is not None and ref in check.needs]
+
+
+def several_candidates(plan: Plan, others: Iterable[str]) -> str:
+    """Return why a plan's model can't be promoted in a run with others that would move the same alias."""
+    promote = plan.spec.promote
+    alias = f"{promote.model}@{promote.to}" if promote else ""
+    return f"{', '.join(others)} would move {alias} too: an alias takes one candidate in a run"
+
+
+def shared_aliases(plans: Sequence[Plan]) -> dict[str, tuple[str, ...]]:
+    """Return the other specs that would move the same alias as a spec, for those that have some."""
+    by_alias: dict[tuple[str, str, str], list[str]] = {}
+    for plan in plans:
+        if plan.spec.promote:
+            by_alias.setdefault(_alias(plan.spec.promote), []).append(plan.id)
+    return {id: tuple(other for other in ids if other != id) for ids in by_alias.values() for id in ids if len(ids) > 1}
+
+
+def _alias(promote: Promote) -> tuple[str, str, str]:
+    """Return what tells aliases apart: the registry, whose location may be written in several ways, and the names."""
+    scheme, _, location = (promote.registry or "").partition(":")
+    return f"{scheme}:{posixpath.normpath(location)}", promote.model, promote.to

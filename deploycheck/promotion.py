@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from deploycheck.verdict import Outcome
+
+MAX_AGE = timedelta(days=30)
+"""How old evidence may be that is promoted."""
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""By how much the clocks of the machine that decides and the one that promotes may differ."""
 
 
 class Decision(StrEnum):
@@ -70,14 +76,15 @@ def rule(
     results: Mapping[str, Sequence[Result]],
     candidates: Sequence[Candidate],
     choose: str,
+    known: Sequence[Reason] = (),
 ) -> Ruling:
     """Decide whether a variant of one spec may be promoted, and which.
 
     ``expected`` are the ids of all its checks; ``results`` the result of each attempt at a check (a retried check
     has several, and each counts); ``candidates`` the variants in the order the spec names them; ``choose`` the
-    spec's policy: ``smallest``, ``fastest``, ``most_accurate`` or a variant's name.
+    spec's policy: ``smallest``, ``fastest``, ``most_accurate`` or a variant's name; ``known`` what already forbids it.
     """
-    reasons = [*_unfinished(expected, results), *_mixed_artifacts(results)]
+    reasons = [*known, *_unfinished(expected, results), *_mixed_artifacts(results)]
     if not expected:
         reasons.append(Reason("the spec has no checks: nothing was shown"))
     if reasons:
@@ -85,7 +92,19 @@ def rule(
     chosen = _choose(candidates, choose)
     if isinstance(chosen, str):
         return Ruling(Decision.WITHHELD, (Reason(chosen),))
+    for checked in _checked_artifacts(results).get(chosen.variant, set()) - {chosen.artifact}:
+        what = f"{chosen.variant}: the artifact is {chosen.artifact}, its checks were run on {checked}"
+        return Ruling(Decision.WITHHELD, (Reason(what),))
     return Ruling(Decision.PROMOTABLE, (), chosen)
+
+
+def find_staleness(created: datetime, now: datetime) -> list[str]:
+    """Return why evidence of this time can't be promoted ``now``: it is too old, or a clock is wrong."""
+    if created - now > CLOCK_TOLERANCE:
+        return [f"the evidence is of {created.isoformat()}, the clock says {now.isoformat(timespec='seconds')}"]
+    if now - created > MAX_AGE:
+        return [f"the evidence is of {created.isoformat()}, more than {MAX_AGE.days} days old: run the gate again"]
+    return []
 
 
 def _unfinished(expected: Sequence[str], results: Mapping[str, Sequence[Result]]) -> list[Reason]:
@@ -100,16 +119,21 @@ def _unfinished(expected: Sequence[str], results: Mapping[str, Sequence[Result]]
 
 def _mixed_artifacts(results: Mapping[str, Sequence[Result]]) -> list[Reason]:
     """Name variants whose checks did not all speak of the same bytes."""
-    seen: dict[str, set[str]] = {}
+    return [
+        Reason(f"{variant}: its checks were run on {len(digests)} different artifacts")
+        for variant, digests in _checked_artifacts(results).items()
+        if len(digests) > 1
+    ]
+
+
+def _checked_artifacts(results: Mapping[str, Sequence[Result]]) -> dict[str, set[str]]:
+    """Return the digests of the artifacts that each variant's checks were run on."""
+    found: dict[str, set[str]] = {}
     for attempts in results.values():
         for result in attempts:
             if result.variant and result.artifact:
-                seen.setdefault(result.variant, set()).add(result.artifact)
-    return [
-        Reason(f"{variant}: its checks were run on {len(digests)} different artifacts")
-        for variant, digests in seen.items()
-        if len(digests) > 1
-    ]
+                found.setdefault(result.variant, set()).add(result.artifact)
+    return found
 
 
 def _choose(candidates: Sequence[Candidate], policy: str) -> Candidate | str:

@@ -17,6 +17,7 @@ from deploycheck.plan import (
     Plan,
     checks_of,
     make_plans,
+    shared_aliases,
     subject_of,
     with_needs,
 )
@@ -400,3 +401,16 @@ def test_the_order_of_the_spec_is_the_order_of_the_checks(entries: list[str]) ->
         checks = plan(text, Path(folder)).checks
     expected = [COMPLETES, *(entry.partition(":")[0] for entry in entries)]
     assert [check.metric for check in checks if check.stage == "train"] == expected
+
+
+def test_an_alias_is_the_same_however_its_registry_is_written(tmp_path: Path) -> None:
+    def named(id: str, promote: str) -> Plan:
+        return replace(plan(HEAD + f"promote: {promote}\n", tmp_path), id=id)
+
+    plans = [
+        named("a", "{registry: 'sqlite:registry.db', model: digits, to: staging}"),
+        named("b", "{registry: 'sqlite:./models/../registry.db', model: digits, to: staging}"),
+        named("c", "{registry: 'sqlite:registry.db', model: digits, to: live}"),
+        named("d", "{model: digits, to: staging}"),
+    ]
+    assert shared_aliases(plans) == {"a": ("b",), "b": ("a",)}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from deploycheck.store import (
     Store,
     StoreError,
     fingerprint,
+    loadable_until,
     open_artifact,
+    write_lifetime,
     write_manifest,
 )
 from tests.registry.fail_points import kill_everywhere
@@ -91,6 +94,35 @@ def test_the_same_content_has_the_same_digest_under_any_key_and_meta(tmp_path: P
     other, _ = store.get_or_build("model", OTHER, fill_with_other_meta)
     kind, _ = store.get_or_build("training", KEY, fill)
     assert one.digest == other.digest != kind.digest
+
+
+def test_the_last_day_is_covered_by_the_digest(tmp_path: Path) -> None:
+    def made(last: date, **meta: str) -> Artifact:
+        folder = tmp_path / last.isoformat()
+        folder.mkdir()
+        write_lifetime(folder, last)
+        return write_manifest(folder, "model", KEY, meta)
+
+    soon, late = made(date(2026, 11, 23), loadable_until="2099-01-01"), made(date(2027, 1, 1))
+    assert loadable_until(soon) == date(2026, 11, 23)
+    assert soon.digest != late.digest
+    write_lifetime(soon.path, date(2099, 1, 1))
+    with pytest.raises(CorruptArtifact, match=r"lifetime\.json is damaged"):
+        open_artifact(soon.path)
+
+
+def test_the_last_day_of_an_older_artifact_is_in_its_meta(tmp_path: Path) -> None:
+    assert loadable_until(write_manifest(tmp_path, "model", KEY, {"loadable_until": "2026-11-23"})) == date(
+        2026, 11, 23
+    )
+    assert loadable_until(write_manifest(tmp_path, "model", KEY, {})) is None
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"loadable_until": "soon"}', '{"loadable_until": 3}', "{"])
+def test_a_last_day_that_is_not_a_date_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lifetime.json").write_text(content)
+    with pytest.raises(CorruptArtifact, match="loadable_until"):
+        loadable_until(write_manifest(tmp_path, "model", KEY, {}))
 
 
 def test_a_file_it_does_not_have_is_refused_by_name(artifact: Artifact) -> None:

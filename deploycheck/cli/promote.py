@@ -38,9 +38,9 @@ def _promote(evidence: Evidence, project: Project) -> int:
     from deploycheck.cli.output import say, say_error
     from deploycheck.evidence.sentences import conclusion
     from deploycheck.promotion import Decision
-    from deploycheck.runner.conclude import promote
+    from deploycheck.runner.conclude import promote_recorded
 
-    moved, problems = promote(evidence, project.cache, project.extensions)
+    moved, problems = promote_recorded(evidence, project.cache, project.extensions)
     for spec in moved.specs:
         say("\n".join([spec.id, *(f"  {line}" for line in conclusion(spec))]))
     for problem in problems:

@@ -6,6 +6,7 @@ The JSON Schema that is published in ``docs/reference/evidence.schema.json`` is 
 from __future__ import annotations
 
 import math
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -63,6 +64,7 @@ class CheckRecord(Record):
     threshold: str | None = Field(default=None, description="As in the spec, and in which slices")
     severity: Literal["error", "warn"] = "error"
     waiver: str | None = Field(default=None, description="Why, by whom and until when, where the spec waives the check")
+    waived_until: date | None = Field(default=None, description="The last day of the waiver, where there is one")
     seconds: float = Field(default=0.0, description="Duration of the pytest item, with the work that it waited for")
     artifact: str = Field(default="", description="Digest of the exported artifact that was checked")
     shown: str = Field(default="", description="Value and interval as the summary prints them")
@@ -119,6 +121,7 @@ class CandidateRecord(Record):
 
     variant: str
     artifact: str
+    key: str = Field(description="The address of its exported artifact in the store")
     path: str
     size: int = Field(description="Bytes")
 
@@ -129,6 +132,11 @@ class TargetRecord(Record):
     registry: str | None = Field(description="URL of the registry; null is the one in the cache folder")
     model: str
     alias: str
+    replaces: str | None = Field(
+        default=None,
+        description="Digest that the alias pointed at when the run looked: the baseline, and all that may be replaced; "
+        "null is nothing",
+    )
 
 
 class PromotionRecord(Record):
@@ -156,6 +164,11 @@ class SpecRecord(Record):
         description="Those of the reasons that are not about one check, such as a registry that refused",
     )
     not_run: tuple[str, ...] = Field(default=(), description="Ids of the checks with no result")
+    from_store: tuple[str, ...] = Field(
+        default=(),
+        description="Steps that verdicts are based on (the data, the outputs) and that this run found in the store; "
+        "with any of them nothing is promoted",
+    )
     target: TargetRecord | None = None
     chosen: CandidateRecord | None = None
     promotion: PromotionRecord | None = None

@@ -30,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="promote the model of each spec whose checks all passed",
     )
     group.addoption(
+        "--deploycheck-fresh",
+        action="store_true",
+        help="load the data and compute the outputs again, so that `deploycheck promote` accepts the evidence; "
+        "--deploycheck-promote does so always",
+    )
+    group.addoption(
         "--deploycheck-evidence",
         action="append",
         default=[],

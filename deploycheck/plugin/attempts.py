@@ -24,13 +24,14 @@ CRASHED = "???"
 
 
 def payload(item: CheckItem, process: str) -> dict[str, Any]:
-    """Return all attempts at a check in this process, with the steps it needs, as JSON that other processes read."""
+    """Return all attempts at a check in this process, its steps and its alias, as JSON that other processes read."""
     return {
         "process": process,
         "spec": item.plan.id,
         "check": item.check.id,
         "attempts": [record.model_dump(mode="json") for record in item.attempts],
         "steps": [step.model_dump(mode="json") for step in item.steps()],
+        "alias": item.gate.aliases.get(item.plan.id),
     }
 
 
@@ -61,6 +62,8 @@ class Attempts:
         results = Results()
         for payload in self._payloads.values():
             steps = [StepRecord.model_validate(step) for step in payload["steps"]]
+            if payload["alias"]:
+                results.add_alias(payload["spec"], *payload["alias"])
             for attempt in payload["attempts"]:
                 results.add(payload["spec"], CheckRecord.model_validate(attempt), steps)
         for plan in plans:

@@ -20,7 +20,7 @@ from deploycheck.evidence.record import withheld
 from deploycheck.extensions import Extensions
 from deploycheck.language import SUFFIXES, Recognition, load, recognize_file
 from deploycheck.language.expect import SECTIONS
-from deploycheck.plan import Plan, make_plans, only_plan
+from deploycheck.plan import Plan, make_plans, only_plan, several_candidates, shared_aliases
 from deploycheck.plugin.attempts import Attempts, payload
 from deploycheck.plugin.items import CheckItem, SpecFile
 from deploycheck.plugin.junit import name_in_junit
@@ -62,9 +62,11 @@ class Gate:
         self.plans: dict[str, Plan] = {}
         self.attempts = Attempts()
         self.digests: dict[str, set[str]] = {}
+        self.aliases: dict[str, tuple[str | None, str]] = {}
         self.evidence: Evidence | None = None
         self.written: list[Path] = []
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.selected: list[tuple[Path, str]] = []
         self.refused: set[Path] = set()
         self.skipped: set[str] = set()
@@ -81,7 +83,8 @@ class Gate:
         """The runner of steps in this process."""
         from deploycheck.runner.execute import Runner
 
-        return Runner(self.cache, self.run_id, self.extensions, self.progress)
+        fresh = bool(self.config.getoption("deploycheck_promote") or self.config.getoption("deploycheck_fresh"))
+        return Runner(self.cache, self.run_id, self.extensions, self.progress, fresh=fresh)
 
     @cached_property
     def subjects(self) -> Subjects:
@@ -98,6 +101,14 @@ class Gate:
         self.refused.remove(path)
         self.plans.update({plan.id: plan for plan in plans})
         return plans
+
+    def look_up_alias(self, plan: Plan) -> None:
+        """Note what the alias of a plan's model points at, before anything is compared with it."""
+        if plan.spec.promote and plan.id not in self.aliases:
+            try:
+                self.aliases[plan.id] = (self.runner.replaced_by(plan), "")
+            except DeploycheckError as error:
+                self.aliases[plan.id] = (None, str(error))
 
     def plan_for(self, path: Path) -> Plan:
         """Return the plan of a spec file that has one spec."""
@@ -186,6 +197,15 @@ class Gate:
         if dropped:
             items[:] = [item for item in items if asked_for(item)]
             config.hook.pytest_deselected(items=dropped)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Refuse two candidates for one alias, before anything is done for either; workers leave it to the end."""
+        if not self.is_worker and not self.config.getoption("collectonly"):
+            plans = {item.plan.id: item.plan for item in session.items if isinstance(item, CheckItem)}
+            for id, others in shared_aliases(list(plans.values())).items():
+                hint = "give each an alias of its own, or run one of them"
+                raise pytest.UsageError(f"{id}: {several_candidates(plans[id], others)}\nhint: {hint}")
 
     # running
 
@@ -279,7 +299,7 @@ class Gate:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _conclude(self) -> None:
-        from deploycheck.runner.conclude import conclude, promote
+        from deploycheck.runner.conclude import conclude, promote, record
         from deploycheck.runner.execute import prune_runs
 
         plans = list(self.plans.values())
@@ -287,6 +307,8 @@ class Gate:
         if self.config.getoption("deploycheck_promote"):
             self.evidence, refused = promote(self.evidence, self.cache, self.extensions)
             self.problems += refused
+        else:
+            self.notes += record(self.evidence, self.cache, self.extensions)
         for path in self.config.getoption("deploycheck_evidence") or [self.cache / "evidence.json"]:
             try:
                 self._write(self.evidence, path.absolute())
@@ -340,6 +362,8 @@ class Gate:
             terminalreporter.write(as_table(self.evidence.specs, max(WIDEST, writer.fullwidth), color=writer.hasmarkup))
         if self.skipped:
             terminalreporter.write_line(_describe_skipped(sorted(self.skipped)))
+        for note in self.notes:
+            terminalreporter.write_line(f"note: {note}", yellow=True)
         for problem in self.problems:
             terminalreporter.write_line(visible(f"error: {problem}"), red=True)
         for path in self.written:

@@ -71,6 +71,7 @@ class CheckItem(pytest.Item):
         from deploycheck.runner.execute import NotReached
 
         self.began = time.monotonic()
+        self.gate.look_up_alias(self.plan)
         try:
             for ref in self.check.needs:
                 self.gate.runner.step(self.plan, ref)

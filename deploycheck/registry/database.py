@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from deploycheck.lazy import sqlite3
-from deploycheck.registry.ledger import RegistryError
+from deploycheck.registry.ledger import Entry, EvidenceEntry, Promotion, RegistryError
 from deploycheck.store import hint_for
 
 SCHEMA_VERSION = 1
@@ -28,6 +30,11 @@ _SCHEMA = (
     ) STRICT""",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+_EVIDENCE = """CREATE TABLE IF NOT EXISTS evidence (
+    seq INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, time TEXT NOT NULL,
+    previous_hash TEXT NOT NULL, hash TEXT NOT NULL UNIQUE
+) STRICT"""
+"""A registry that an earlier version made hasn't this table until it is written to."""
 _SHARED_MEMORY = 32 * 1024
 """Bytes of the file that sqlite makes to read a database that others may write."""
 
@@ -51,6 +58,7 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
         database.execute("BEGIN IMMEDIATE")
         try:
             _check_schema(database, path)
+            database.execute(_EVIDENCE)
             yield database
         except BaseException:
             if database.in_transaction:  # where the disk is full, sqlite has undone it already
@@ -68,6 +76,30 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     with _explaining(path), _opened(_begin_reading(path)) as database:
         _check_schema(database, path)
         yield database
+
+
+def read_moves(database: sqlite3.Connection) -> tuple[Promotion, ...]:
+    """Read the whole history, oldest first."""
+    return tuple(Promotion(**row) for row in _rows(database, "promotions", Promotion))
+
+
+def read_evidence(database: sqlite3.Connection) -> tuple[EvidenceEntry, ...]:
+    """Read all recorded evidence, oldest first."""
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone():
+        return ()
+    return tuple(EvidenceEntry(**row) for row in _rows(database, "evidence", EvidenceEntry))
+
+
+def insert(database: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    """Add a row, given by the names of its columns."""
+    places = ", ".join("?" * len(row))
+    database.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", tuple(row.values()))  # noqa: S608
+
+
+def _rows(database: sqlite3.Connection, table: str, entry: type[Entry]) -> Iterator[dict[str, Any]]:
+    names = [field.name for field in fields(entry)]
+    for row in database.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY seq"):  # noqa: S608
+        yield dict(zip(names, row, strict=True))
 
 
 def _begin_reading(path: Path) -> sqlite3.Connection:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.store import Artifact, loadable_until
 
 GENESIS = "0" * 64
-"""The ``previous_hash`` of the first move."""
+"""The ``previous_hash`` of the first entry."""
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""By how much the clocks of the machines that write to one registry may differ."""
+
+_encode = json.JSONEncoder(sort_keys=True).encode
 
 
 class RegistryError(DeploycheckError):
@@ -56,27 +60,69 @@ class Promotion:
     hash: str
 
     def compute_hash(self) -> str:
-        """Return the hash that this move's content should have."""
-        content = {name: value for name, value in asdict(self).items() if name != "hash"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """Return the hash that its content should have."""
+        return _hash(vars(self))
+
+    @property
+    def title(self) -> str:
+        """How messages name it."""
+        return f"promotion {self.seq} of {self.model}"
 
 
-def chain_problems(moves: Iterable[Promotion]) -> list[str]:
-    """Return what is wrong with a whole history, oldest move first: moves changed, removed or inserted.
+@dataclass(frozen=True, kw_only=True)
+class EvidenceEntry:
+    """The digest of evidence that a run made: no other evidence is promoted. Its hashes are as ``Promotion``'s."""
 
-    Moves removed from its end are not noticed: the rest is a valid history.
+    seq: int
+    digest: str
+    time: str
+    previous_hash: str
+    hash: str
+
+    def compute_hash(self) -> str:
+        """Return the hash that its content should have."""
+        return _hash(vars(self))
+
+    @property
+    def title(self) -> str:
+        """How messages name it."""
+        return f"evidence {self.seq}"
+
+
+Entry = Promotion | EvidenceEntry
+
+
+def _hash(entry: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in entry.items() if name != "hash"}
+    return hashlib.sha256(_encode(content).encode()).hexdigest()
+
+
+def chain_problems(entries: Iterable[Entry]) -> list[str]:
+    """Return what is wrong with all entries of one kind, oldest first: entries changed, removed or inserted.
+
+    Entries removed from the end are not noticed: the rest is a valid history.
     """
     problems = []
     previous, expected = GENESIS, 1
-    for move in moves:
-        if move.hash != move.compute_hash():
-            problems.append(f"promotion {move.seq} of {move.model} was changed after it was written")
-        if move.seq != expected:
-            problems.append(f"promotion {expected} is missing from the history")
-        elif move.previous_hash != previous:
-            problems.append(f"promotion {move.seq} of {move.model} doesn't follow the one before it")
-        previous, expected = move.hash, move.seq + 1
+    for entry in entries:
+        if entry.hash != entry.compute_hash():
+            problems.append(f"{entry.title} was changed after it was written")
+        if entry.seq != expected:
+            kind = entry.title.partition(" ")[0]
+            problems.append(f"{kind} {expected} is missing from the history")
+        elif entry.previous_hash != previous:
+            problems.append(f"{entry.title} doesn't follow the one before it")
+        previous, expected = entry.hash, entry.seq + 1
     return problems
+
+
+def check_clock(time: str, newest: str | None) -> None:
+    """Raise ``RegistryError`` where the time of a new entry is before that of the newest one."""
+    if newest and datetime.fromisoformat(time) < datetime.fromisoformat(newest) - CLOCK_TOLERANCE:
+        raise RegistryError(
+            f"the clock says {time}, but the newest entry was written at {newest}",
+            hint="set the clock of this machine: waivers and exports expire by it",
+        )
 
 
 def promotions_in_force(moves: Sequence[Promotion]) -> list[Promotion]:
@@ -112,7 +158,8 @@ class Registry(Protocol):
     """A registry of promoted models. Times are ISO 8601 in UTC.
 
     Names of models and aliases are ``[a-z0-9][a-z0-9._-]{0,63}``. Every method raises ``RegistryError`` where
-    the registry can't be used, ``CorruptArtifact`` where the bytes it would point at are damaged.
+    the registry can't be used, ``CorruptArtifact`` where the bytes it would point at are damaged. All but ``history``
+    and ``verify`` check the hashes of the whole history first. No entry is added before the newest one's time.
     """
 
     def propose(self, model: str, artifact: Artifact, evidence: bytes, time: str) -> Version:
@@ -124,7 +171,8 @@ class Registry(Protocol):
     def promote(self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str) -> Promotion:
         """Point ``alias`` at a proposed version, if it still points at ``expected``; else ``StalePromotion``.
 
-        The version's bytes are verified first. Promoting the version that the alias points at changes nothing.
+        The version's bytes are verified first, and an export that has expired is refused. Promoting the version that
+        the alias points at changes nothing.
         """
 
     def roll_back(self, model: str, alias: str, *, actor: str, time: str) -> Promotion:
@@ -139,6 +187,12 @@ class Registry(Protocol):
 
         Like the other methods that only read, it works on a read-only or a full disk.
         """
+
+    def record_evidence(self, digest: str, time: str) -> None:
+        """Record the digest of evidence that a run made. No alias is moved. Recording it again changes nothing."""
+
+    def has_evidence(self, digest: str) -> bool:
+        """Return whether evidence was recorded, so that ``deploycheck promote`` may use it."""
 
     def history(self, model: str | None = None) -> tuple[Promotion, ...]:
         """Return the moves, oldest first: of one model, or all."""

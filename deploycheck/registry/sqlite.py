@@ -16,24 +16,27 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
 
-from deploycheck.errors import DeploycheckError
+from deploycheck.errors import DeploycheckError, located
 from deploycheck.lazy import sqlite3
-from deploycheck.registry.database import create, reading, writing
+from deploycheck.registry.database import create, insert, read_evidence, read_moves, reading, writing
 from deploycheck.registry.ledger import (
     GENESIS,
+    Entry,
+    EvidenceEntry,
     Promotion,
     RegistryError,
     StalePromotion,
     Version,
     chain_problems,
+    check_clock,
     find_expiry,
     promotions_in_force,
 )
@@ -53,7 +56,6 @@ _SETTING = "promote.registry"
 
 _HEADER = b"SQLite format 3\0"
 """With which a database begins (sqlite.org/fileformat.html); an empty file is an empty database."""
-_COLUMNS = tuple(field.name for field in fields(Promotion))
 
 
 def open_sqlite(location: str, root: Path) -> SqliteRegistry:
@@ -107,7 +109,7 @@ class SqliteRegistry:
         with self._copying():
             self._copy(artifact)
             evidence_digest = self._write_evidence(evidence)
-        with self._writing() as database:
+        with self._writing() as (database, _):
             database.execute(
                 "INSERT INTO versions (model, digest, evidence_digest, created) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET evidence_digest = excluded.evidence_digest",
@@ -118,10 +120,11 @@ class SqliteRegistry:
     def promote(self, model: str, alias: str, digest: str, *, expected: str | None, actor: str, time: str) -> Promotion:
         """Move the alias, if it still points at ``expected``."""
         _check_names(model, alias)
-        with self._writing() as database:
+        with self._writing() as (database, history):
             version = self._read_version(database, model, digest)
-            self._verify_bytes(digest)
-            latest = self._read_latest(database, model, alias)
+            artifact = self._verify_bytes(digest)
+            moves = _of_alias(history, model, alias)
+            latest = moves[-1] if moves else None
             now = latest.to_digest if latest else None
             if latest and now == digest:
                 return latest
@@ -132,26 +135,22 @@ class SqliteRegistry:
                     where=f"{self.path}: {model}",
                     hint="run the gate again, against the version that it points at now",
                 )
-            return self._move(database, version, alias, now, actor, time, "promote")
+            self._check_loadable(artifact, moves, time)
+            return self._move(database, history, version, alias, actor, time, "promote")
 
     def roll_back(self, model: str, alias: str, *, actor: str, time: str) -> Promotion:
         """Move the alias to the version before the current one."""
         _check_names(model, alias)
-        with self._writing() as database:
-            in_force = promotions_in_force(self._read_moves(database, "WHERE model = ? AND alias = ?", model, alias))
+        with self._writing() as (database, history):
+            moves = _of_alias(history, model, alias)
+            in_force = promotions_in_force(moves)
             if len(in_force) < 2:
                 state = "points at its first version" if in_force else "was never promoted"
                 raise RegistryError(f"{alias} {state}: there is nothing to go back to", where=f"{self.path}: {model}")
-            current, before = in_force[-1], in_force[-2]
-            expired = find_expiry(self._verify_bytes(before.to_digest), time)
-            if expired:
-                raise RegistryError(
-                    f"{alias} would go back to {before.to_digest}, which could be loaded until {expired.isoformat()}",
-                    where=f"{self.path}: {model}",
-                    hint="no server can load that export any more: run the gate of that model again, and promote it",
-                )
+            before = in_force[-2]
+            self._check_loadable(self._verify_bytes(before.to_digest), moves, time)
             version = self._read_promoted(database, before)
-            return self._move(database, version, alias, current.to_digest, actor, time, "roll_back")
+            return self._move(database, history, version, alias, actor, time, "roll_back")
 
     def current(self, model: str, alias: str) -> Version | None:
         """Return the version that the alias points at."""
@@ -159,20 +158,37 @@ class SqliteRegistry:
         if not self.path.exists():
             return None
         with reading(self.path) as database:
-            latest = self._read_latest(database, model, alias)
-            return self._read_promoted(database, latest) if latest else None
+            moves = _of_alias(self._read_history(database), model, alias)
+            return self._read_promoted(database, moves[-1]) if moves else None
+
+    def record_evidence(self, digest: str, time: str) -> None:
+        """Append the digest to the recorded evidence; make the registry where there is none."""
+        with self._copying(), self._writing() as (database, history):
+            recorded = self._read_evidence(database)
+            if digest not in {entry.digest for entry in recorded}:
+                seq, previous = _next(recorded)
+                entry = EvidenceEntry(seq=seq, digest=digest, time=time, previous_hash=previous, hash="")
+                self._append(database, replace(entry, hash=entry.compute_hash()), history, recorded)
+
+    def has_evidence(self, digest: str) -> bool:
+        """Look the digest up among the recorded evidence."""
+        if not self.path.exists():
+            return False
+        with reading(self.path) as database:
+            return digest in {entry.digest for entry in self._read_evidence(database)}
 
     def history(self, model: str | None = None) -> tuple[Promotion, ...]:
         """Return the moves, oldest first."""
         if not self.path.exists():
             return ()
         with reading(self.path) as database:
-            return self._read_moves(database, "WHERE ? IS NULL OR model = ?", model, model)
+            moves = read_moves(database)
+        return tuple(move for move in moves if model is None or move.model == model)
 
     def verify(self) -> tuple[str, ...]:
         """Check the history, and the bytes and evidence of every version that was ever promoted."""
-        moves = self.history()
-        problems = chain_problems(moves)
+        moves, entries = self.history(), self._all_evidence()
+        problems = [*chain_problems(moves), *chain_problems(entries)]
         for digest in sorted({move.to_digest for move in moves}):
             try:
                 self._verify_bytes(digest)
@@ -185,20 +201,20 @@ class SqliteRegistry:
     def _move(
         self,
         database: sqlite3.Connection,
+        history: Sequence[Promotion],
         version: Version,
         alias: str,
-        now: str | None,
         actor: str,
         time: str,
         reason: Literal["promote", "roll_back"],
     ) -> Promotion:
-        last = self._read_moves(database, "", latest=True)
-        seq, previous = (last[0].seq + 1, last[0].hash) if last else (1, GENESIS)
+        seq, previous = _next(history)
+        moves = _of_alias(history, version.model, alias)
         move = Promotion(
             seq=seq,
             model=version.model,
             alias=alias,
-            from_digest=now,
+            from_digest=moves[-1].to_digest if moves else None,
             to_digest=version.digest,
             evidence_digest=version.evidence_digest,
             actor=actor,
@@ -208,21 +224,66 @@ class SqliteRegistry:
             hash="",
         )
         move = replace(move, hash=move.compute_hash())
-        values = tuple(getattr(move, name) for name in _COLUMNS)
-        places = ", ".join("?" * len(values))
-        database.execute(f"INSERT INTO promotions ({', '.join(_COLUMNS)}) VALUES ({places})", values)  # noqa: S608
+        self._append(database, move, history, self._read_evidence(database))
         return move
 
-    def _read_moves(
-        self, database: sqlite3.Connection, where: str, *values: str | None, latest: bool = False
-    ) -> tuple[Promotion, ...]:
-        order = "ORDER BY seq DESC LIMIT 1" if latest else "ORDER BY seq"
-        rows = database.execute(f"SELECT {', '.join(_COLUMNS)} FROM promotions {where} {order}", values)  # noqa: S608
-        return tuple(Promotion(**dict(zip(_COLUMNS, row, strict=True))) for row in rows)
+    def _append(
+        self,
+        database: sqlite3.Connection,
+        entry: Entry,
+        history: Sequence[Promotion],
+        recorded: Sequence[EvidenceEntry],
+    ) -> None:
+        """Add an entry, unless the clock is behind the newest one."""
+        newest = max([move.time for move in history[-1:]] + [last.time for last in recorded[-1:]], default=None)
+        with located(str(self.path)):
+            check_clock(entry.time, newest)
+        insert(database, "promotions" if isinstance(entry, Promotion) else "evidence", vars(entry))
 
-    def _read_latest(self, database: sqlite3.Connection, model: str, alias: str) -> Promotion | None:
-        moves = self._read_moves(database, "WHERE model = ? AND alias = ?", model, alias, latest=True)
-        return moves[0] if moves else None
+    def _check_loadable(self, artifact: Artifact, moves: Sequence[Promotion], time: str) -> None:
+        """Raise ``RegistryError`` where an export has expired; name the newest version of the alias that has not."""
+        expired = find_expiry(artifact, time)
+        if expired is None:
+            return
+        loads = next((move for move in reversed(moves) if self._loads(move.to_digest, time)), None)
+        others = (
+            f"the newest version that still loads is {loads.to_digest}" if loads else "no version of it still loads"
+        )
+        raise RegistryError(
+            f"the alias would point at {artifact.digest}, which could be loaded until {expired.isoformat()}",
+            where=str(self.path),
+            hint=f"run the gate of that model again, which exports it again, and promote it; {others}",
+        )
+
+    def _loads(self, digest: str, time: str) -> bool:
+        try:
+            return find_expiry(self._verify_bytes(digest), time) is None
+        except DeploycheckError:
+            return False
+
+    def _read_history(self, database: sqlite3.Connection) -> tuple[Promotion, ...]:
+        """Read all moves; raise ``RegistryError`` where their hashes don't fit."""
+        moves = read_moves(database)
+        self._check_chain(moves)
+        return moves
+
+    def _read_evidence(self, database: sqlite3.Connection) -> tuple[EvidenceEntry, ...]:
+        """Read all recorded evidence; raise ``RegistryError`` where the hashes don't fit."""
+        entries = read_evidence(database)
+        self._check_chain(entries)
+        return entries
+
+    def _check_chain(self, entries: Sequence[Entry]) -> None:
+        problems = chain_problems(entries)
+        if problems:
+            hint = "see all with `deploycheck registry verify`, and restore the registry from a copy"
+            raise RegistryError(f"its history can't be trusted: {problems[0]}", where=str(self.path), hint=hint)
+
+    def _all_evidence(self) -> tuple[EvidenceEntry, ...]:
+        if not self.path.exists():
+            return ()
+        with reading(self.path) as database:
+            return read_evidence(database)
 
     def _read_promoted(self, database: sqlite3.Connection, move: Promotion) -> Version:
         """Return the version that a move went to, with the evidence of that move."""
@@ -321,11 +382,21 @@ class SqliteRegistry:
             yield f"{path}: the evidence was changed: expected {digest}, found {found}"
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Iterator[tuple[sqlite3.Connection, tuple[Promotion, ...]]]:
+        """Hold the write lock; give the database, and the whole history, whose hashes fit."""
         if not self.path.exists():
             raise RegistryError("there is no registry: nothing was ever proposed", where=str(self.path))
         with writing(self.path) as database:
-            yield database
+            yield database, self._read_history(database)
+
+
+def _of_alias(history: Iterable[Promotion], model: str, alias: str) -> tuple[Promotion, ...]:
+    return tuple(move for move in history if (move.model, move.alias) == (model, alias))
+
+
+def _next(entries: Sequence[Entry]) -> tuple[int, str]:
+    """Return the number of the entry after these, and the hash it must name."""
+    return (entries[-1].seq + 1, entries[-1].hash) if entries else (1, GENESIS)
 
 
 def _check_names(*names: str) -> None:

@@ -6,7 +6,7 @@ import getpass
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,14 +28,17 @@ from deploycheck.evidence.forms.json import as_json
 from deploycheck.evidence.record import withheld
 from deploycheck.extensions import Extensions
 from deploycheck.language.threshold import RELATIVE
-from deploycheck.plan import Plan
-from deploycheck.promotion import Candidate, Decision, Result, rule
+from deploycheck.plan import Plan, several_candidates, shared_aliases
+from deploycheck.promotion import Candidate, Decision, Reason, Result, rule
+from deploycheck.registry import Registry, RegistryError
 from deploycheck.runner.code import versions
 from deploycheck.runner.platform import find_platform
+from deploycheck.runner.review import check_recorded, check_unused, digest_of, find_refusals
+from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.baseline import DEFAULT_LOCATION, open_registry
-from deploycheck.steps.kind import BASELINE, TRAINED
+from deploycheck.steps.kind import BASELINE, TRAINED, is_repeated
 from deploycheck.steps.outputs import exported
-from deploycheck.store import loadable_until, open_artifact
+from deploycheck.store import Artifact, Store
 from deploycheck.verdict import Outcome
 
 LIBRARIES = (
@@ -59,6 +62,8 @@ class Results:
 
     checks: dict[str, list[CheckRecord]] = field(default_factory=dict)
     steps: dict[str, dict[str, StepRecord]] = field(default_factory=dict)
+    aliases: dict[str, set[str | None]] = field(default_factory=dict)
+    unknown_aliases: dict[str, str] = field(default_factory=dict)
 
     def add(self, spec: str, check: CheckRecord, steps: Iterable[StepRecord]) -> None:
         """Add one attempt at a check, and what is known of the steps it needed."""
@@ -68,13 +73,20 @@ class Results:
             if step.step not in known or (known[step.step].reused and not step.reused):
                 known[step.step] = step
 
+    def add_alias(self, spec: str, digest: str | None, problem: str = "") -> None:
+        """Add what the alias of a spec's model pointed at when a process looked, or why it could not be read."""
+        if problem:
+            self.unknown_aliases.setdefault(spec, problem)
+        else:
+            self.aliases.setdefault(spec, set()).add(digest)
+
 
 def conclude(plans: Sequence[Plan], results: Results, run: str, cache: Path) -> Evidence:
     """Decide on every spec; nothing is promoted."""
-    specs = tuple(_decide(plan, results) for plan in plans)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    shared = shared_aliases([plan for plan in plans if plan.id in results.steps])
+    specs = tuple(_decide(plan, results, shared.get(plan.id, ()), cache) for plan in plans)
     device = find_platform(cache)["device"] if any(results.steps.values()) else "none used"
-    return Evidence(run=run, created=created, environment=_environment(device), specs=specs)
+    return Evidence(run=run, created=_now(), environment=_environment(device), specs=specs)
 
 
 def _environment(device: str) -> Environment:
@@ -87,7 +99,21 @@ def _environment(device: str) -> Environment:
     )
 
 
-def _decide(plan: Plan, results: Results) -> SpecRecord:
+def _reasons_known(plan: Plan, results: Results, sharing: Sequence[str]) -> Iterable[Reason]:
+    """Yield what forbids a promotion whatever the checks say."""
+    promote = plan.spec.promote
+    if promote is None:
+        return
+    alias = f"{promote.model}@{promote.to}"
+    if sharing:
+        yield Reason(several_candidates(plan, sharing))
+    if plan.id in results.unknown_aliases:
+        yield Reason(f"what {alias} points at is not known: {results.unknown_aliases[plan.id]}")
+    if len(results.aliases.get(plan.id, ())) > 1:
+        yield Reason(f"{alias} was moved while the run went on: run the gate again")
+
+
+def _decide(plan: Plan, results: Results, sharing: Sequence[str], cache: Path) -> SpecRecord:
     expected = [check.id for check in plan.checks]
     attempts = {id: sorted(results.checks[id], key=_rank) for id in expected if id in results.checks}
     steps = results.steps.get(plan.id, {})
@@ -98,17 +124,20 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
             id: [Result(id, check.verdict, check.variant, check.artifact) for check in checks]
             for id, checks in attempts.items()
         },
-        list(_candidates(plan, attempts, steps)),
+        list(_candidates(plan, attempts, steps, cache)),
         promote.choose if promote else plan.candidates[0],
+        list(_reasons_known(plan, results, sharing)),
     )
     chosen, target = None, None
     if promote:
-        target = TargetRecord(registry=promote.registry, model=promote.model, alias=promote.to)
+        replaces = next(iter(results.aliases.get(plan.id, ())), None)
+        target = TargetRecord(registry=promote.registry, model=promote.model, alias=promote.to, replaces=replaces)
     if ruling.chosen:
         chosen = CandidateRecord(
             variant=ruling.chosen.variant,
             artifact=ruling.chosen.artifact,
             size=ruling.chosen.size,
+            key=steps[str(exported(ruling.chosen.variant))].key,
             path=steps[str(exported(ruling.chosen.variant))].path,
         )
     return SpecRecord(
@@ -119,6 +148,7 @@ def _decide(plan: Plan, results: Results) -> SpecRecord:
         reasons=tuple(map(str, ruling.reasons)),
         other_reasons=tuple(reason.what for reason in ruling.reasons if reason.check is None),
         not_run=tuple(id for id in expected if id not in attempts),
+        from_store=tuple(_from_store(plan, steps)),
         target=target,
         chosen=chosen,
         checks=tuple(_worst(checks) for checks in attempts.values()),
@@ -131,13 +161,22 @@ def _rank(attempt: CheckRecord) -> tuple[int, bool]:
     return WORST_FIRST.index(attempt.verdict), not attempt.reached
 
 
+def _from_store(plan: Plan, steps: Mapping[str, StepRecord]) -> Iterable[str]:
+    """Yield the steps that verdicts are based on, and that were not made by this run."""
+    for ref in plan.steps:
+        step = steps.get(str(ref))
+        kind = STEP_KINDS[ref.kind]
+        if step and step.reused and not kind.product and not is_repeated(kind):
+            yield step.step
+
+
 def _worst(attempts: Sequence[CheckRecord]) -> CheckRecord:
     """Return the attempt that counts, the first of these, with how many there were."""
     return attempts[0].model_copy(update={"attempts": len(attempts)})
 
 
 def _candidates(
-    plan: Plan, attempts: Mapping[str, Sequence[CheckRecord]], steps: Mapping[str, StepRecord]
+    plan: Plan, attempts: Mapping[str, Sequence[CheckRecord]], steps: Mapping[str, StepRecord], cache: Path
 ) -> Iterable[Candidate]:
     """Yield each variant that could be promoted, with what the policies compare.
 
@@ -146,7 +185,8 @@ def _candidates(
     values = {(checks[0].variant, checks[0].metric): checks[0].value for checks in attempts.values()}
     whole = {(check.variant, check.metric) for check in plan.checks if _is_whole(check)}
     for variant in plan.candidates:
-        step = steps.get(str(exported(variant)))
+        ref = exported(variant)
+        step = steps.get(str(ref))
         if step is None:
             continue
         accuracy, before, drop = (
@@ -159,13 +199,15 @@ def _candidates(
             value for (name, metric), value in values.items() if name == variant and metric.startswith("latency.")
         ]
         try:
-            size = bytes_of(open_artifact(Path(step.path)))
+            artifact = Store(cache / "store").find(ref.kind, step.key)
         except DeploycheckError:
-            continue  # damaged since it was checked: not a candidate
+            artifact = None
+        if artifact is None:
+            continue  # damaged or removed since it was checked: not a candidate
         yield Candidate(
             variant=variant,
             artifact=step.digest,
-            size=size,
+            size=bytes_of(artifact),
             accuracy=accuracy,
             latency=latencies[0] if latencies else None,
         )
@@ -178,17 +220,67 @@ def _is_whole(check: Check) -> bool:
     return not is_relative and not is_share and check.slices is None
 
 
-def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
-    """Promote what this evidence says is promotable; return the evidence with that in it, and what was refused.
+def record(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[str, ...]:
+    """Record evidence that can be promoted later in the registries of its specs; return why that was not possible."""
+    problems = []
+    for spec in evidence.specs:
+        if spec.decision is Decision.PROMOTABLE and spec.target:
+            try:
+                registry = _open_registry(spec.target, cache, extensions)
+                registry.record_evidence(digest_of(evidence), _now())
+            except (DeploycheckError, OSError) as error:
+                problems.append(f"{spec.id}: `deploycheck promote` will refuse this evidence: {error}")
+    return tuple(problems)
 
-    What it says was promoted is promoted again where the alias points to something else now.
+
+def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
+    """Promote what the run that made this evidence decided; return the evidence with that in it, and what was refused.
+
     Where a registry refuses, or an artifact is no longer what was checked, the spec is withheld for that reason.
     """
+
+    def move(spec: SpecRecord, chosen: CandidateRecord, target: TargetRecord) -> PromotionRecord:
+        registry = _open_registry(target, cache, extensions)
+        registry.record_evidence(digest_of(evidence), _now())
+        return _move(spec, chosen, target, registry, evidence, cache)
+
+    return _promote_each(evidence, Decision.PROMOTABLE, move)
+
+
+def promote_recorded(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
+    """Promote, after its run, what evidence shows to be promotable; returns what ``promote`` does.
+
+    Only evidence that its run recorded is used, once. What it says was promoted must still be promoted.
+    """
+
+    def move(spec: SpecRecord, chosen: CandidateRecord, target: TargetRecord) -> PromotionRecord:
+        registry = _open_registry(target, cache, extensions)
+        current = registry.current(target.model, target.alias)
+        if spec.promotion and current and current.digest == chosen.artifact:
+            return spec.promotion
+        if spec.promotion:
+            what = f"it was promoted by its run, and {target.alias} has moved since: evidence promotes once"
+            raise RegistryError(what, hint="run the gate again")
+        if current is None or current.digest != chosen.artifact:
+            check_unused(registry, digest_of(evidence), target.model, target.alias)
+        check_recorded(registry, digest_of(evidence))
+        return _move(spec, chosen, target, registry, evidence, cache)
+
+    promoted, stale = _promote_each(evidence, Decision.PROMOTED, move)
+    moved, refused = _promote_each(promoted, Decision.PROMOTABLE, move)
+    return moved, (*stale, *refused)
+
+
+def _promote_each(
+    evidence: Evidence,
+    decided: Decision,
+    move: Callable[[SpecRecord, CandidateRecord, TargetRecord], PromotionRecord],
+) -> tuple[Evidence, tuple[str, ...]]:
     specs, problems = [], []
     for spec in evidence.specs:
-        if spec.decision is not Decision.WITHHELD and spec.chosen and spec.target:
+        if spec.decision is decided and spec.chosen and spec.target:
             try:
-                moved = _move(spec.chosen, spec.target, evidence, cache, extensions)
+                moved = move(spec, spec.chosen, spec.target)
                 specs.append(spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved}))
             except (DeploycheckError, OSError) as error:
                 problems.append(f"{spec.id}: {error}")
@@ -199,32 +291,50 @@ def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Ev
 
 
 def _move(
-    chosen: CandidateRecord, target: TargetRecord, evidence: Evidence, cache: Path, extensions: Extensions
+    spec: SpecRecord,
+    chosen: CandidateRecord,
+    target: TargetRecord,
+    registry: Registry,
+    evidence: Evidence,
+    cache: Path,
 ) -> PromotionRecord:
-    artifact = open_artifact(Path(chosen.path))
-    if artifact.digest != chosen.artifact:
-        what = f"the artifact is {artifact.digest}, the checks were run on {chosen.artifact}"
-        raise DeploycheckError(what, where=chosen.path, hint="run the gate again")
-    until = loadable_until(artifact)
-    if until and datetime.now(UTC).date() > until:
-        what = f"the exported program could be loaded until {until}"
-        raise DeploycheckError(what, where=chosen.path, hint="run the gate again: it exports the model again")
-    with located("promote.registry"):
-        registry = open_registry(target.registry, extensions, cache)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    before = registry.current(target.model, target.alias)
-    version = registry.propose(target.model, artifact, as_json(evidence).encode(), now)
-    expected = before.digest if before else None
-    registry.promote(target.model, target.alias, version.digest, expected=expected, actor=actor(), time=now)
+    refusals = find_refusals(spec, evidence.created, datetime.now(UTC))
+    if refusals:
+        raise DeploycheckError("; ".join(refusals), hint="run the gate again")
+    artifact = _open_chosen(chosen, cache)
+    version = registry.propose(target.model, artifact, as_json(evidence).encode(), _now())
+    registry.promote(target.model, target.alias, version.digest, expected=target.replaces, actor=actor(), time=_now())
     return PromotionRecord(
         registry=target.registry or str(cache / DEFAULT_LOCATION),
         model=target.model,
         alias=target.alias,
         variant=chosen.variant,
         artifact=version.digest,
-        previous=expected,
+        previous=target.replaces,
         path=str(version.path),
     )
+
+
+def _open_registry(target: TargetRecord, cache: Path, extensions: Extensions) -> Registry:
+    with located("promote.registry"):
+        return open_registry(target.registry, extensions, cache)
+
+
+def _open_chosen(chosen: CandidateRecord, cache: Path) -> Artifact:
+    """Return the exported artifact that was chosen, from the project's own store."""
+    kind, store = exported(chosen.variant).kind, Store(cache / "store")
+    artifact = store.find(kind, chosen.key)
+    if artifact is None:
+        what = f"the artifact of {chosen.variant} is gone"
+        raise DeploycheckError(what, where=str(store.root / kind / chosen.key), hint="run the gate again")
+    if artifact.digest != chosen.artifact:
+        what = f"the artifact is {artifact.digest}, the checks were run on {chosen.artifact}"
+        raise DeploycheckError(what, where=str(artifact.path), hint="run the gate again")
+    return artifact
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def actor() -> str:

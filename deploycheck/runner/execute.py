@@ -17,6 +17,7 @@ from deploycheck.errors import DeploycheckError, located
 from deploycheck.extensions import Extensions
 from deploycheck.plan import Plan, checks_of
 from deploycheck.ref import Ref
+from deploycheck.registry import Version
 from deploycheck.runner.digests import Digests
 from deploycheck.runner.keys import Content, key_content, why_different
 from deploycheck.runner.machine import Machine, remove_unless_held
@@ -25,7 +26,7 @@ from deploycheck.runner.process import CodeFailed, Worker
 from deploycheck.runner.recording import find_changed
 from deploycheck.runner.tasks import KEPT, AlreadyFailed, Task, addresses, lasts
 from deploycheck.steps import STEP_KINDS
-from deploycheck.steps.kind import FoundElsewhere, Making, NoBaseline, is_repeated
+from deploycheck.steps.kind import BASELINE, FoundElsewhere, Making, NoBaseline, is_repeated
 from deploycheck.store import Artifact, Building, Store, explained, fingerprint
 from deploycheck.store.disk import write_whole
 
@@ -66,10 +67,14 @@ class Done:
 class Runner:
     """Does steps, in one process of a run; several processes of a run share its store and its folder.
 
-    ``run`` is the run's id; ``progress`` is called with lines to show. It starts processes: close it at the end.
+    ``run`` is the run's id; ``progress`` is called with lines to show. A ``fresh`` run takes from the store only what
+    the checks are about (``StepKind.product``). It starts processes: close it at the end.
     """
 
-    def __init__(self, cache: Path, run: str, extensions: Extensions, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, cache: Path, run: str, extensions: Extensions, progress: Callable[[str], None], *, fresh: bool = False
+    ) -> None:
+        self.fresh = fresh
         self.extensions = extensions
         self.root = extensions.root
         self.cache = cache
@@ -81,6 +86,7 @@ class Runner:
         self.digests = Digests(cache / "digests.json")
         self._done: dict[tuple[str, Ref], Done] = {}
         self._failed: dict[tuple[str, Ref], str] = {}
+        self._looked_up: dict[str, Version | None] = {}
         self._worker: Worker | None = None
         # As they are before any of the user's code runs in this process: a spec's own metrics do.
         self._environment = dict(os.environ)
@@ -120,6 +126,15 @@ class Runner:
         """Return the plan's steps that this process has done or found in the store."""
         return {ref: done for ref in plan.steps if (done := self._done.get((plan.id, ref)))}
 
+    def replaced_by(self, plan: Plan) -> str | None:
+        """Return the digest that a candidate of this plan replaces, or None: where its alias pointed when first asked.
+
+        Raises ``DeploycheckError`` where the registry can't be read.
+        """
+        kind = STEP_KINDS[BASELINE]
+        version = self._look_up(plan, kind, Ref(BASELINE)) if isinstance(kind, FoundElsewhere) else None
+        return version.digest if version else None
+
     def find(self, plan: Plan, ref: Ref) -> Artifact | None:
         """Return the artifact of a step that needs no other, if it is in the store and still valid."""
         if not (self.store.root / ref.kind).exists():
@@ -138,16 +153,17 @@ class Runner:
         kind = STEP_KINDS[ref.kind]
         began = time.monotonic()
         if isinstance(kind, FoundElsewhere):
-            settings = kind.settings(plan.spec, ref, ())
-            return Done(artifact=kind.find(settings, self.extensions, self.cache), reused=True, seconds=0.0)
+            baseline = kind.find(kind.settings(plan.spec, ref, ()), self._look_up(plan, kind, ref))
+            return Done(artifact=baseline, reused=True, seconds=0.0)
         inputs = {role: self.step(plan, need).artifact for role, need in plan.steps[ref].items()}
         content = self._key_content(plan, ref, inputs)
         key = fingerprint(content)
-        store = self.of_this_run if is_repeated(kind) else self.store
+        firsthand = self.fresh and not kind.product and not is_repeated(kind)
+        store = self.of_this_run if is_repeated(kind) or firsthand else self.store
         found, why_not = self._find(store, ref.kind, key)
         if found and not why_not:
             self._remember(plan, ref, content)
-            return Done(artifact=found, reused=True, seconds=time.monotonic() - began)
+            return Done(artifact=found, reused=not firsthand, seconds=time.monotonic() - began)
         why_not = why_not or self._why_new(plan, ref, content)
         self.machine.hold_folder()
         task = Task(
@@ -170,7 +186,15 @@ class Runner:
             raise DeploycheckError("its artifact is gone", hint="another process removes files of the cache: run again")
         self._remember(plan, ref, content)
         because = "" if reused or is_repeated(kind) else why_not
+        reused = reused and not firsthand
         return Done(artifact=artifact, reused=reused, seconds=time.monotonic() - began, because=because)
+
+    def _look_up(self, plan: Plan, kind: FoundElsewhere, ref: Ref) -> Version | None:
+        """Return what the registry had when it was first asked: a later answer could differ from what was compared."""
+        if plan.id not in self._looked_up:
+            settings = kind.settings(plan.spec, ref, ())
+            self._looked_up[plan.id] = kind.look_up(settings, self.extensions, self.cache)
+        return self._looked_up[plan.id]
 
     def _find(self, store: Store, kind: str, key: str) -> tuple[Artifact | None, str]:
         """Return the artifact of a key that can be used again, or the last one and why it can't."""

@@ -101,6 +101,7 @@ def unjudged(plan: Plan, check: Check, outcome: Outcome, reason: str) -> CheckRe
         reason=reason,
         threshold=_standard(check),
         severity="warn" if check.severity == "warn" else "error",
+        waived_until=waiver.until if waiver else None,
         waiver=f"{waiver.because} (until {waiver.until.isoformat()}, by {waiver.by})" if waiver else None,
     )
 

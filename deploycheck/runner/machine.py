@@ -12,6 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock, ReadWriteLock, Timeout
 
+from deploycheck.errors import DeploycheckError
+
+MOST_WAITING_S = 600.0
+"""How long one process is waited for: a load test or a comparison takes minutes."""
+
 
 class Machine:
     """What the processes of a run share: those that work, and the one that measures.
@@ -41,15 +46,13 @@ class Machine:
     def timing(self) -> Iterator[None]:
         """Measure within the block, once the run's other processes have finished what they were doing.
 
-        The run's own processes are waited for first: other runs may measure meanwhile.
+        The run's own processes are waited for first: other runs may measure meanwhile. Raises ``DeploycheckError``
+        where one process measures for longer than ``MOST_WAITING_S``.
         """
         self.hold_folder()
-        file = lock_file()
-        lock = FileLock(file)
-        waits = f"serve: waiting for another measurement on this machine to end ({file})"
         with (
             self._of_run("write", "serve: waiting for the other processes of this run, which would disturb it"),
-            self._held(lambda timeout_s: lock.acquire(timeout=timeout_s), waits),
+            self._of_user(),
         ):
             yield
 
@@ -81,6 +84,28 @@ class Machine:
             lock.close()
 
     @contextmanager
+    def _of_user(self) -> Iterator[None]:
+        file = lock_file()
+        lock, holder, timeout_s = FileLock(file), None, 0.0
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=timeout_s)
+            except Timeout:
+                before, holder = holder, find_holder(file)
+                if timeout_s and holder == before:
+                    who = f"process {holder}" if holder else "another process"
+                    what = f"{who} has measured on this machine for more than {MOST_WAITING_S / 60:.0f} minutes"
+                    hint = "wait until it ends, or end it; then run again"
+                    raise DeploycheckError(what, where=str(file), hint=hint) from None
+                if not timeout_s:
+                    self.progress(f"serve: waiting for another measurement on this machine to end ({file})")
+                timeout_s = MOST_WAITING_S
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
     def _held(self, acquire: Callable[[float], AbstractContextManager[object]], waits: str) -> Iterator[None]:
         """Hold a lock within the block; report it where another process has it."""
         try:
@@ -90,6 +115,18 @@ class Machine:
             held = acquire(-1)
         with held:
             yield
+
+
+def find_holder(file: Path) -> int | None:
+    """Return the id of the process that has locked a file, or None where the system doesn't say."""
+    try:
+        inode, locks = str(file.stat().st_ino), Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for _, kind, _, _, process, place, *_ in (line.split() for line in locks if "->" not in line):
+        if kind == "FLOCK" and place.rpartition(":")[2] == inode and int(process) > 0:
+            return int(process)
+    return None
 
 
 def remove_unless_held(folder: Path) -> None:

@@ -46,4 +46,6 @@ def _check(artifact: Artifact) -> None:
         raise LoadError(f"is an artifact of kind {artifact.kind!r}, expected an exported model")
     until = loadable_until(artifact)
     if until and datetime.now(UTC).date() > until:
-        raise LoadError(f"could be loaded until {until}", hint="run the gate again: it exports the model again")
+        raise LoadError(
+            f"could be loaded until {until.isoformat()}", hint="run the gate again: it exports the model again"
+        )

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploycheck.errors import DeploycheckError
+from deploycheck.errors import DeploycheckError, located
 from deploycheck.extensions import unknown
 from deploycheck.language.fields import Section
 from deploycheck.ref import Ref
 from deploycheck.steps.kind import BASELINE, Making, Metadata, NoBaseline, StepKind, Subject
 from deploycheck.steps.model import artifact_itself
-from deploycheck.store import Artifact, open_artifact
+from deploycheck.store import Artifact, CorruptArtifact, open_artifact
 
 if TYPE_CHECKING:
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
-    from deploycheck.registry import Registry
+    from deploycheck.registry import Registry, Version
 
 DEFAULT_SCHEME, DEFAULT_LOCATION = "sqlite", "registry.db"
 
@@ -35,6 +35,7 @@ class BaselineStep(StepKind):
     """It finds an artifact instead of making one."""
 
     name = BASELINE
+    product = True
     settings_type = BaselineSettings
     subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
 
@@ -54,13 +55,23 @@ class BaselineStep(StepKind):
         """Never called: see ``find``."""
         raise NotImplementedError
 
-    def find(self, settings: BaselineSettings, extensions: Extensions, cache: Path) -> Artifact:
-        """Return the artifact that is promoted now; raise ``NoBaseline`` where none is."""
-        version = open_registry(settings.registry, extensions, cache).current(settings.model, settings.alias)
+    def look_up(self, settings: BaselineSettings, extensions: Extensions, cache: Path) -> Version | None:
+        """Return the version that is promoted now, or None."""
+        with located("promote.registry"):
+            registry = open_registry(settings.registry, extensions, cache)
+        return registry.current(settings.model, settings.alias)
+
+    def find(self, settings: BaselineSettings, version: Version | None) -> Artifact:
+        """Return the artifact of the version that is promoted; raise ``NoBaseline`` where there is none."""
         if version is None:
             target = f"{settings.model}@{settings.alias}"
             raise NoBaseline(f"nothing is promoted as {target} yet: there is no baseline")
-        return open_artifact(version.path)
+        artifact = open_artifact(version.path)
+        if artifact.digest != version.digest:
+            hint = "verify the registry with `deploycheck registry verify`, and restore the folder from a copy"
+            what = f"it is {artifact.digest}, the registry says {version.digest}"
+            raise CorruptArtifact(what, where=str(version.path), hint=hint)
+        return artifact
 
 
 def open_registry(url: str | None, extensions: Extensions, cache: Path) -> Registry:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
+    from deploycheck.registry import Version
 
 TRAINED, BASELINE = "trained", "baseline"
 """The variant before compression, and the one that is promoted now."""
@@ -64,14 +65,16 @@ class StepKind(Protocol):
 
     ``name``, ``settings_type``, ``settings`` and ``make`` are each kind's own; the rest has a default that fits a step
     of which nothing is special. A ``repeated`` step is done in each run. So is a ``timed`` one, which has the machine
-    to itself. One that is ``isolated`` is done in a process of its own, because it runs the user's code or what may
-    crash. One with ``pairs`` measures two variants together. ``subjects`` are what a metric's function can be given of
-    its artifact.
+    to itself. A ``product`` is what the checks are about: weights and exports. Of the others, on which verdicts are
+    based, a run that promotes takes none from the store. One that is ``isolated`` is done in a process of its own,
+    because it runs the user's code or what may crash. One with ``pairs`` measures two variants together. ``subjects``
+    are what a metric's function can be given of its artifact.
     """
 
     name: str
     repeated: bool = False
     timed: bool = False
+    product: bool = False
     isolated: bool = False
     pairs: bool = False
     subjects: Mapping[str, Subject] = MappingProxyType({})
@@ -126,8 +129,12 @@ class FoundElsewhere(Protocol):
         """Return where to find it."""
         ...
 
-    def find(self, settings: Any, extensions: Extensions, cache: Path) -> Artifact:
-        """Return the artifact that is there now; raise ``NoBaseline`` where there is none."""
+    def look_up(self, settings: Any, extensions: Extensions, cache: Path) -> Version | None:
+        """Return the version that is there now, or None; a run looks once, and compares with what it saw then."""
+        ...
+
+    def find(self, settings: Any, version: Version | None) -> Artifact:
+        """Return the artifact of a version that was looked up; raise ``NoBaseline`` where there was none."""
         ...
 
 

@@ -13,7 +13,7 @@ from deploycheck.ref import Ref, Source
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, Subject, made_variants
 from deploycheck.steps.training import source_of
 from deploycheck.steps.variant import uses_of
-from deploycheck.store import Artifact
+from deploycheck.store import Artifact, write_lifetime
 
 if TYPE_CHECKING:
     from deploycheck.check import Check
@@ -39,6 +39,7 @@ class ModelStep(StepKind):
     """Its artifact can be served without the user's code."""
 
     name = "model"
+    product = True
     isolated = True
     settings_type = ModelSettings
     subjects: Mapping[str, Subject] = {"artifact": Subject(artifact_itself, per_variant=True)}
@@ -83,8 +84,9 @@ class ModelStep(StepKind):
                 making.out,
             )
         today = datetime.now(UTC).date()
-        lasts = {"loadable_until": (today + runtime.lasts).isoformat()} if runtime.lasts else {}
-        return {"exported": today.isoformat(), **lasts}
+        if runtime.lasts:
+            write_lifetime(making.out, today + runtime.lasts)
+        return {"exported": today.isoformat()}
 
 
 def stage_of(variant: str) -> tuple[str, str | None]:

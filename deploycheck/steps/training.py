@@ -42,6 +42,7 @@ class TrainingStep(StepKind):
     """Its artifact is a trained model (``steps/trained.py``) and a report of every epoch."""
 
     name = "training"
+    product = True
     isolated = True
     settings_type = TrainingSettings
     subjects: Mapping[str, Subject] = {"training": Subject(_report)}

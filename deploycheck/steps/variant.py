@@ -32,6 +32,7 @@ class VariantStep(StepKind):
     """Its artifact is a trained model (``steps/trained.py``) with one more method in its config."""
 
     name = "variant"
+    product = True
     isolated = True
     settings_type = VariantSettings
 

@@ -16,12 +16,12 @@ from deploycheck.store.artifact import (
     CorruptArtifact,
     FileEntry,
     fingerprint,
-    loadable_until,
     open_artifact,
     write_manifest,
 )
 from deploycheck.store.build import Building, Store
 from deploycheck.store.disk import StoreError, explained, flush, flush_tree, hint_for
+from deploycheck.store.lifetime import loadable_until, write_lifetime
 
 __all__ = [
     "MANIFEST",
@@ -38,5 +38,6 @@ __all__ = [
     "hint_for",
     "loadable_until",
     "open_artifact",
+    "write_lifetime",
     "write_manifest",
 ]

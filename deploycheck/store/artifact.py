@@ -9,7 +9,6 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -87,20 +86,6 @@ def open_artifact(path: Path) -> Artifact:
     except OSError as error:
         raise StoreError(f"can't be read: {error.strerror}", where=str(error.filename or path)) from error
     return artifact
-
-
-def loadable_until(artifact: Artifact) -> date | None:
-    """Return the last day on which an exported artifact can be loaded; None where there is no such limit.
-
-    Raises ``CorruptArtifact`` where its day is not a date.
-    """
-    until = artifact.meta.get("loadable_until")
-    if until is None:
-        return None
-    try:
-        return date.fromisoformat(until)
-    except (TypeError, ValueError) as error:
-        raise CorruptArtifact(f"loadable_until is {until!r}, expected a date", where=str(artifact.path)) from error
 
 
 def _verify_file(path: Path, name: str, expected: FileEntry) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from deploycheck.cli import main
 from deploycheck.evidence import CandidateRecord, Evidence, TargetRecord
 from deploycheck.evidence.forms.json import as_json
-from deploycheck.store import Artifact, open_artifact
+from deploycheck.runner.conclude import record
+from deploycheck.runner.installed import extensions_from
+from deploycheck.store import Artifact, Building, Store, fingerprint, open_artifact
 from tests.evidence.records import check, evidence, spec
+from tests.registry.processes import made
 
+CACHE = Path(".deploycheck")
 Captured = pytest.CaptureFixture[str]
 
 
@@ -49,11 +58,32 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def promotable(artifact: Artifact, registry: str | None = None) -> Evidence:
-    """Return the evidence of a run in which every check passed on an artifact."""
-    chosen = CandidateRecord(variant="int8", artifact=artifact.digest, path=str(artifact.path), size=20)
-    target = TargetRecord(registry=registry, model="digits", alias="staging")
-    return evidence(spec(check(artifact=artifact.digest), chosen=chosen, target=target))
+def stored(content: str, meta: Mapping[str, Any] | None = None) -> Artifact:
+    """Make an artifact in the project's store, with the digest that `made` would give it."""
+
+    def copy(building: Building) -> Mapping[str, Any]:
+        with TemporaryDirectory() as folder:
+            shutil.copytree(made(Path(folder), content).path, building.out, dirs_exist_ok=True)
+        (building.out / "manifest.json").unlink()
+        return meta or {}
+
+    return Store(CACHE / "store").get_or_build("model", fingerprint(content), copy)[0]
+
+
+def promotable(artifact: Artifact, registry: str | None = None, replaces: str | None = None) -> Evidence:
+    """Return the evidence of a run in which every check passed on an artifact, and which wrote it just now."""
+    chosen = CandidateRecord(
+        variant="int8", artifact=artifact.digest, key=artifact.key, path=str(artifact.path), size=20
+    )
+    target = TargetRecord(registry=registry, model="digits", alias="staging", replaces=replaces)
+    document = evidence(spec(check(artifact=artifact.digest), chosen=chosen, target=target))
+    return document.model_copy(update={"created": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def recorded(document: Evidence) -> str:
+    """Write evidence to the current folder and record it, as its run does; return the name of its file."""
+    assert record(document, CACHE.absolute(), extensions_from((), Path.cwd())) == ()
+    return written(document)
 
 
 def written(document: Evidence) -> str:

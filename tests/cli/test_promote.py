@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from deploycheck.promotion import Decision
 from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.runner.conclude import promote
 from deploycheck.runner.installed import extensions_from
-from tests.cli.asking import Captured, digest, flip, promotable, refused, written
+from deploycheck.store import write_manifest
+from tests.cli.asking import Captured, digest, flip, promotable, recorded, refused, stored, written
 from tests.evidence.records import evidence
 from tests.registry.processes import made
 
@@ -21,9 +23,9 @@ from tests.registry.processes import made
 def test_what_is_promotable_is_promoted_with_its_evidence(
     registry: SqliteRegistry, folder: Path, capsys: Captured
 ) -> None:
-    artifact = made(folder, "c")
-    document = promotable(artifact)
-    assert main(["promote", written(document)]) == 0
+    artifact = stored("c")
+    document = promotable(artifact, replaces=digest("b"))
+    assert main(["promote", recorded(document)]) == 0
     current = registry.current("digits", "staging")
     assert current is not None
     assert capsys.readouterr().out.splitlines() == [
@@ -38,13 +40,13 @@ def test_what_is_promotable_is_promoted_with_its_evidence(
 
 
 def test_promoting_again_on_the_same_evidence_moves_nothing(folder: Path) -> None:
-    path = written(promotable(made(folder, "a"), "sqlite:models.db"))
+    path = recorded(promotable(stored("a"), "sqlite:models.db"))
     assert [main(["promote", path]) for _ in range(2)] == [0, 0]
     assert len(SqliteRegistry(folder / "models.db").history()) == 1
 
 
 def test_the_registry_that_the_spec_names_is_used_and_not_the_caches(folder: Path, registry: SqliteRegistry) -> None:
-    assert main(["promote", written(promotable(made(folder, "c"), "sqlite:models.db"))]) == 0
+    assert main(["promote", recorded(promotable(stored("c"), "sqlite:models.db"))]) == 0
     assert SqliteRegistry(folder / "models.db").current("digits", "staging") is not None
     assert len(registry.history()) == 2
 
@@ -52,20 +54,17 @@ def test_the_registry_that_the_spec_names_is_used_and_not_the_caches(folder: Pat
 def test_an_export_that_can_no_longer_be_loaded_is_not_promoted(
     registry: SqliteRegistry, folder: Path, capsys: Captured
 ) -> None:
-    artifact = made(folder, "c")
-    manifest = artifact.path / "manifest.json"
-    written_down = json.loads(manifest.read_bytes())
-    manifest.write_text(json.dumps({**written_down, "meta": {"loadable_until": "2024-01-31"}}))
-    assert main(["promote", written(promotable(artifact))]) == 1
-    assert "the exported program could be loaded until 2024-01-31" in capsys.readouterr().err
+    artifact = stored("c", {"loadable_until": "2024-01-31"})
+    assert main(["promote", recorded(promotable(artifact, replaces=digest("b")))]) == 1
+    assert "which could be loaded until 2024-01-31" in capsys.readouterr().err
     assert len(registry.history()) == 2
 
 
 def test_a_flipped_byte_in_the_artifact_promotes_nothing(
     registry: SqliteRegistry, folder: Path, capsys: Captured
 ) -> None:
-    artifact = made(folder, "c")
-    path = written(promotable(artifact))
+    artifact = stored("c")
+    path = recorded(promotable(artifact, replaces=digest("b")))
     flip(artifact.path / "weights.bin")
     assert main(["promote", path]) == 1
     said = capsys.readouterr()
@@ -80,27 +79,48 @@ def test_a_flipped_byte_in_the_artifact_promotes_nothing(
 def test_a_whole_artifact_that_is_not_the_one_checked_promotes_nothing(
     registry: SqliteRegistry, folder: Path, capsys: Captured
 ) -> None:
-    checked, other = made(folder, "c"), made(folder, "d")
-    document = promotable(checked)
-    (only,) = document.specs
-    assert only.chosen is not None
-    swapped = only.chosen.model_copy(update={"path": str(other.path)})
-    document = document.model_copy(update={"specs": (only.model_copy(update={"chosen": swapped}),)})
-    assert main(["promote", written(document)]) == 1
+    checked, other = stored("c"), made(folder, "d")
+    path = recorded(promotable(checked, replaces=digest("b")))
+    shutil.rmtree(checked.path)
+    shutil.copytree(other.path, checked.path)
+    (checked.path / "manifest.json").unlink()
+    write_manifest(checked.path, "model", checked.key, {})
+    assert main(["promote", path]) == 1
     assert f"the artifact is {other.digest}, the checks were run on {checked.digest}" in capsys.readouterr().err
     assert len(registry.history()) == 2
 
 
+def test_an_artifact_outside_of_the_store_is_not_promoted(
+    registry: SqliteRegistry, folder: Path, capsys: Captured
+) -> None:
+    assert main(["promote", recorded(promotable(made(folder, "c"), replaces=digest("b")))]) == 1
+    assert "the artifact of int8 is gone" in capsys.readouterr().err
+    assert len(registry.history()) == 2
+
+
+def test_evidence_that_no_run_recorded_promotes_nothing(
+    registry: SqliteRegistry, folder: Path, capsys: Captured
+) -> None:
+    document = promotable(stored("c"), replaces=digest("b"))
+    recorded(document)
+    (only,) = document.specs
+    edited = document.model_copy(update={"specs": (only.model_copy(update={"name": "other"}),)})
+    assert main(["promote", written(edited)]) == 1
+    assert "error: specs/digits.yaml: this evidence is not recorded in the registry" in capsys.readouterr().err
+    assert len(registry.history()) == 2
+    assert (folder / "evidence.json").exists()
+
+
 def test_an_artifact_that_is_gone_promotes_nothing(registry: SqliteRegistry, folder: Path, capsys: Captured) -> None:
-    artifact = made(folder, "c")
+    artifact = stored("c")
     artifact.path.rename(folder / "gone")
-    assert main(["promote", written(promotable(artifact))]) == 1
-    assert "there is no such folder" in capsys.readouterr().err
+    assert main(["promote", recorded(promotable(artifact, replaces=digest("b")))]) == 1
+    assert "the artifact of int8 is gone" in capsys.readouterr().err
     assert len(registry.history()) == 2
 
 
 def test_what_was_withheld_is_not_promoted(registry: SqliteRegistry, folder: Path, capsys: Captured) -> None:
-    (only,) = promotable(made(folder, "c")).specs
+    (only,) = promotable(stored("c"), replaces=digest("b")).specs
     reasons = ("train::accuracy: fail", "int8: its checks were run on 2 different artifacts")
     fields = {"decision": Decision.WITHHELD, "reasons": reasons, "other_reasons": reasons[1:]}
     withheld = only.model_copy(update=fields)
@@ -116,14 +136,15 @@ def test_what_was_withheld_is_not_promoted(registry: SqliteRegistry, folder: Pat
 def test_of_several_specs_one_that_cannot_be_promoted_does_not_hold_up_the_others(
     folder: Path, capsys: Captured
 ) -> None:
-    whole, damaged = made(folder, "a"), made(folder, "b")
+    whole, damaged = stored("a"), stored("b")
     flip(damaged.path / "weights.bin")
     specs = [
         *promotable(damaged, "sqlite:one.db").specs,
         *promotable(whole, "sqlite:two.db").specs,
     ]
-    assert main(["promote", written(evidence(*specs))]) == 1
-    assert not (folder / "one.db").exists()
+    document = promotable(whole).model_copy(update={"specs": tuple(specs)})
+    assert main(["promote", recorded(document)]) == 1
+    assert SqliteRegistry(folder / "one.db").history() == ()
     current = SqliteRegistry(folder / "two.db").current("digits", "staging")
     assert current is not None
     assert current.digest == whole.digest
@@ -132,7 +153,9 @@ def test_of_several_specs_one_that_cannot_be_promoted_does_not_hold_up_the_other
 def test_evidence_of_a_run_that_promoted_leaves_nothing_to_do(
     registry: SqliteRegistry, folder: Path, capsys: Captured
 ) -> None:
-    moved, _ = promote(promotable(made(folder, "c")), folder / ".deploycheck", extensions_from((), folder))
+    moved, _ = promote(
+        promotable(stored("c"), replaces=digest("b")), folder / ".deploycheck", extensions_from((), folder)
+    )
     assert main(["promote", written(moved)]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[1].startswith("  promoted: int8 is now digits@staging")
@@ -141,7 +164,7 @@ def test_evidence_of_a_run_that_promoted_leaves_nothing_to_do(
 
 
 def test_a_promotion_that_is_refused_says_why(folder: Path, capsys: Captured) -> None:
-    moved, _ = promote(promotable(made(folder, "c")), folder / ".deploycheck", extensions_from((), folder))
+    moved, _ = promote(promotable(stored("c")), folder / ".deploycheck", extensions_from((), folder))
     (only,) = moved.specs
     elsewhere = TargetRecord(registry="nowhere:models", model="digits", alias="staging")
     assert main(["promote", written(evidence(only.model_copy(update={"target": elsewhere})))]) == 1
@@ -153,7 +176,9 @@ def test_a_promotion_that_is_refused_says_why(folder: Path, capsys: Captured) ->
 def test_evidence_of_a_promotion_long_undone_does_not_claim_that_it_stands(
     registry: SqliteRegistry, folder: Path, capsys: Captured
 ) -> None:
-    moved, _ = promote(promotable(made(folder, "c")), folder / ".deploycheck", extensions_from((), folder))
+    moved, _ = promote(
+        promotable(stored("c"), replaces=digest("b")), folder / ".deploycheck", extensions_from((), folder)
+    )
     path = written(moved)
     assert main(["registry", "roll-back", "digits", "staging"]) == 0
     capsys.readouterr()
@@ -191,7 +216,7 @@ def of_a_later_version(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("break_it", "says"), [(without_run, "run"), (of_a_later_version, "version")])
 def test_what_is_wrong_with_evidence_is_said(folder: Path, capsys: Captured, break_it: Any, says: str) -> None:
-    document = json.loads(as_json(promotable(made(folder, "c"))))
+    document = json.loads(as_json(promotable(stored("c"))))
     break_it(document)
     Path("e.json").write_text(json.dumps(document))
     assert says in refused(capsys, "promote", "e.json")

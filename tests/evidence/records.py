@@ -19,7 +19,7 @@ from deploycheck.promotion import Decision
 from deploycheck.verdict import Outcome
 
 DIGEST = "sha256:" + "ab" * 32
-CHOSEN = CandidateRecord(variant="int8", artifact=DIGEST, path="/cache/model/ab", size=34_200)
+CHOSEN = CandidateRecord(variant="int8", artifact=DIGEST, key="ab" * 32, path="/cache/model/ab", size=34_200)
 MOVED = PromotionRecord(
     registry="sqlite:registry.db",
     model="digits",

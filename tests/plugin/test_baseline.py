@@ -211,3 +211,13 @@ metrics:
     broken = check(project, "broken", "train")
     assert broken["verdict"] == "error"
     assert broken["reason"].startswith("mine:broken returned int64 of shape []; a proportion is bool of shape [719]")
+
+
+def test_two_candidates_for_one_alias_are_refused_before_anything_is_done(project: Project) -> None:
+    project.write(FIRST)
+    project.pytester.makefile(".yaml", other=FIRST)
+    result = project.run("--deploycheck-promote", "spec.yaml", "other.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: spec.yaml: other.yaml would move digits@staging too*"])
+    assert not (project.pytester.path / ".deploycheck" / "store").exists()
+    assert not project.promoted

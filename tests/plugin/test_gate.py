@@ -15,7 +15,7 @@ from hdrh.histogram import HdrHistogram
 
 from deploycheck.evidence import json_schema
 from deploycheck.registry.sqlite import SqliteRegistry
-from deploycheck.store import open_artifact
+from deploycheck.store import open_artifact, write_lifetime, write_manifest
 from tests.plugin.conftest import SERVE, SPEC, Project, copy_of
 
 
@@ -411,9 +411,11 @@ def test_an_export_that_will_not_last_is_made_again(project: Project, empty_cach
     project.write(SPEC.replace("epochs: 12", "epochs: 1"))
     first = exported()
     assert not first["reused"]
-    manifest = Path(first["path"]) / "manifest.json"
-    soon = (datetime.now(UTC) + timedelta(days=80)).date().isoformat()
-    manifest.write_text(re.sub(r'("loadable_until": )"[^"]*"', rf'\1"{soon}"', manifest.read_text()))
+    made = empty_cache / "store" / "model" / first["key"]
+    before = open_artifact(made)
+    write_lifetime(made, (datetime.now(UTC) + timedelta(days=80)).date())
+    (made / "manifest.json").unlink()
+    write_manifest(made, before.kind, before.key, before.meta)
     again = exported()
     assert not again["reused"]
     assert again["because"] == "the exported program can't be loaded for much longer"

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import re
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploycheck.registry import RegistryError, StalePromotion
+from deploycheck.registry.ledger import GENESIS
 from deploycheck.registry.sqlite import SqliteRegistry, check_sqlite, open_sqlite
 from deploycheck.store import Artifact, CorruptArtifact, open_artifact
 from tests.registry.fail_points import kill_everywhere
@@ -175,14 +178,22 @@ def test_rolling_back_to_an_export_that_expired_is_refused_with_its_date(
     assert len(registry.history()) == (2 if expired else 3)
 
 
-def test_rolling_back_to_an_export_whose_last_day_is_not_a_date_is_refused(
+def test_promoting_an_export_that_expired_is_refused_and_the_newest_that_loads_is_named(
     registry: SqliteRegistry, tmp_path: Path
 ) -> None:
-    move(registry, made(tmp_path, "a", {"loadable_until": "soon"}))
-    second = move(registry, made(tmp_path, "b"))
+    lasting = move(registry, made(tmp_path, "a"))
+    last = move(registry, made(tmp_path, "b", {"loadable_until": "2026-11-23"}))
+    late = registry.propose("digits", made(tmp_path, "c", {"loadable_until": "2026-11-23"}), b"{}", NOW).digest
+    time = "2026-11-24T15:00:00+00:00"
+    with pytest.raises(RegistryError, match=rf"{late}, which could be loaded until 2026-11-23(.|\n)*{lasting}"):
+        registry.promote("digits", "staging", late, expected=last, actor="ada", time=time)
+    assert current_digest(registry) == last
+
+
+def test_promoting_an_export_whose_last_day_is_not_a_date_is_refused(registry: SqliteRegistry, tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact, match="loadable_until is 'soon', expected a date"):
-        registry.roll_back("digits", "staging", actor="bob", time=NOW)
-    assert current_digest(registry) == second
+        move(registry, made(tmp_path, "a", {"loadable_until": "soon"}))
+    assert current_digest(registry) is None
 
 
 def test_an_alias_never_promoted_has_no_way_back(registry: SqliteRegistry, tmp_path: Path) -> None:
@@ -327,9 +338,85 @@ def test_a_history_that_undoes_more_than_was_promoted_can_not_be_rolled_back(
     for name in "ab":
         move(registry, made(tmp_path, name))
     registry.roll_back("digits", "staging", actor="bob", time=NOW)
+    _, _, back = registry.history()
+    alone = replace(back, seq=1, previous_hash=GENESIS)
     altered(registry, "DELETE FROM promotions WHERE reason = 'promote'")
+    made_to_fit = f"seq = 1, previous_hash = '{GENESIS}', hash = '{alone.compute_hash()}'"
+    altered(registry, f"UPDATE promotions SET {made_to_fit}")
     with pytest.raises(RegistryError, match="the history is inconsistent"):
         registry.roll_back("digits", "staging", actor="bob", time=NOW)
+
+
+ACTIONS: dict[str, Callable[[SqliteRegistry, Artifact], object]] = {
+    "current": lambda registry, _: registry.current("digits", "staging"),
+    "propose": lambda registry, artifact: registry.propose("digits", artifact, b"{}", NOW),
+    "promote": lambda registry, _: registry.promote(
+        "digits", "staging", registry.history()[0].to_digest, expected=None, actor="ada", time=NOW
+    ),
+    "roll back": lambda registry, _: registry.roll_back("digits", "staging", actor="ada", time=NOW),
+    "record": lambda registry, _: registry.record_evidence("sha256:2", NOW),
+    "has evidence": lambda registry, _: registry.has_evidence("sha256:1"),
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
+def test_nothing_is_decided_on_a_history_that_was_changed(
+    registry: SqliteRegistry, tmp_path: Path, action: Callable[[SqliteRegistry, Artifact], object]
+) -> None:
+    artifacts = [made(tmp_path, name) for name in "abc"]
+    for artifact in artifacts:
+        move(registry, artifact)
+    registry.record_evidence("sha256:1", NOW)
+    last = registry.history()[-1].seq
+    altered(registry, "UPDATE evidence SET time = '2026-01-01T00:00:00+00:00' WHERE seq = 1")
+    altered(registry, f"UPDATE promotions SET to_digest = '{artifacts[0].digest}' WHERE seq = 2")
+    with pytest.raises(RegistryError, match=r"promotion 2 of digits was changed|evidence 1 was changed"):
+        action(registry, artifacts[0])
+    assert registry.history()[-1].seq == last
+    assert "evidence 1 was changed after it was written" in registry.verify()
+
+
+def test_a_clock_that_was_set_back_adds_nothing(registry: SqliteRegistry, tmp_path: Path) -> None:
+    for name in "ab":
+        move(registry, made(tmp_path, name))
+    earlier = (datetime.fromisoformat(NOW) - timedelta(days=1)).isoformat()
+    late = registry.propose("digits", made(tmp_path, "c"), b"{}", NOW).digest
+    b = current_digest(registry)
+    with pytest.raises(
+        RegistryError, match=f"the clock says {re.escape(earlier)}, but the newest entry was written at"
+    ):
+        registry.promote("digits", "staging", late, expected=b, actor="ada", time=earlier)
+    with pytest.raises(RegistryError, match="set the clock of this machine"):
+        registry.roll_back("digits", "staging", actor="ada", time=earlier)
+    with pytest.raises(RegistryError, match="set the clock of this machine"):
+        registry.record_evidence("sha256:1", earlier)
+    assert current_digest(registry) == b
+    a_little = (datetime.fromisoformat(NOW) - timedelta(minutes=2)).isoformat()
+    registry.promote("digits", "staging", late, expected=b, actor="ada", time=a_little)
+
+
+# Recorded evidence
+
+
+def test_evidence_is_recorded_once_and_moves_no_alias(registry: SqliteRegistry) -> None:
+    assert not registry.has_evidence("sha256:1")
+    for digest in ("sha256:1", "sha256:2", "sha256:1"):
+        registry.record_evidence(digest, NOW)
+    assert [registry.has_evidence(f"sha256:{number}") for number in (1, 2, 3)] == [True, True, False]
+    assert registry.history() == registry.verify() == ()
+
+
+def test_a_registry_from_before_evidence_was_recorded_is_read_and_written(
+    registry: SqliteRegistry, tmp_path: Path
+) -> None:
+    digest = move(registry, made(tmp_path, "a"))
+    database = sqlite3.connect(registry.path, isolation_level=None)
+    database.execute("DROP TABLE evidence")
+    database.close()
+    assert current_digest(registry) == digest
+    assert not registry.has_evidence("sha256:1")
+    registry.record_evidence("sha256:1", NOW)
+    assert registry.has_evidence("sha256:1")
 
 
 # Kills

@@ -63,8 +63,8 @@ def start(tmp_path: Path, said: list[str]) -> Iterator[StartRunner]:
     """Return a function that starts a runner: another process of a run, or a run of its own."""
     runners: list[Runner] = []
 
-    def start_runner(run: str = "run") -> Runner:
-        runners.append(Runner(tmp_path / "cache", run, built_in(tmp_path), said.append))
+    def start_runner(run: str = "run", *, fresh: bool = False) -> Runner:
+        runners.append(Runner(tmp_path / "cache", run, built_in(tmp_path), said.append, fresh=fresh))
         return runners[-1]
 
     yield start_runner
@@ -223,6 +223,31 @@ def test_what_is_repeated_is_done_once_in_each_run(
     for run in ("first", "first", "second"):
         start(run).step(plan, ref)
     assert step.made == ["a", "a"]
+
+
+def test_a_fresh_run_makes_all_but_products_itself_once(
+    made: Plan, second: FakeStep, first: FakeStep, start: StartRunner, said: list[str]
+) -> None:
+    first.product = True
+    start("before").step(made, SECOND)
+    fresh = start("fresh", fresh=True)
+    assert not fresh.step(made, SECOND).reused
+    assert fresh.step(made, FIRST).reused
+    assert not start("fresh", fresh=True).step(made, SECOND).reused
+    assert start("after").step(made, SECOND).reused
+    assert (len(first.made), len(second.made)) == (1, 2)
+    assert said == []
+
+
+def test_what_was_put_into_the_store_decides_nothing_in_a_fresh_run(
+    made: Plan, second: FakeStep, start: StartRunner
+) -> None:
+    stored = start("before").step(made, SECOND).artifact
+    stored.file("made.json").write_text("what passes every check")
+    write_manifest(stored.path, stored.kind, stored.key, stored.meta)
+    read = second.subjects["what"].read
+    assert read(start("another").step(made, SECOND).artifact, None) == "what passes every check"
+    assert read(start("fresh", fresh=True).step(made, SECOND).artifact, None) != "what passes every check"
 
 
 def test_a_missing_baseline_is_no_failure(made: Plan, first: FakeStep, start: StartRunner) -> None:

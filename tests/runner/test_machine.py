@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.runner.machine import Machine, lock_file, remove_unless_held
 
 HOLDER = """
 import sys
 from pathlib import Path
+from deploycheck.errors import DeploycheckError
 from deploycheck.runner.machine import Machine
 machine = Machine(Path(sys.argv[1]), print)
 with getattr(machine, sys.argv[2])():
@@ -110,6 +112,24 @@ def test_another_runs_work_is_not_waited_for_but_its_measurement_is(tmp_path: Pa
         assert not attempt.has.is_set()
         let_go(process)
         assert attempt.has.wait(30)
+
+
+def test_a_measurement_that_never_ends_is_waited_for_only_so_long_and_its_process_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploycheck.runner.machine.MOST_WAITING_S", 0.01)
+    with holding(tmp_path / "theirs", "timing") as process:
+        ours = Machine(tmp_path / "ours", print)
+        with (
+            pytest.raises(DeploycheckError, match="has measured on this machine for more than") as refused,
+            ours.timing(),
+        ):
+            pass
+        named = f"process {process.pid} " if Path("/proc/locks").exists() else "another process "
+        assert refused.value.what.startswith(named)
+        let_go(process)
+    with ours.timing():
+        pass
 
 
 def test_a_run_that_waits_for_its_own_processes_lets_other_runs_measure(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_an_export_has_the_name_of_the_spec_and_a_last_day(model: Artifact) -> N
     assert XLA.lasts is not None
     exported = date.fromisoformat(model.meta["exported"])
     assert loadable_until(model) == exported + XLA.lasts
+    assert "lifetime.json" in model.files
     assert exported <= datetime.now(UTC).date()
 
 
