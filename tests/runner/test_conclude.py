@@ -224,7 +224,7 @@ def test_every_attempt_at_a_check_counts_and_the_worst_is_shown(
     made = planned()
     results = all_passed(made, models, but={"train::accuracy": {"verdict": verdicts[0]}})
     for verdict in verdicts[1:]:
-        results.add(made.id, record(made, "spec.yaml::train::accuracy", models, verdict=verdict), [])
+        results.add(made.id, check_record(made, "spec.yaml::train::accuracy", models, verdict=verdict), [])
     found = decided(made, results, tmp_path)
     assert found.decision is (Decision.WITHHELD if worst.blocks else Decision.PROMOTABLE)
     (shown,) = [check for check in found.checks if check.id == "spec.yaml::train::accuracy"]
