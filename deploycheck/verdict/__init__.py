@@ -32,6 +32,7 @@ from deploycheck.verdict.samples import (
     paired,
     ratio_of,
     sample_size,
+    undisturbed,
     value_of,
 )
 from deploycheck.verdict.sequential import looks
@@ -67,5 +68,6 @@ __all__ = [
     "ratio_of",
     "sample_size",
     "settle",
+    "undisturbed",
     "value_of",
 ]

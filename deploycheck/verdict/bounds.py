@@ -27,6 +27,8 @@ from deploycheck.verdict.samples import (
     Sample,
     WorstOf,
     sample_size,
+    undisturbed,
+    value_of,
 )
 from deploycheck.verdict.sequential import mean_bounds, quantile_bounds, rate_bounds, rounds_bounds
 
@@ -41,8 +43,35 @@ FEWEST_REPEATS = 3
 def bounds(sample: Sample, confidence: float) -> tuple[float, float]:
     """Return the lower and the upper bound, each one-sided at ``confidence`` (a fraction in 0..1).
 
-    A side of which nothing is known is infinite, or the end of the scale where the sample has one.
+    A side of which nothing is known is infinite, or the end of the scale where the sample has one. Of a stream that was
+    partly disturbed, the bound on the slow side is that of all of it, the bound on the fast side that of the
+    undisturbed part: a disturbance only slows, so it can't make a model pass, and may not make it fail.
     """
+    quiet = undisturbed(sample)
+    if quiet is not sample:
+        return _join(sample, _bounds(quiet, confidence), _bounds(sample, confidence))
+    return _bounds(sample, confidence)
+
+
+def point_bounds(sample: Sample) -> tuple[float, float]:
+    """Return a sample's value, twice; where a stream was partly disturbed, its values without and with that part."""
+    value, quiet = value_of(sample), undisturbed(sample)
+    if quiet is sample:
+        return value, value
+    of_quiet = (value_of(quiet),) * 2 if sample_size(quiet) else (-math.inf, math.inf)
+    return _join(sample, of_quiet, (value, value))
+
+
+def _join(sample: Sample, quiet: tuple[float, float], everything: tuple[float, float]) -> tuple[float, float]:
+    """Return the fast side of ``quiet`` with the slow side of ``everything``.
+
+    Where these two contradict each other, all between them is possible: the disturbances didn't slow.
+    """
+    low, high = (everything[0], quiet[1]) if isinstance(sample, Blocks) else (quiet[0], everything[1])
+    return min(low, high), max(low, high)
+
+
+def _bounds(sample: Sample, confidence: float) -> tuple[float, float]:
     match sample:
         case Exact(value):
             return value, value

@@ -8,7 +8,7 @@ from datetime import date
 from enum import StrEnum
 
 from deploycheck.language.threshold import Threshold
-from deploycheck.verdict.bounds import bounds
+from deploycheck.verdict.bounds import bounds, point_bounds
 from deploycheck.verdict.sample_size import what_would_decide
 from deploycheck.verdict.samples import Exact, Measurement, Quotient, Ratios, sample_size, value_of
 
@@ -75,7 +75,7 @@ def _compare(measurement: Measurement, threshold: Threshold, confidence: float) 
     value = value_of(sample)
     exact = isinstance(sample, Exact) or threshold.point
     level = threshold.confidence if threshold.confidence is not None else confidence
-    low, high = (value, value) if exact else bounds(sample, level)
+    low, high = point_bounds(sample) if exact else bounds(sample, level)
     verdict = Verdict(
         outcome=Outcome.UNDECIDED,
         value=value,
