@@ -68,14 +68,19 @@ class LoadRecord(Record):
     """The load test of a served variant, and how it was measured."""
 
     variant: str
-    requests: int = Field(description="Number of requests whose latency counts")
+    requests: int = Field(description="Number of requests on the scenario's schedule")
     schedule: str = Field(description="When requests were sent, and how many of them warmed the server up")
     saturation: str = Field(description="How the server was kept busy")
     requests_per_s: tuple[Number, ...] = Field(description="Over consecutive blocks, while the server was kept busy")
     failed: int
     failures: str = Field(description="Why requests failed, and how often")
     doubt: str = Field(description="Why the client may have caused high latencies; empty where it did not")
-    disturbed: tuple[str, ...] = Field(description="One line for each part that was measured again, and why")
+    disturbances: int = Field(default=0, description="How often the machine was disturbed")
+    disturbed: tuple[str, ...] = Field(description="The first, the last and the longest disturbance of the machine")
+    disturbed_requests: int = Field(
+        default=0,
+        description="How many of the requests were disturbed: these count towards a pass and not towards a failure",
+    )
     histogram: str = Field(description="Latencies in µs as an HDR histogram (V2, compressed, base64), which merges")
     machine: MachineRecord | None = Field(description="Null where the system does not report it")
 

@@ -135,7 +135,9 @@ def _loads(folder: Path) -> Iterator[LoadRecord]:
             failed=load.failed,
             failures=load.failures,
             doubt=load.doubt,
-            disturbed=load.disturbed,
+            disturbances=len(load.disturbed),
+            disturbed=load_report.summarise(load.disturbed),
+            disturbed_requests=sum(load.disturbed_requests),
             histogram=load.histogram,
             machine=MachineRecord(**asdict(load.machine)) if load.machine else None,
         )

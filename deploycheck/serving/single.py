@@ -70,6 +70,9 @@ async def _measure(
         failed=failed.total(),
         failures=describe_failures(failed),
         disturbed=(*responses.disturbed, *throughput.disturbed),
+        disturbed_requests=responses.marks,
+        disturbed_blocks=throughput.marks,
+        disturbed_start=server.disturbed_start,
         largest_difference=largest_difference(served, in_memory),
         cold_start_s=server.cold_start_s,
         peak_memory_bytes=metrics[PEAK_MEMORY],
@@ -98,7 +101,8 @@ async def send_requests(generator: LoadGenerator, variant: str, bench: Bench) ->
     goals = goals_on(bench.goals, REQUEST_SAMPLES)
 
     def enough(seen: Responses) -> bool:
-        return all_decided(goals, LoadReport(latencies_s=seen.latencies_s, doubt=seen.doubt))
+        report = LoadReport(latencies_s=seen.latencies_s, doubt=seen.doubt, disturbed_requests=seen.marks)
+        return all_decided(goals, report)
 
     most = bench.load.requests if goals else min(FEW_REQUESTS, bench.load.requests)
     bench.progress(f"serve: {variant}, {bench.scenario.schedule(bench.load, most)} at most")
@@ -110,8 +114,9 @@ async def keep_busy(generator: LoadGenerator, variant: str, bench: Bench) -> Thr
     """Keep the server busy, until the checks on its throughput are decided; for one block where there are none."""
     goals = goals_on(bench.goals, THROUGHPUT_SAMPLES)
 
-    def enough(rates: tuple[float, ...]) -> bool:
-        return all_decided(goals, LoadReport(requests_per_s=_samples_per_s(bench, rates)))
+    def enough(seen: Throughput) -> bool:
+        report = LoadReport(requests_per_s=_samples_per_s(bench, seen.rates), disturbed_blocks=seen.marks)
+        return all_decided(goals, report)
 
     bench.progress(f"serve: {variant}, kept busy")
     most = MOST_BLOCKS if goals else 1

@@ -6,20 +6,23 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from deploycheck.serving.load_report import Disturbance
+
 BLOCK_S = 0.15
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """What was seen of a server kept busy: requests answered per second in each undisturbed ``BLOCK_S``.
+    """What was seen of a server kept busy: requests answered per second in each ``BLOCK_S``.
 
-    The rate of a block that lasted for several of them is listed as often. ``disturbed`` has a line for each block
-    in which the machine was disturbed.
+    The rate of a block that lasted for several of them is listed as often. ``marks`` says in which blocks the machine
+    was disturbed, ``disturbed`` by what.
     """
 
     rates: tuple[float, ...]
     failures: Mapping[str, int]
-    disturbed: tuple[str, ...]
+    disturbed: tuple[Disturbance, ...]
+    marks: tuple[bool, ...]
 
 
 class ThroughputMeter:

@@ -117,7 +117,9 @@ def test_the_closed_loop_gives_a_rate_for_each_block() -> None:
 
 
 def test_the_closed_loop_ends_as_soon_as_it_is_enough() -> None:
-    measured = generate(quick, lambda generator: generator.closed_loop(REQUESTS, 4, 50, lambda rates: len(rates) == 2))
+    measured = generate(
+        quick, lambda generator: generator.closed_loop(REQUESTS, 4, 50, lambda seen: len(seen.rates) == 2)
+    )
     assert len(measured.rates) == 2
 
 
@@ -127,17 +129,20 @@ def test_the_closed_loop_counts_failures_and_not_as_answers() -> None:
     assert set(measured.failures) == {"400: bad"}
 
 
-def test_a_block_in_which_the_machine_was_disturbed_is_measured_again() -> None:
-    found = iter(["another program", "", ""])
+def test_a_block_in_which_the_machine_was_disturbed_is_marked_and_not_measured_again() -> None:
+    found = iter(["another program", ""])
     measured = generate(
         quick, lambda generator: generator.closed_loop(REQUESTS, 2, 2), watch=lambda: lambda: next(found)
     )
-    assert len(measured.rates) == 2
-    assert measured.disturbed == ("another program",)
+    assert measured.marks == (True, False)
+    assert measured.rates == pytest.approx([100] * 2)
+    assert [(one.at_s, one.what) for one in measured.disturbed] == [(0.0, "another program")]
 
 
 def test_a_machine_that_is_never_quiet_ends_it_all_the_same() -> None:
     measured = generate(
-        quick, lambda generator: generator.closed_loop(REQUESTS, 2, 1), watch=lambda: lambda: "another program"
+        quick, lambda generator: generator.closed_loop(REQUESTS, 2, 3), watch=lambda: lambda: "another program"
     )
-    assert measured == Throughput((), {}, ("another program",) * 3)
+    assert measured.marks == (True,) * 3
+    assert measured.disturbed[0].lasted_s == pytest.approx(3 * BLOCK_S, rel=0.1)
+    assert len(measured.disturbed) == 1
