@@ -75,6 +75,8 @@ class LoadRecord(Record):
     failed: int
     failures: str = Field(description="Why requests failed, and how often")
     doubt: str = Field(description="Why the client may have caused high latencies; empty where it did not")
+    seconds: float = Field(default=0.0, description="For how long requests were sent on the schedule")
+    busy_seconds: float = Field(default=0.0, description="For how long the server was kept busy")
     disturbances: int = Field(default=0, description="How often the machine was disturbed")
     disturbed: tuple[str, ...] = Field(description="The first, the last and the longest disturbance of the machine")
     disturbed_requests: int = Field(

@@ -135,6 +135,8 @@ def _loads(folder: Path) -> Iterator[LoadRecord]:
             failed=load.failed,
             failures=load.failures,
             doubt=load.doubt,
+            seconds=load.lasted_s,
+            busy_seconds=load.busy_s,
             disturbances=len(load.disturbed),
             disturbed=load_report.summarise(load.disturbed),
             disturbed_requests=sum(load.disturbed_requests),

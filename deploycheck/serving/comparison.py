@@ -40,6 +40,7 @@ class Side:
     rounds: list[int] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
 
     def report(self) -> LoadReport:
         """Return what was seen so far."""
@@ -125,6 +126,7 @@ async def take_rounds(a: Side, b: Side, bench: Bench) -> list[Disturbance]:
             continue
         for side in (a, b):
             _add_round(side, [turn for other, turn in turns if other is side])
+            side.seconds += clock() - round_began
         is_dead = not all(turn.throughput.rates[0] for _, turn in turns)
         if is_dead or all_decided(goals, a.report(), b.report()):
             break
@@ -151,7 +153,7 @@ def _add_round(side: Side, turns: list[_Turn]) -> None:
 async def _finish(side: Side, disturbed: list[Disturbance]) -> LoadReport:
     """Return the whole report of a side."""
     metrics = await side.client.scrape()
-    rounds = f"in turn A B B A, {len(side.rates)} rounds"
+    rounds = f"in turn A B B A, {len(side.rates)} rounds, over {side.seconds:.1f} s"
     return replace(
         side.report(),
         schedule=f"{len(side.latencies)} requests {rounds}",
@@ -160,6 +162,8 @@ async def _finish(side: Side, disturbed: list[Disturbance]) -> LoadReport:
         failures=describe_failures(side.failures),
         cold_start_s=side.server.cold_start_s,
         disturbed_start=side.server.disturbed_start,
+        lasted_s=side.seconds if side.latencies else 0.0,
+        busy_s=side.seconds,
         peak_memory_bytes=metrics[PEAK_MEMORY],
         recompilations=int(await side.client.compilations() - side.compiled),
         disturbed=tuple(disturbed),

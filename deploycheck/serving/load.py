@@ -23,7 +23,7 @@ from deploycheck.serving.load_report import Disturbance, joined
 from deploycheck.serving.protocol import Encoded
 from deploycheck.serving.recorder import LoadRecorder
 from deploycheck.serving.responses import LATE_S, Budget, Responses, never
-from deploycheck.serving.throughput import BLOCK_S, Throughput, ThroughputMeter
+from deploycheck.serving.throughput import BLOCK_S, Throughput, ThroughputMeter, widened
 
 INTERVAL_S = 0.2
 """How long the machine is watched at a time: a burst that takes both of two cores for 50 ms is more than a tenth."""
@@ -121,10 +121,12 @@ class LoadGenerator:
         concurrency: int,
         most: int,
         enough: Callable[[Throughput], bool] = never,
+        undecided_s: float = 0.0,
     ) -> Throughput:
         """Keep ``concurrency`` requests in flight; return the requests answered per second, block by block.
 
-        It ends after ``most`` blocks, once ``enough`` is true of them, or when the server answers nothing more.
+        It ends after ``most`` blocks, once ``enough`` is true of them, which isn't asked in the first
+        ``undecided_s`` seconds, or when the server answers nothing more.
         """
         failures: Counter[str] = Counter()
         meter, over = ThroughputMeter(concurrency, self.timeout_s, self.clock), asyncio.Event()
@@ -143,15 +145,16 @@ class LoadGenerator:
         rates: list[float] = []
         marks: list[bool] = []
         disturbed: list[Disturbance] = []
+        elapsed = 0.0
 
         def seen() -> Throughput:
-            return Throughput(tuple(rates), dict(failures), joined(disturbed), tuple(marks))
+            return Throughput(tuple(rates), dict(failures), joined(disturbed), widened(marks), elapsed)
 
         async with asyncio.TaskGroup() as group:
             for first in range(concurrency):
                 group.create_task(keep_asking(first))
             await meter.block()  # it fills the pipeline, and isn't counted
-            disturbance, elapsed = self.watch(), 0.0
+            disturbance = self.watch()
             while len(rates) < most:
                 answered, lasted = await meter.block()
                 if found := disturbance():
@@ -160,7 +163,7 @@ class LoadGenerator:
                 blocks = max(1, round(lasted / BLOCK_S))
                 rates += [answered / lasted] * blocks
                 marks += [bool(found)] * blocks
-                if lasted > self.timeout_s or enough(seen()):
+                if lasted > self.timeout_s or (elapsed >= undecided_s and enough(seen())):
                     break
             over.set()
         return seen()

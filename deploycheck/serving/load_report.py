@@ -71,6 +71,7 @@ class LoadReport:
     ``failures`` say in words how they were measured. ``doubt`` says why high latencies could be the client's fault,
     where they could. ``disturbed`` is what disturbed the machine; ``disturbed_requests`` and ``disturbed_blocks`` say
     which of the latencies and of the rates were taken meanwhile, ``disturbed_start`` what disturbed the cold start.
+    ``lasted_s`` and ``busy_s`` are the seconds over which requests were sent, and the server was kept busy.
     Where two artifacts were measured in turn, disturbed rounds are left out, and ``disturbed`` has one for each.
     ``largest_difference`` is between served outputs and the model in memory, None where they weren't compared.
     ``histogram`` has the latencies once more as an HDR histogram, which can be merged with others.
@@ -88,6 +89,8 @@ class LoadReport:
     disturbed_requests: tuple[bool, ...] = ()
     disturbed_blocks: tuple[bool, ...] = ()
     disturbed_start: str = ""
+    lasted_s: float = 0.0
+    busy_s: float = 0.0
     largest_difference: float | None = None
     cold_start_s: float = 0.0
     peak_memory_bytes: float = 0.0

@@ -14,8 +14,9 @@ from deploycheck.verdict import looks
 class LoadRecorder:
     """What is known of a load so far: each request's latency once it is back, and which requests were disturbed.
 
-    A request was disturbed if it was in flight while the machine was. So was one that leaves afterwards while more are
-    in flight than ever were on the undisturbed machine: the server is still catching up.
+    A request was disturbed if it was in flight while the machine was, or in the interval before or after: the watch
+    misses the weak beginning and end of a disturbance, and a single interval within it. So was one that leaves
+    afterwards while more are in flight than ever were on the undisturbed machine: the server is still catching up.
     Times are seconds on ``clock``; ``disturbance`` returns what disturbed the machine since it was last called.
     """
 
@@ -32,6 +33,8 @@ class LoadRecorder:
         self.marked: set[int] = set()
         self.in_flight: set[int] = set()
         self.finished: list[int] = []  # in this interval
+        self.seen_before: set[int] = set()  # finished or in flight in the interval before
+        self.was_disturbed = False
         self.most_in_flight = 0  # when a request left in this interval
         self.usual_in_flight: int | None = None  # the same of all undisturbed intervals
         self.catching_up = False
@@ -68,10 +71,14 @@ class LoadRecorder:
         found, now = self.disturbance(), self.clock()
         if found and (self.finished or self.in_flight):
             self.disturbed.append(Disturbance(self.interval_began - self.began, now - self.interval_began, found))
-            self.marked.update(self.finished, self.in_flight)
+            self.marked.update(self.seen_before)
             self.catching_up = True
         elif not self.catching_up:
             self.usual_in_flight = max(self.usual_in_flight or 0, self.most_in_flight)
+        if found or self.was_disturbed:
+            self.marked.update(self.finished, self.in_flight)
+        self.was_disturbed = bool(found)
+        self.seen_before = {*self.finished, *self.in_flight}
         self.finished.clear()
         self.most_in_flight = 0
         self.interval_began = now
@@ -87,6 +94,7 @@ class LoadRecorder:
             dict(self.failures),
             joined(self.disturbed),
             tuple(row in self.marked for row in range(count)),
+            max(0.0, self.due[count - 1] - self.began) if count else 0.0,
         )
 
     def is_full(self, elapsed: float) -> bool:
@@ -95,7 +103,7 @@ class LoadRecorder:
 
     def is_enough(self, elapsed: float) -> bool:
         """Whether what is known is enough; this is evaluated only as often as ``verdict.looks`` allows."""
-        if len(self.latencies) < self.next_look or elapsed < self.budget.least_s:
+        if len(self.latencies) < self.next_look or elapsed < max(self.budget.least_s, self.budget.undecided_s):
             return False
         known = self.known()
         if len(known.latencies_s) < self.next_look:

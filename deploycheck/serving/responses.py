@@ -19,7 +19,7 @@ class Responses:
 
     The lag is how late the client itself sent the request. ``marks`` says which requests were in flight while the
     machine was disturbed, or waited for those that were; ``disturbed`` is what disturbed it. ``failures`` are of all
-    requests.
+    requests. ``lasted_s`` is when the last of them was due, in seconds from the load's beginning.
     """
 
     latencies_s: tuple[float, ...] = ()
@@ -27,6 +27,7 @@ class Responses:
     failures: Mapping[str, int] = field(default_factory=dict)
     disturbed: tuple[Disturbance, ...] = ()
     marks: tuple[bool, ...] = ()
+    lasted_s: float = 0.0
 
     def undisturbed(self) -> Responses:
         """Return the same of the undisturbed requests only, with the failures and disturbances of all."""
@@ -62,9 +63,11 @@ def never(_: object) -> bool:
 class Budget:
     """How much is sent: until ``enough`` is true of the responses so far, at most ``most`` requests.
 
-    The load lasts at least ``least_s`` seconds, whatever number of requests that takes.
+    The load lasts at least ``least_s`` seconds, whatever number of requests that takes. ``enough`` isn't asked in its
+    first ``undecided_s`` seconds.
     """
 
     most: int
     enough: Callable[[Responses], bool] = never
     least_s: float = 0.0
+    undecided_s: float = 0.0

@@ -49,8 +49,9 @@ def test_two_servers_are_measured_in_turn(model: Artifact, tmp_path: Path, monke
     a, b = compared(model, tmp_path, {"rate": "1000 /s"}, AS_FAST, MEDIAN_OF_TWO)
     assert len(a.requests_per_s) == len(b.requests_per_s) == len(a.rounds) == 2
     assert sum(a.rounds) == len(a.latencies_s) == 2 * 2 * Server().requests_per_turn(Load(rate="1000 /s"))
-    assert a.saturation == "in turn A B B A, 2 rounds"
-    assert a.schedule == f"{len(a.latencies_s)} requests in turn A B B A, 2 rounds"
+    over = f"in turn A B B A, 2 rounds, over {a.busy_s:.1f} s"
+    assert a.saturation == over
+    assert a.schedule == f"{len(a.latencies_s)} requests {over}"
     for side in (a, b):
         assert side.failed == side.recompilations == 0
         assert side.cold_start_s > 0

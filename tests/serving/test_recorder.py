@@ -32,7 +32,7 @@ def test_a_request_counts_from_when_it_was_due_and_its_lag_is_the_clients_own() 
     recorder.leave(row)
     clock.advance(0.5)
     recorder.finish(row)
-    assert recorder.responses() == Responses((0.75,), (0.25,), marks=(False,))
+    assert recorder.responses() == Responses((0.75,), (0.25,), marks=(False,), lasted_s=1.0)
 
 
 def test_a_request_that_fails_is_infinitely_late_and_counted_by_reason() -> None:
@@ -42,9 +42,12 @@ def test_a_request_that_fails_is_infinitely_late_and_counted_by_reason() -> None
 
 
 def test_what_was_in_flight_while_the_machine_was_disturbed_is_marked() -> None:
-    recorder = recorder_of("", "another program")
-    before, across, within, late, later, behind, after = range(7)
+    recorder = recorder_of("", "", "another program")
+    early, before, across, within, late, later, behind, after = range(8)
 
+    recorder.start()
+    finish(recorder, [early], 0.1)
+    recorder.end_interval()
     assert [recorder.start(), recorder.start()] == [before, across]
     finish(recorder, [before], 0.1)
     recorder.end_interval()
@@ -57,15 +60,15 @@ def test_what_was_in_flight_while_the_machine_was_disturbed_is_marked() -> None:
     recorder.end_interval()
 
     recorder.start()  # behind two that the disturbance left waiting, where there was one before
-    assert recorder.known().marks == (False, True, True), "the next is still in flight"
+    assert recorder.known().marks == (False, True, True, True), "the next is still in flight"
     finish(recorder, [late, later, behind], 0.8)
     recorder.end_interval()
 
     recorder.start()
     finish(recorder, [after], 0.1)
     seen = recorder.responses()
-    assert seen.latencies_s == (0.1, 0.9, 0.2, 0.8, 0.8, 0.8, 0.1)
-    assert seen.marks == (False, *[True] * 5, False)
+    assert seen.latencies_s == (0.1, 0.1, 0.9, 0.2, 0.8, 0.8, 0.8, 0.1)
+    assert seen.marks == (False, *[True] * 6, False), "the intervals before and after it are doubtful too"
     assert [one.what for one in seen.disturbed] == ["another program"]
     assert seen.undisturbed().latencies_s == (0.1, 0.1)
 
@@ -78,6 +81,7 @@ def test_it_goes_on_once_no_more_are_in_flight_than_before_a_disturbance() -> No
     recorder.end_interval()
     behind = recorder.start()
     finish(recorder, [*held, *piled], 5.0)
+    recorder.end_interval()
     fine = [recorder.start() for _ in range(3)]
     finish(recorder, [behind, *fine], 0.1)
     assert recorder.responses().undisturbed().latencies_s == (0.1,) * 3
@@ -87,8 +91,10 @@ def test_a_load_that_began_in_a_disturbance_goes_on_after_it() -> None:
     recorder = recorder_of("another program")
     first = [recorder.start() for _ in range(3)]
     recorder.end_interval()
+    finish(recorder, first, 0.1)
+    recorder.end_interval()
     fine = [recorder.start() for _ in range(5)]  # how many wait on a quiet machine isn't known yet
-    finish(recorder, [*first, *fine], 0.1)
+    finish(recorder, fine, 0.1)
     recorder.end_interval()
     assert recorder.responses().marks == (True,) * 3 + (False,) * 5
 

@@ -130,13 +130,14 @@ def test_the_closed_loop_counts_failures_and_not_as_answers() -> None:
 
 
 def test_a_block_in_which_the_machine_was_disturbed_is_marked_and_not_measured_again() -> None:
-    found = iter(["another program", ""])
+    found = iter(["", "", "another program", "", ""])
     measured = generate(
-        quick, lambda generator: generator.closed_loop(REQUESTS, 2, 2), watch=lambda: lambda: next(found)
+        quick, lambda generator: generator.closed_loop(REQUESTS, 2, 5), watch=lambda: lambda: next(found)
     )
-    assert measured.marks == (True, False)
-    assert measured.rates == pytest.approx([100] * 2)
-    assert [(one.at_s, one.what) for one in measured.disturbed] == [(0.0, "another program")]
+    assert measured.marks == (False, True, True, True, False), "the blocks beside it are doubtful too"
+    assert measured.rates == pytest.approx([100] * 5)
+    (disturbed,) = measured.disturbed
+    assert (disturbed.what, disturbed.at_s) == ("another program", pytest.approx(2 * disturbed.lasted_s))
 
 
 def test_a_machine_that_is_never_quiet_ends_it_all_the_same() -> None:
