@@ -13,6 +13,8 @@ from deploycheck.lazy import np
 T = TypeVar("T")
 BEYOND = 4
 """Rounds are grouped until a group has this many values beyond the quantile at which two models are compared."""
+LEAST_UNDISTURBED = 0.25
+"""Where less than this share of a stream was undisturbed, the rest is only less disturbed: it fails no model."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,10 @@ def value_of(sample: Sample) -> float:
 
 
 def undisturbed(sample: Sample) -> Sample:
-    """Return the part of a stream that was taken while the machine was undisturbed; any other sample as it is."""
+    """Return the part of a stream that was taken while the machine was undisturbed; any other sample as it is.
+
+    Nothing is left of a stream of which less than ``LEAST_UNDISTURBED`` was undisturbed.
+    """
     match sample:
         case Quantile(probability, values, disturbed=marks) if any(marks):
             return Quantile(probability, _unmarked(values, marks))
@@ -247,7 +252,8 @@ def undisturbed(sample: Sample) -> Sample:
 
 
 def _unmarked(values: tuple[T, ...], marks: tuple[bool, ...]) -> tuple[T, ...]:
-    return tuple(value for value, marked in zip(values, marks, strict=True) if not marked)
+    left = tuple(value for value, marked in zip(values, marks, strict=True) if not marked)
+    return left if len(left) >= LEAST_UNDISTURBED * len(values) else ()
 
 
 def sample_size(sample: Sample) -> int:
