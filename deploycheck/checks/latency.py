@@ -81,7 +81,7 @@ def speedup(load: LoadReport) -> Measurement:
 @metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact)
 def errors(load: LoadReport) -> Measurement:
     """Number of requests of the load test that failed or timed out."""
-    return Measurement(Exact(load.failed), note=_describe_failures(load))
+    return Measurement(Exact(load.failed), note=_join(f"of {load.sent:,} requests", _describe_failures(load)))
 
 
 @metric("parity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Exact)

@@ -72,6 +72,7 @@ class LoadRecord(Record):
     schedule: str = Field(description="When requests were sent, and how many of them warmed the server up")
     saturation: str = Field(description="How the server was kept busy")
     requests_per_s: tuple[Number, ...] = Field(description="Over consecutive blocks, while the server was kept busy")
+    sent: int = Field(default=0, description="All requests of which `failed` counts, on the schedule and beyond it")
     failed: int
     failures: str = Field(description="Why requests failed, and how often")
     doubt: str = Field(description="Why the client may have caused high latencies; empty where it did not")

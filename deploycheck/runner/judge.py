@@ -132,6 +132,7 @@ def _loads(folder: Path) -> Iterator[LoadRecord]:
             schedule=load.schedule,
             saturation=load.saturation,
             requests_per_s=load.requests_per_s,
+            sent=load.sent,
             failed=load.failed,
             failures=load.failures,
             doubt=load.doubt,

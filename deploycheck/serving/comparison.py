@@ -41,6 +41,7 @@ class Side:
     rates: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    sent: int = 0
 
     def report(self) -> LoadReport:
         """Return what was seen so far."""
@@ -120,6 +121,7 @@ async def take_rounds(a: Side, b: Side, bench: Bench) -> list[Disturbance]:
         for side, turn in turns:
             side.failures.update(turn.responses.failures)
             side.failures.update(turn.throughput.failures)
+            side.sent += len(turn.responses.latencies_s) + turn.throughput.asked
         if found or not all(turn.is_whole for _, turn in turns):
             what = found or "a turn was disturbed"
             disturbed.append(Disturbance(round_began - began, clock() - round_began, what))
@@ -158,6 +160,7 @@ async def _finish(side: Side, disturbed: list[Disturbance]) -> LoadReport:
         side.report(),
         schedule=f"{len(side.latencies)} requests {rounds}",
         saturation=rounds,
+        sent=side.sent,
         failed=side.failures.total(),
         failures=describe_failures(side.failures),
         cold_start_s=side.server.cold_start_s,

@@ -131,9 +131,13 @@ class LoadGenerator:
         failures: Counter[str] = Counter()
         meter, over = ThroughputMeter(concurrency, self.timeout_s, self.clock), asyncio.Event()
 
+        asked = 0
+
         async def keep_asking(index: int) -> None:
+            nonlocal asked
             while not over.is_set():
                 failure = await self.ask(requests[index % len(requests)])
+                asked += 1
                 index += concurrency
                 if failure:
                     failures[failure] += 1
@@ -148,7 +152,7 @@ class LoadGenerator:
         elapsed = 0.0
 
         def seen() -> Throughput:
-            return Throughput(tuple(rates), dict(failures), joined(disturbed), widened(marks), elapsed)
+            return Throughput(tuple(rates), dict(failures), joined(disturbed), widened(marks), elapsed, asked)
 
         async with asyncio.TaskGroup() as group:
             for first in range(concurrency):

@@ -71,6 +71,7 @@ class LoadReport:
     ``failures`` say in words how they were measured. ``doubt`` says why high latencies could be the client's fault,
     where they could. ``disturbed`` is what disturbed the machine; ``disturbed_requests`` and ``disturbed_blocks`` say
     which of the latencies and of the rates were taken meanwhile, ``disturbed_start`` what disturbed the cold start.
+    ``sent`` is how many requests ``failed`` is of, on the schedule and to keep the server busy.
     ``lasted_s`` and ``busy_s`` are the seconds over which requests were sent, and the server was kept busy.
     Where two artifacts were measured in turn, disturbed rounds are left out, and ``disturbed`` has one for each.
     ``largest_difference`` is between served outputs and the model in memory, None where they weren't compared.
@@ -83,6 +84,7 @@ class LoadReport:
     doubt: str = ""
     requests_per_s: tuple[float, ...] = ()
     saturation: str = ""
+    sent: int = 0
     failed: int = 0
     failures: str = ""
     disturbed: tuple[Disturbance, ...] = ()

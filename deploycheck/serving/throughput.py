@@ -16,7 +16,8 @@ class Throughput:
     """What was seen of a server kept busy: requests answered per second in each ``BLOCK_S``.
 
     The rate of a block that lasted for several of them is listed as often. ``marks`` says which blocks the machine
-    disturbed, or the block beside them, ``disturbed`` by what. ``lasted_s`` is how many seconds all blocks took.
+    disturbed, or the block beside them, ``disturbed`` by what. ``lasted_s`` is how many seconds all blocks took,
+    ``asked`` how many requests were answered or failed from the first to the last.
     """
 
     rates: tuple[float, ...]
@@ -24,6 +25,7 @@ class Throughput:
     disturbed: tuple[Disturbance, ...]
     marks: tuple[bool, ...]
     lasted_s: float
+    asked: int
 
 
 def widened(marks: Sequence[bool]) -> tuple[bool, ...]:

@@ -39,6 +39,7 @@ LOAD = LoadReport(
     doubt="",
     requests_per_s=(400.0, 410.0, 390.0, 420.0),
     saturation="4 blocks of 0.3 s, 4 requests kept in flight",
+    sent=1250,
     failed=3,
     failures="2 x 503; 1 x timeout",
     largest_difference=2.5e-6,
@@ -84,7 +85,7 @@ def test_throughput_is_the_mean_over_the_blocks() -> None:
 @pytest.mark.parametrize(
     ("metric", "measurement"),
     [
-        (errors, Measurement(Exact(3), note="3 requests failed: 2 x 503; 1 x timeout")),
+        (errors, Measurement(Exact(3), note="of 1,250 requests; 3 requests failed: 2 x 503; 1 x timeout")),
         (parity, Measurement(Exact(2.5e-6))),
         (cold_start, Measurement(Exact(1.75))),
         (memory, Measurement(Exact(3.1e8))),

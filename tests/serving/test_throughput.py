@@ -113,6 +113,7 @@ async def failing(_: VirtualClock, __: Encoded) -> str:
 def test_the_closed_loop_gives_a_rate_for_each_block() -> None:
     measured = generate(quick, lambda generator: generator.closed_loop(REQUESTS, 4, 3))
     assert measured.rates == pytest.approx([200] * 3)
+    assert measured.asked >= 3 * BLOCK_S * 200
     assert measured.failures == {}
 
 
@@ -127,6 +128,7 @@ def test_the_closed_loop_counts_failures_and_not_as_answers() -> None:
     measured = generate(failing, lambda generator: generator.closed_loop(REQUESTS, 2, 2))
     assert set(measured.rates) == {0.0}
     assert set(measured.failures) == {"400: bad"}
+    assert measured.asked >= sum(measured.failures.values()) > 0
 
 
 def test_a_block_in_which_the_machine_was_disturbed_is_marked_and_not_measured_again() -> None:
