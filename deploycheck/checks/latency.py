@@ -19,57 +19,69 @@ def _describe_failures(load: LoadReport) -> str:
     return f"{load.failed:,} requests failed: {load.failures}" if load.failed else ""
 
 
-def _describe_disturbances(load: LoadReport) -> str:
+def _describe_disturbances(load: LoadReport, marks: tuple[bool, ...], of_what: str) -> str:
+    """Return how much of a stream was disturbed, and how it was counted; of two models, how many rounds were."""
     if not load.disturbed:
         return ""
-    times = f"{len(load.disturbed)} times, which was measured again (at last {load.disturbed[-1]})"
-    return f"the machine was disturbed {times}"
+    what = max(load.disturbed, key=lambda one: one.lasted_s).what
+    if any(marks):
+        counted = "which count towards a pass and not towards a failure"
+        return f"the machine was disturbed during {sum(marks):,} of {len(marks):,} {of_what} ({what}), {counted}"
+    if not marks:
+        return f"the machine was disturbed in {len(load.disturbed)} rounds, which were measured again ({what})"
+    return ""
 
 
 def _join(*parts: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _note(load: LoadReport, method: str) -> str:
-    """Return the remark of a timed metric; ``method`` says in words how it was measured."""
-    return _join(_describe_failures(load), method, _describe_disturbances(load))
+def _of_requests(sample: Quantile | Events, load: LoadReport) -> Measurement:
+    """Return a measurement of the requests on the scenario's schedule."""
+    obstacles = _describe_disturbances(load, load.disturbed_requests, "requests")
+    failures = _describe_failures(load)
+    note = _join(failures, load.schedule, obstacles)
+    return Measurement(sample, note, doubt=load.doubt, disturbed=_join(failures, obstacles))
 
 
-def _obstacles(load: LoadReport) -> str:
-    """Return why a load test saw no more than it did, in words: requests that failed, and a disturbed machine."""
-    return _join(_describe_failures(load), _describe_disturbances(load))
+def _of_blocks(load: LoadReport) -> Measurement:
+    """Return the measurement of the rates of a server kept busy."""
+    obstacles = _describe_disturbances(load, load.disturbed_blocks, "blocks")
+    failures = _describe_failures(load)
+    note = _join(failures, load.saturation, obstacles)
+    sample = Blocks(load.requests_per_s, load.disturbed_blocks)
+    return Measurement(sample, note, disturbed=_join(failures, obstacles))
 
 
 @metric("latency", dimension=Dimension.TIME, direction="lower", stages=STAGES, sample=Quantile, percentiles=True)
 def latency(load: LoadReport, percentile: float) -> Measurement:
     """Time from when a request should have left to its whole reply; a failed request took forever."""
-    sample = Quantile(percentile, load.latencies_s, load.rounds)
-    return Measurement(sample, _note(load, load.schedule), doubt=load.doubt, disturbed=_obstacles(load))
+    return _of_requests(Quantile(percentile, load.latencies_s, load.rounds, load.disturbed_requests), load)
 
 
 @metric("error_rate", dimension=Dimension.PROPORTION, direction="lower", stages=STAGES, sample=Events)
 def error_rate(load: LoadReport) -> Measurement:
     """Share of the requests that failed or timed out."""
     failed = tuple(math.isinf(latency) for latency in load.latencies_s)
-    return Measurement(Events(failed), _note(load, load.schedule), doubt=load.doubt, disturbed=_obstacles(load))
+    return _of_requests(Events(failed, load.disturbed_requests), load)
 
 
 @metric("throughput", dimension=Dimension.RATE, direction="higher", stages=STAGES, sample=Blocks)
 def throughput(load: LoadReport) -> Measurement:
     """Requests answered per second with the server kept busy, over consecutive blocks; offline, samples per second."""
-    return Measurement(Blocks(load.requests_per_s), _note(load, load.saturation), disturbed=_obstacles(load))
+    return _of_blocks(load)
 
 
 @metric("speedup", dimension=Dimension.MULTIPLE, direction="higher", stages=STAGES, sample=Blocks)
 def speedup(load: LoadReport) -> Measurement:
     """Throughput over that of another variant or the baseline, both served at once and measured in turn."""
-    return Measurement(Blocks(load.requests_per_s), _note(load, load.saturation), disturbed=_obstacles(load))
+    return _of_blocks(load)
 
 
 @metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact, counts_requests=True)
 def errors(load: LoadReport) -> Measurement:
     """Number of requests of the load test that failed or timed out."""
-    return Measurement(Exact(load.failed), note=_describe_failures(load))
+    return Measurement(Exact(load.failed), note=_join(f"of {load.sent:,} requests", _describe_failures(load)))
 
 
 @metric("parity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Exact, lowest=0.0)
@@ -84,7 +96,9 @@ def parity(load: LoadReport) -> Measurement:
 @metric("cold_start", dimension=Dimension.TIME, direction="lower", stages=STAGES, sample=Exact, lowest=1e-9)
 def cold_start(load: LoadReport) -> Measurement:
     """Time from the start of the server's process until it is ready, every batch size compiled."""
-    return Measurement(Exact(load.cold_start_s))
+    found = load.disturbed_start
+    doubt = f"the machine was disturbed while the server started: {found}" if found else ""
+    return Measurement(Exact(load.cold_start_s), note=doubt, doubt=doubt)
 
 
 @metric("memory", dimension=Dimension.SIZE, direction="lower", stages=STAGES, sample=Exact, lowest=1.0)

@@ -52,7 +52,7 @@ def _spec_files(paths: Sequence[Path]) -> list[Path]:
 def _lint(files: Sequence[Path], paths: Sequence[Path], project: Project) -> int:
     from deploycheck.cli.output import say
     from deploycheck.language import SpecErrors
-    from deploycheck.runner.lint import lint
+    from deploycheck.runner.lint import lint, stalls
     from deploycheck.runner.noise import floors_of
     from deploycheck.stages import data
     from deploycheck.steps.data import DATA
@@ -71,7 +71,8 @@ def _lint(files: Sequence[Path], paths: Sequence[Path], project: Project) -> int
                 found = runner.find(plan, DATA)
                 dataset = data.read(found.path) if found else None
                 not_loaded += [] if found else [plan.id]
-                for finding in lint(plan, project.extensions, dataset, floors_of(plan, project.cache)):
+                findings = lint(plan, project.extensions, dataset, floors_of(plan, project.cache))
+                for finding in (*findings, *stalls(plan, project.extensions)):
                     say(f"{finding.severity}: {finding.error}")
                     counts[finding.severity] += 1
     if not_loaded:

@@ -85,15 +85,21 @@ class LoadRecord(Record):
     """The load test of a served variant, and how it was measured."""
 
     variant: str
-    requests: int = Field(description="Number of requests whose latency counts")
+    requests: int = Field(description="Number of requests on the scenario's schedule")
     schedule: str = Field(description="When requests were sent, and how many of them warmed the server up")
     saturation: str = Field(description="How the server was kept busy")
     requests_per_s: tuple[Number, ...] = Field(description="Over consecutive blocks, while the server was kept busy")
+    sent: int = Field(default=0, description="All requests of which `failed` counts, on the schedule and beyond it")
     failed: int
     failures: str = Field(description="Why requests failed, and how often")
     doubt: str = Field(description="Why the client may have caused high latencies; empty where it did not")
-    disturbed: tuple[str, ...] = Field(
-        description="Why parts were measured again, one line each; of more than three, how many, the first and the last"
+    seconds: float = Field(default=0.0, description="For how long requests were sent on the schedule")
+    busy_seconds: float = Field(default=0.0, description="For how long the server was kept busy")
+    disturbances: int = Field(default=0, description="How often the machine was disturbed")
+    disturbed: tuple[str, ...] = Field(description="The first, the last and the longest disturbance of the machine")
+    disturbed_requests: int = Field(
+        default=0,
+        description="How many of the requests were disturbed: these count towards a pass and not towards a failure",
     )
     histogram: str = Field(description="Latencies in µs as an HDR histogram (V2, compressed, base64), which merges")
     machine: MachineRecord | None = Field(description="Null where the system does not report it")

@@ -221,17 +221,40 @@ class Batching(Section):
     max_delay: Annotated[Seconds, Field(le=60)] = 0.002
 
 
+LOAD_S = 10.0
+"""A load lasts this long unless the spec says otherwise: a stall that comes while nobody watches isn't seen."""
+
+
 class Load(Section):
     """The load under which a server is measured (MLPerf's scenarios)."""
 
     scenario: Annotated[StrictStr, Installed("scenario")] = "server"
     arrivals: Literal["poisson", "constant"] = "poisson"
     rate: PerSecond = 100.0
-    requests: Annotated[Positive, Field(le=MOST_OBSERVATIONS)] = Field(
-        default=5000, description="At most this many; the load ends when all checks are decided"
+    requests: Annotated[Positive, Field(le=MOST_OBSERVATIONS)] | None = Field(
+        default=None, description="At most this many; if left out 5000, or as many as `min_duration` takes"
     )
-    min_duration: Seconds = Field(default=0.0, description="The least time that the load takes; rare stalls need long")
+    min_duration: Seconds | None = Field(
+        default=None,
+        description="The least time that the load takes; rare stalls need long. If left out 10 s, or as long as the "
+        "`requests` given take, if that is less",
+    )
     seed: Seed = 0
+
+    @property
+    def most_requests(self) -> int:
+        """How many requests are sent at most, unless ``least_s`` takes more."""
+        return self.requests or 5000
+
+    @property
+    def least_s(self) -> float:
+        """How many seconds a load lasts at least, whatever number of requests that takes."""
+        return self.undecided_s if self.requests is None else self.min_duration or 0.0
+
+    @property
+    def undecided_s(self) -> float:
+        """For how many seconds a load goes on although its checks are decided, unless all requests are sent before."""
+        return LOAD_S if self.min_duration is None else self.min_duration
 
     @model_validator(mode="after")
     def _check_scenario(self, info: ValidationInfo) -> Self:

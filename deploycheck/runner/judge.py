@@ -21,9 +21,6 @@ from deploycheck.steps.kind import NoBaseline
 from deploycheck.steps.outputs import exported
 from deploycheck.verdict import Outcome, decide, settle
 
-MOST_DISTURBED = 3
-"""How many disturbances the evidence lists; of more it says how many there were, the first and the last."""
-
 
 def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRecord:
     """Measure and decide one check. The steps it needs are done first, if they aren't done yet."""
@@ -153,10 +150,15 @@ def _loads(folder: Path) -> Iterator[LoadRecord]:
             schedule=load.schedule,
             saturation=load.saturation,
             requests_per_s=load.requests_per_s,
+            sent=load.sent,
             failed=load.failed,
             failures=load.failures,
             doubt=load.doubt,
-            disturbed=_first_and_last(load.disturbed),
+            seconds=load.lasted_s,
+            busy_seconds=load.busy_s,
+            disturbances=len(load.disturbed),
+            disturbed=load_report.summarise(load.disturbed),
+            disturbed_requests=sum(load.disturbed_requests),
             histogram=load.histogram,
             machine=MachineRecord(**asdict(load.machine)) if load.machine else None,
         )
@@ -165,13 +167,6 @@ def _loads(folder: Path) -> Iterator[LoadRecord]:
 def _counterexamples(examples: int, is_violated: bool) -> str:
     inputs = f"{examples:,} example{'' if examples == 1 else 's'}"
     return f"a counterexample, after {inputs}" if is_violated else f"none in {inputs}"
-
-
-def _first_and_last(disturbed: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what disturbed a load test in at most three lines: on a busy machine hundreds say the same."""
-    if len(disturbed) <= MOST_DISTURBED:
-        return disturbed
-    return (f"{len(disturbed)} parts were measured again", f"the first: {disturbed[0]}", f"the last: {disturbed[-1]}")
 
 
 def _finite(value: float) -> float | None:

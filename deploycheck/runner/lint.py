@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check that can't be decided as it is written (an error), or that seldom can (a warning)."""
+    """A check that can't be decided as it is written (an error), or that seldom can (a warning); or a note."""
 
     severity: str
     error: SpecError
@@ -79,15 +79,50 @@ def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensio
         what = f"at this percentile {MOST_ROUNDS} rounds give {comparisons}, and it needs {needed}"
         hint = "compare a lower percentile"
     elif sample is Quantile and check.percentile is not None:
-        budget, needed = load.requests, fewest_requests(1 - check.percentile, level)
+        budget, needed = _most_requests(load, extensions), fewest_requests(1 - check.percentile, level)
         what, hint = _requests(budget, needed, load, extensions)
     elif sample is Events and not check.against and 0 < threshold.value < 1:
-        budget, needed = load.requests, fewest_for_rate(threshold.value, level)
+        budget, needed = _most_requests(load, extensions), fewest_for_rate(threshold.value, level)
         what, hint = _requests(budget, needed, load, extensions)
     else:
         return
     if needed > budget:
         yield _error(plan, check, f"{check.metric} can't be decided at {level:.4g} confidence: {what}", hint)
+
+
+def _most_requests(load: Load, extensions: Extensions) -> int:
+    has_rate = "rate" in extensions.scenarios[load.scenario].fields
+    return max(load.most_requests, int(load.least_s * load.rate) if has_rate else 0)
+
+
+def stalls(plan: Plan, extensions: Extensions) -> Iterator[Finding]:
+    """Yield a note on the rarest stall of the server that the spec's load sees, where its length is known.
+
+    A load of ``T`` seconds, which may begin at any time, sees a stall that comes every ``P`` seconds with a chance of
+    ``T / P``.
+    """
+    is_of_latency = any(
+        check.percentile is not None
+        and check.threshold is not None
+        and extensions.metrics[check.family].sample is Quantile
+        for check in plan.checks
+    )
+    lasts = _least_s(plan.spec.serve.load, extensions) if plan.spec.serve and is_of_latency else None
+    if lasts is None:
+        return
+    level = plan.spec.confidence
+    seen = f"a load of {lasts:.3g} s sees a stall of the server that comes every {lasts / level:.3g} s"
+    what = f"{seen} with a chance of {level:.4g}, and one that comes every {2 * lasts:.3g} s with a chance of 0.5"
+    place = plan.spec.place("serve", "load")
+    yield Finding("note", SpecError(what, place, "set `min_duration` to see one that comes more rarely"))
+
+
+def _least_s(load: Load, extensions: Extensions) -> float | None:
+    """Return how long a load lasts at least; None where that depends on the server's speed."""
+    if load.requests is None or load.min_duration is not None:
+        return load.undecided_s or None
+    has_rate = "rate" in extensions.scenarios[load.scenario].fields
+    return min(load.undecided_s, load.requests / load.rate) if has_rate else None
 
 
 def _requests(budget: int, needed: int, load: Load, extensions: Extensions) -> tuple[str, str]:

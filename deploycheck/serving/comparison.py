@@ -16,12 +16,15 @@ from deploycheck.serving.bench import Bench, describe_failures, histogram, model
 from deploycheck.serving.client import PEAK_MEMORY, Client, fast_loop, session
 from deploycheck.serving.goals import REQUEST_SAMPLES, THROUGHPUT_SAMPLES, Goal, all_decided, goals_on
 from deploycheck.serving.load import LoadGenerator
-from deploycheck.serving.load_report import LoadReport
+from deploycheck.serving.load_report import Disturbance, LoadReport
 from deploycheck.serving.machine_state import conditions, read
 from deploycheck.serving.process import ServerProcess
 from deploycheck.serving.responses import Budget, Responses
 from deploycheck.serving.throughput import Throughput
 from deploycheck.store import Artifact
+
+MOST_DISTURBED = 20
+"""A machine that disturbs this many rounds, and two of three, is too busy to compare two models on it."""
 
 
 @dataclass(kw_only=True)
@@ -37,6 +40,8 @@ class Side:
     rounds: list[int] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    sent: int = 0
 
     def report(self) -> LoadReport:
         """Return what was seen so far."""
@@ -54,8 +59,12 @@ class _Turn:
 
     @property
     def is_whole(self) -> bool:
-        """Whether each part of it has something that counts, because it was undisturbed."""
-        return bool(self.throughput.rates) and (bool(self.responses.latencies_s) or not self.responses.disturbed)
+        """Whether each part of it has something that counts, because it was undisturbed.
+
+        A disturbance may slow one of the two more than the other, so what it slowed can't even pass.
+        """
+        is_asked = not self.responses.disturbed or bool(self.responses.undisturbed().latencies_s)
+        return is_asked and not any(self.throughput.marks)
 
 
 def compare(first: tuple[str, Artifact], second: tuple[str, Artifact], bench: Bench, out: Path) -> None:
@@ -92,13 +101,19 @@ async def _compare(
         return {side.variant: replace(await _finish(side, disturbed), machine=machine) for side in sides}
 
 
-async def take_rounds(a: Side, b: Side, bench: Bench) -> list[str]:
-    """Measure A B B A until every check is decided; return what disturbed rounds, which were repeated."""
+async def take_rounds(a: Side, b: Side, bench: Bench) -> list[Disturbance]:
+    """Measure A B B A until every check is decided; return what disturbed rounds, which were repeated.
+
+    It ends early where ``MOST_DISTURBED`` rounds were disturbed and fewer than half as many were not.
+    """
     goals = goals_on(bench.goals, REQUEST_SAMPLES + THROUGHPUT_SAMPLES)
     most = scenarios.MOST_ROUNDS if goals or not bench.goals else 1
-    disturbed: list[str] = []
+    disturbed: list[Disturbance] = []
     disturbance = a.generator.watch()
-    while len(a.rates) < most and len(disturbed) < 2 * most:
+    clock = a.generator.clock
+    began = clock()
+    while len(a.rates) < most and len(disturbed) < max(min(MOST_DISTURBED, 2 * most), 2 * len(a.rates)):
+        round_began = clock()
         bench.progress(f"serve: {a.variant} against {b.variant}, round {len(a.rates) + 1} of {most} at most")
         disturbance()  # begins the round
         turns = [(side, await _take_turn(side, goals, len(a.rates), bench)) for side in (a, b, b, a)]
@@ -106,11 +121,14 @@ async def take_rounds(a: Side, b: Side, bench: Bench) -> list[str]:
         for side, turn in turns:
             side.failures.update(turn.responses.failures)
             side.failures.update(turn.throughput.failures)
+            side.sent += len(turn.responses.latencies_s) + turn.throughput.asked
         if found or not all(turn.is_whole for _, turn in turns):
-            disturbed.append(found or "a turn was disturbed")
+            what = found or "a turn was disturbed"
+            disturbed.append(Disturbance(round_began - began, clock() - round_began, what))
             continue
         for side in (a, b):
             _add_round(side, [turn for other, turn in turns if other is side])
+            side.seconds += clock() - round_began
         is_dead = not all(turn.throughput.rates[0] for _, turn in turns)
         if is_dead or all_decided(goals, a.report(), b.report()):
             break
@@ -128,23 +146,27 @@ async def _take_turn(side: Side, goals: tuple[Goal, ...], turn: int, bench: Benc
 
 def _add_round(side: Side, turns: list[_Turn]) -> None:
     """Add a side's turns of a round to what was seen of it: all latencies, and the mean of the rates."""
-    latencies = [latency for turn in turns for latency in turn.responses.latencies_s]
+    latencies = [latency for turn in turns for latency in turn.responses.undisturbed().latencies_s]
     side.latencies += latencies
     side.rounds.append(len(latencies))
     side.rates.append(sum(turn.throughput.rates[0] for turn in turns) / len(turns))
 
 
-async def _finish(side: Side, disturbed: list[str]) -> LoadReport:
+async def _finish(side: Side, disturbed: list[Disturbance]) -> LoadReport:
     """Return the whole report of a side."""
     metrics = await side.client.scrape()
-    rounds = f"in turn A B B A, {len(side.rates)} rounds"
+    rounds = f"in turn A B B A, {len(side.rates)} rounds, over {side.seconds:.1f} s"
     return replace(
         side.report(),
         schedule=f"{len(side.latencies)} requests {rounds}",
         saturation=rounds,
+        sent=side.sent,
         failed=side.failures.total(),
         failures=describe_failures(side.failures),
         cold_start_s=side.server.cold_start_s,
+        disturbed_start=side.server.disturbed_start,
+        lasted_s=side.seconds if side.latencies else 0.0,
+        busy_s=side.seconds,
         peak_memory_bytes=metrics[PEAK_MEMORY],
         recompilations=int(await side.client.compilations() - side.compiled),
         disturbed=tuple(disturbed),

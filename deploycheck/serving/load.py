@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from deploycheck.serving.client import TIMEOUT_S
+from deploycheck.serving.load_report import Disturbance, joined
 from deploycheck.serving.protocol import Encoded
-from deploycheck.serving.recorder import MOST_REPEATS, LoadRecorder
+from deploycheck.serving.recorder import LoadRecorder
 from deploycheck.serving.responses import LATE_S, Budget, Responses, never
-from deploycheck.serving.throughput import BLOCK_S, Throughput, ThroughputMeter
+from deploycheck.serving.throughput import BLOCK_S, Throughput, ThroughputMeter, widened
 
 INTERVAL_S = 0.2
 """How long the machine is watched at a time: a burst that takes both of two cores for 50 ms is more than a tenth."""
@@ -89,8 +90,7 @@ class LoadGenerator:
                         break
                     await self._sleep_until(due)
                     group.create_task(send(recorder.start(due)))
-        responses = recorder.responses()
-        return responses.first(enough) if enough else responses
+        return recorder.responses(enough)
 
     async def _sleep_until(self, when: float) -> None:
         delay = when - self.clock()
@@ -120,18 +120,24 @@ class LoadGenerator:
         requests: Sequence[Encoded],
         concurrency: int,
         most: int,
-        enough: Callable[[tuple[float, ...]], bool] = never,
+        enough: Callable[[Throughput], bool] = never,
+        undecided_s: float = 0.0,
     ) -> Throughput:
         """Keep ``concurrency`` requests in flight; return the requests answered per second, block by block.
 
-        It ends after ``most`` blocks, once ``enough`` is true of their rates, or when the server answers nothing more.
+        It ends after ``most`` blocks, once ``enough`` is true of them, which isn't asked in the first
+        ``undecided_s`` seconds, or when the server answers nothing more.
         """
         failures: Counter[str] = Counter()
         meter, over = ThroughputMeter(concurrency, self.timeout_s, self.clock), asyncio.Event()
 
+        asked = 0
+
         async def keep_asking(index: int) -> None:
+            nonlocal asked
             while not over.is_set():
                 failure = await self.ask(requests[index % len(requests)])
+                asked += 1
                 index += concurrency
                 if failure:
                     failures[failure] += 1
@@ -141,22 +147,30 @@ class LoadGenerator:
                     meter.answer()
 
         rates: list[float] = []
-        disturbed: list[str] = []
+        marks: list[bool] = []
+        disturbed: list[Disturbance] = []
+        elapsed = 0.0
+
+        def seen() -> Throughput:
+            return Throughput(tuple(rates), dict(failures), joined(disturbed), widened(marks), elapsed, asked)
+
         async with asyncio.TaskGroup() as group:
             for first in range(concurrency):
                 group.create_task(keep_asking(first))
             await meter.block()  # it fills the pipeline, and isn't counted
             disturbance = self.watch()
-            while len(rates) < most and len(rates) + len(disturbed) < MOST_REPEATS * most:
+            while len(rates) < most:
                 answered, lasted = await meter.block()
                 if found := disturbance():
-                    disturbed.append(found)
-                    continue
-                rates += [answered / lasted] * max(1, round(lasted / BLOCK_S))
-                if lasted > self.timeout_s or enough(tuple(rates)):
+                    disturbed.append(Disturbance(elapsed, lasted, found))
+                elapsed += lasted
+                blocks = max(1, round(lasted / BLOCK_S))
+                rates += [answered / lasted] * blocks
+                marks += [bool(found)] * blocks
+                if lasted > self.timeout_s or (elapsed >= undecided_s and enough(seen())):
                     break
             over.set()
-        return Throughput(tuple(rates), dict(failures), tuple(disturbed))
+        return seen()
 
     async def warm_up(
         self, requests: Sequence[Encoded], compilations: Callable[[], Awaitable[float]], limit_s: float = WARM_UP_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import time
@@ -13,9 +14,9 @@ import psutil
 from deploycheck.serving.load_report import Conditions
 
 MOST_TAKEN = 0.10
-"""The share of the machine that others, and the host, may take before what was measured meanwhile is repeated."""
+"""The share of the machine that others, and the host, may take before what was measured meanwhile is disturbed."""
 MOST_SLOWED = 0.9
-"""An interval that ends at less than this share of the frequency it began at is repeated."""
+"""An interval that ends at less than this share of the frequency it began at is disturbed."""
 _SCHEDULED = 2
 
 
@@ -114,6 +115,12 @@ class MachineWatch:
     def __init__(self, processes: Iterable[int]) -> None:
         self.processes = tuple(processes)
         self.before = read(self.processes)
+
+    def including(self, process: int) -> MachineWatch:
+        """Return a watch from the same time on, to which a process that was started since is ours too."""
+        watch = copy.copy(self)
+        watch.processes = (*self.processes, process)
+        return watch
 
     def __call__(self) -> str:
         """Return what disturbed the machine since the call before, or since the watch was made; empty if nothing."""

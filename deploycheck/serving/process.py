@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.spec import Batching
+from deploycheck.serving.machine_state import MachineWatch
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
@@ -39,7 +40,8 @@ class ServerProcess:
 
     ``options`` are further arguments of ``deploycheck serve``, ``extensions`` the files in which runtimes may be
     declared; its standard error goes to ``log``. Within the block the server is ready: ``address`` answers, and
-    ``cold_start_s`` is the time from starting the process until it was ready.
+    ``cold_start_s`` is the time from starting the process until it was ready, and ``disturbed_start`` says what
+    disturbed the machine meanwhile.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class ServerProcess:
         self.start_timeout_s = start_timeout_s
         self.address = ""
         self.cold_start_s = 0.0
+        self.disturbed_start = ""
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        watch = MachineWatch([os.getpid()])
         started = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -76,6 +80,7 @@ class ServerProcess:
             self.stop()
             raise
         self.cold_start_s = time.monotonic() - started
+        self.disturbed_start = watch.including(self.process.pid)()
         self.address = event["address"]
         return self
 

@@ -1,22 +1,21 @@
-"""Recording a load: each request's latency in the order they left, and which of the requests count."""
+"""Recording a load: each request's latency in the order they left, and which of them were disturbed."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from deploycheck.serving.load_report import Disturbance, joined
 from deploycheck.serving.responses import Budget, Responses
 from deploycheck.verdict import looks
 
-MOST_REPEATS = 3
-"""On a disturbed machine a load sends at most this many times its budget."""
-
 
 class LoadRecorder:
-    """What is known of a load so far: each request's latency once it is back, and which requests don't count.
+    """What is known of a load so far: each request's latency once it is back, and which requests were disturbed.
 
-    A request doesn't count if it was in flight while the machine was disturbed. Neither does one that leaves
+    A request was disturbed if it was in flight while the machine was, or in the interval before or after: the watch
+    misses the weak beginning and end of a disturbance, and a single interval within it. So was one that leaves
     afterwards while more are in flight than ever were on the undisturbed machine: the server is still catching up.
     Times are seconds on ``clock``; ``disturbance`` returns what disturbed the machine since it was last called.
     """
@@ -25,15 +24,17 @@ class LoadRecorder:
         self.budget = budget
         self.disturbance = disturbance
         self.clock = clock
-        self.began = clock()
+        self.began = self.interval_began = clock()
         self.latencies: list[float | None] = []
         self.lags: list[float] = []
         self.due: list[float] = []
         self.failures: Counter[str] = Counter()
-        self.disturbed: list[str] = []
-        self.excluded: set[int] = set()
+        self.disturbed: list[Disturbance] = []
+        self.marked: set[int] = set()
         self.in_flight: set[int] = set()
         self.finished: list[int] = []  # in this interval
+        self.seen_before: set[int] = set()  # finished or in flight in the interval before
+        self.was_disturbed = False
         self.most_in_flight = 0  # when a request left in this interval
         self.usual_in_flight: int | None = None  # the same of all undisturbed intervals
         self.catching_up = False
@@ -50,7 +51,7 @@ class LoadRecorder:
         is_behind = self.usual_in_flight is not None and len(self.in_flight) > self.usual_in_flight
         self.catching_up = self.catching_up and is_behind
         if self.catching_up:
-            self.excluded.add(row)
+            self.marked.add(row)
         self.in_flight.add(row)
         return row
 
@@ -66,36 +67,43 @@ class LoadRecorder:
         self.finished.append(row)
 
     def end_interval(self) -> None:
-        """End an interval now; the requests in flight during it don't count if the machine was disturbed."""
-        found = self.disturbance()
+        """End an interval now; the requests in flight during it were disturbed if the machine was."""
+        found, now = self.disturbance(), self.clock()
         if found and (self.finished or self.in_flight):
-            self.disturbed.append(found)
-            self.excluded.update(self.finished, self.in_flight)
+            self.disturbed.append(Disturbance(self.interval_began - self.began, now - self.interval_began, found))
+            self.marked.update(self.seen_before)
             self.catching_up = True
         elif not self.catching_up:
             self.usual_in_flight = max(self.usual_in_flight or 0, self.most_in_flight)
+        if found or self.was_disturbed:
+            self.marked.update(self.finished, self.in_flight)
+        self.was_disturbed = bool(found)
+        self.seen_before = {*self.finished, *self.in_flight}
         self.finished.clear()
         self.most_in_flight = 0
+        self.interval_began = now
 
     def known(self) -> Responses:
         """Return what is known in order, up to the first request that isn't back yet."""
-        first_open = min(self.in_flight - self.excluded, default=len(self.latencies))
-        return self._responses(row for row in range(first_open) if row not in self.excluded)
+        return self._first(min(self.in_flight, default=len(self.latencies)))
 
-    def _responses(self, rows: Iterable[int]) -> Responses:
-        known = [(math.inf if (latency := self.latencies[row]) is None else latency, self.lags[row]) for row in rows]
-        latencies, lags = zip(*known, strict=True) if known else ((), ())
-        return Responses(latencies, lags, dict(self.failures), tuple(self.disturbed))
+    def _first(self, count: int) -> Responses:
+        return Responses(
+            tuple(math.inf if latency is None else latency for latency in self.latencies[:count]),
+            tuple(self.lags[:count]),
+            dict(self.failures),
+            joined(self.disturbed),
+            tuple(row in self.marked for row in range(count)),
+            max(0.0, self.due[count - 1] - self.began) if count else 0.0,
+        )
 
     def is_full(self, elapsed: float) -> bool:
         """Whether the budget is spent after ``elapsed`` seconds."""
-        sent, most = len(self.latencies), self.budget.most
-        is_spent = sent - len(self.excluded) >= most or sent >= MOST_REPEATS * most
-        return is_spent and elapsed >= self.budget.least_s
+        return len(self.latencies) >= self.budget.most and elapsed >= self.budget.least_s
 
     def is_enough(self, elapsed: float) -> bool:
         """Whether what is known is enough; this is evaluated only as often as ``verdict.looks`` allows."""
-        if len(self.latencies) < self.next_look or elapsed < self.budget.least_s:
+        if len(self.latencies) < self.next_look or elapsed < max(self.budget.least_s, self.budget.undecided_s):
             return False
         known = self.known()
         if len(known.latencies_s) < self.next_look:
@@ -107,7 +115,7 @@ class LoadRecorder:
         self.end_interval()
         return self.budget.enough(self.known())
 
-    def responses(self) -> Responses:
-        """Return what became of all requests, once every one is back."""
+    def responses(self, enough: int = 0) -> Responses:
+        """Return what became of all requests, or of the first ``enough`` if that isn't 0, once every one is back."""
         self.end_interval()
-        return self._responses(row for row in range(len(self.latencies)) if row not in self.excluded)
+        return self._first(enough or len(self.latencies))

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from deploycheck.serving import load_report
 from deploycheck.serving.bench import Bench, describe_failures, histogram, model_name, processes_of
 from deploycheck.serving.client import PEAK_MEMORY, Client, fast_loop, session
-from deploycheck.serving.goals import REQUEST_SAMPLES, THROUGHPUT_SAMPLES, all_decided, goals_on
+from deploycheck.serving.goals import REQUEST_SAMPLES, THROUGHPUT_SAMPLES, TIMED_SAMPLES, all_decided, goals_on
 from deploycheck.serving.load import LoadGenerator, WarmUp
 from deploycheck.serving.load_report import LoadReport
 from deploycheck.serving.machine_state import conditions, read
@@ -59,17 +60,25 @@ async def _measure(
         recompilations = int(await client.compilations() - compiled)
     failed = Counter(responses.failures) + Counter(throughput.failures)
     max_size = bench.serve.batching.max_size
-    blocks = f"{len(throughput.rates)} blocks of about {BLOCK_S:g} s"
+    blocks = f"{len(throughput.rates)} blocks of about {BLOCK_S:g} s, over {throughput.lasted_s:.1f} s"
     schedule = bench.scenario.schedule(bench.load, len(responses.latencies_s))
+    over = f"over {responses.lasted_s:.1f} s" if responses.latencies_s else ""
+    busy = (replace(one, at_s=responses.lasted_s + one.at_s) for one in throughput.disturbed)
     return LoadReport(
         latencies_s=responses.latencies_s,
-        schedule=", ".join(filter(None, [schedule, _describe(warmed)])),
+        schedule=", ".join(filter(None, [schedule, over, _describe(warmed)])),
         doubt=responses.doubt,
         requests_per_s=_samples_per_s(bench, throughput.rates),
         saturation=f"{blocks}, {bench.scenario.saturation(max_size)} kept in flight",
+        sent=len(responses.latencies_s) + throughput.asked,
         failed=failed.total(),
         failures=describe_failures(failed),
-        disturbed=(*responses.disturbed, *throughput.disturbed),
+        disturbed=(*responses.disturbed, *busy),
+        disturbed_requests=responses.marks,
+        disturbed_blocks=throughput.marks,
+        disturbed_start=server.disturbed_start,
+        lasted_s=responses.lasted_s,
+        busy_s=throughput.lasted_s,
         largest_difference=largest_difference(served, in_memory),
         cold_start_s=server.cold_start_s,
         peak_memory_bytes=metrics[PEAK_MEMORY],
@@ -93,29 +102,36 @@ def largest_difference(served: Mapping[str, np.ndarray], in_memory: Mapping[str,
 async def send_requests(generator: LoadGenerator, variant: str, bench: Bench) -> Responses:
     """Send requests as the scenario has them arrive, until the checks on them are decided.
 
-    Where no check is on the requests themselves, ``FEW_REQUESTS`` are sent at most.
+    Where no check is on the requests themselves, ``FEW_REQUESTS`` are sent at most. The load's usual length is only for
+    checks of latency; a check that counts needs none, unless the spec asks for it.
     """
     goals = goals_on(bench.goals, REQUEST_SAMPLES)
 
     def enough(seen: Responses) -> bool:
-        return all_decided(goals, LoadReport(latencies_s=seen.latencies_s, doubt=seen.doubt))
+        report = LoadReport(latencies_s=seen.latencies_s, doubt=seen.doubt, disturbed_requests=seen.marks)
+        return all_decided(goals, report)
 
-    most = bench.load.requests if goals else min(FEW_REQUESTS, bench.load.requests)
-    bench.progress(f"serve: {variant}, {bench.scenario.schedule(bench.load, most)} at most")
-    budget = Budget(most, enough, bench.load.min_duration)
-    return await bench.scenario.send(generator, bench.requests(), bench.load, budget)
+    load = bench.load
+    most = load.most_requests if goals else min(FEW_REQUESTS, load.most_requests)
+    is_timed = bool(goals_on(goals, TIMED_SAMPLES))
+    asked_for = load.min_duration or 0.0
+    least_s, undecided_s = (load.least_s, load.undecided_s) if is_timed else (asked_for, asked_for)
+    bench.progress(f"serve: {variant}, {bench.scenario.schedule(load, most)} at most")
+    budget = Budget(most, enough, least_s, undecided_s)
+    return await bench.scenario.send(generator, bench.requests(), load, budget)
 
 
 async def keep_busy(generator: LoadGenerator, variant: str, bench: Bench) -> Throughput:
     """Keep the server busy, until the checks on its throughput are decided; for one block where there are none."""
     goals = goals_on(bench.goals, THROUGHPUT_SAMPLES)
 
-    def enough(rates: tuple[float, ...]) -> bool:
-        return all_decided(goals, LoadReport(requests_per_s=_samples_per_s(bench, rates)))
+    def enough(seen: Throughput) -> bool:
+        report = LoadReport(requests_per_s=_samples_per_s(bench, seen.rates), disturbed_blocks=seen.marks)
+        return all_decided(goals, report)
 
     bench.progress(f"serve: {variant}, kept busy")
     most = MOST_BLOCKS if goals else 1
-    return await generator.closed_loop(bench.busy_requests(), bench.concurrency, most, enough)
+    return await generator.closed_loop(bench.busy_requests(), bench.concurrency, most, enough, bench.load.undecided_s)
 
 
 def _samples_per_s(bench: Bench, rates: tuple[float, ...]) -> tuple[float, ...]:

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from deploycheck.serving.load_report import Disturbance
 
 BLOCK_S = 0.15
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """What was seen of a server kept busy: requests answered per second in each undisturbed ``BLOCK_S``.
+    """What was seen of a server kept busy: requests answered per second in each ``BLOCK_S``.
 
-    The rate of a block that lasted for several of them is listed as often. ``disturbed`` has a line for each block
-    in which the machine was disturbed.
+    The rate of a block that lasted for several of them is listed as often. ``marks`` says which blocks the machine
+    disturbed, or the block beside them, ``disturbed`` by what. ``lasted_s`` is how many seconds all blocks took,
+    ``asked`` how many requests were answered or failed from the first to the last.
     """
 
     rates: tuple[float, ...]
     failures: Mapping[str, int]
-    disturbed: tuple[str, ...]
+    disturbed: tuple[Disturbance, ...]
+    marks: tuple[bool, ...]
+    lasted_s: float
+    asked: int
+
+
+def widened(marks: Sequence[bool]) -> tuple[bool, ...]:
+    """Return the marks with the blocks before and after each marked one marked too.
+
+    The watch misses the weak beginning and end of a disturbance, and a single block within it.
+    """
+    return tuple(any(marks[max(0, at - 1) : at + 2]) for at in range(len(marks)))
 
 
 class ThroughputMeter:

@@ -35,6 +35,7 @@ from deploycheck.verdict.samples import (
     paired,
     ratio_of,
     sample_size,
+    undisturbed,
     value_of,
 )
 from deploycheck.verdict.sequential import looks
@@ -73,5 +74,6 @@ __all__ = [
     "ratio_of",
     "sample_size",
     "settle",
+    "undisturbed",
     "value_of",
 ]

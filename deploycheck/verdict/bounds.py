@@ -27,6 +27,7 @@ from deploycheck.verdict.samples import (
     Sample,
     WorstOf,
     sample_size,
+    undisturbed,
     value_of,
 )
 from deploycheck.verdict.sequential import mean_bounds, quantile_bounds, rate_bounds, rounds_bounds
@@ -42,8 +43,51 @@ FEWEST_REPEATS = 3
 def bounds(sample: Sample, confidence: float) -> tuple[float, float]:
     """Return the lower and the upper bound, each one-sided at ``confidence`` (a fraction in 0..1).
 
-    A side of which nothing is known is infinite, or the end of the scale where the sample has one.
+    A side of which nothing is known is infinite, or the end of the scale where the sample has one. Of a stream that was
+    partly disturbed, the bound on the slow side is that of all of it, the bound on the fast side that of the
+    undisturbed part: a disturbance only slows, so it can't make a model pass, and may not make it fail.
     """
+    quiet = undisturbed(sample)
+    if quiet is not sample:
+        return _join(sample, _bounds(quiet, confidence), _bounds(sample, confidence))
+    return _bounds(sample, confidence)
+
+
+def point_bounds(sample: Sample) -> tuple[float, float]:
+    """Return a sample's value as both bounds.
+
+    Where a stream was partly disturbed, these are its values without and with that part. Of several slices, one that is
+    too small or undefined bounds nothing.
+    """
+    if isinstance(sample, WorstOf):
+        return _point_bounds_of_worst(sample)
+    value, quiet = value_of(sample), undisturbed(sample)
+    if quiet is sample:
+        return value, value
+    of_quiet = (value_of(quiet),) * 2 if sample_size(quiet) else (-math.inf, math.inf)
+    return _join(sample, of_quiet, (value, value))
+
+
+def _point_bounds_of_worst(sample: WorstOf) -> tuple[float, float]:
+    parts = [
+        (-math.inf, math.inf) if not _is_large(part, sample) or math.isnan(value_of(part)) else point_bounds(part)
+        for part in sample.slices.values()
+    ]
+    worst = min if sample.lowest else max
+    lows, highs = zip(*parts, strict=True) if parts else ((math.nan,), (math.nan,))
+    return worst(lows), worst(highs)
+
+
+def _join(sample: Sample, quiet: tuple[float, float], everything: tuple[float, float]) -> tuple[float, float]:
+    """Return the fast side of ``quiet`` with the slow side of ``everything``.
+
+    Where these two contradict each other, all between them is possible: the disturbances didn't slow.
+    """
+    low, high = (everything[0], quiet[1]) if isinstance(sample, Blocks) else (quiet[0], everything[1])
+    return min(low, high), max(low, high)
+
+
+def _bounds(sample: Sample, confidence: float) -> tuple[float, float]:
     match sample:
         case Exact(value):
             return value, value
@@ -168,20 +212,6 @@ def _bound_worst(sample: WorstOf, confidence: float) -> tuple[float, float]:
     if sample.lowest:
         return min(low for low, _ in plain), min(high for _, high in strict)
     return max(low for low, _ in strict), max(high for _, high in plain)
-
-
-def point_bounds(sample: Sample) -> tuple[float, float]:
-    """Return a sample's value as both bounds; of several, a slice that is too small or undefined bounds nothing."""
-    if not isinstance(sample, WorstOf):
-        value = value_of(sample)
-        return value, value
-    parts = [
-        (-math.inf, math.inf) if not _is_large(part, sample) or math.isnan(value_of(part)) else point_bounds(part)
-        for part in sample.slices.values()
-    ]
-    worst = min if sample.lowest else max
-    lows, highs = zip(*parts, strict=True) if parts else ((math.nan,), (math.nan,))
-    return worst(lows), worst(highs)
 
 
 def _is_large(part: Sample, sample: WorstOf) -> bool:

@@ -26,6 +26,7 @@ from deploycheck.verdict.samples import (
     Sample,
     WorstOf,
     sample_size,
+    undisturbed,
     value_of,
 )
 from deploycheck.verdict.sequential import (
@@ -56,6 +57,11 @@ TOO_CLOSE = "the limit is within the interval, and too close to the value for an
 def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -> str:
     """Return in a sentence what would decide an undecided sample."""
     limit = threshold.value
+    quiet = undisturbed(sample)
+    if quiet is not sample and not _is_good_side(sample, limit):
+        if not _is_bad_side(quiet, limit):
+            return "what a disturbed machine slows can't fail a model: a quieter machine would decide it"
+        return what_would_decide(quiet, threshold, confidence)
     match sample:
         case Quantile(probability, values):
             fewest = fewest_requests(1 - probability, confidence)
@@ -91,6 +97,16 @@ def what_would_decide(sample: Sample, threshold: Threshold, confidence: float) -
             return ""
         case _:
             return _describe(examples_to_decide(sample, limit, confidence), "examples like these")
+
+
+def _is_good_side(sample: Sample, limit: float) -> bool:
+    """Whether a stream's value is on the fast side of the limit, where disturbances can't have brought it."""
+    value = value_of(sample)
+    return value >= limit if isinstance(sample, Blocks) else value <= limit
+
+
+def _is_bad_side(sample: Sample, limit: float) -> bool:
+    return bool(sample_size(sample)) and not _is_good_side(sample, limit)
 
 
 def _describe(more: int | None, of_what: str) -> str:
@@ -164,14 +180,24 @@ def fewest_rounds(confidence: float) -> int:
 
 def may_be_settled(sample: Sample, threshold: Threshold, confidence: float) -> bool:
     """Whether a stream would be decided by now if its observations were independent: cheap to ask after each."""
+    if not isinstance(sample, Quantile | Events):
+        return True
+    limit = 1 - sample.probability if isinstance(sample, Quantile) else threshold.value
+    quiet = undisturbed(sample)
+    return is_rarer(_count_events(sample, threshold.value), sample_size(sample), limit, confidence, 1.0) or (
+        is_more_frequent(_count_events(quiet, threshold.value), sample_size(quiet), limit, confidence, 1.0)
+    )
+
+
+def _count_events(sample: Sample, limit: float) -> int:
+    """Return how many values of a quantile's stream exceed the limit, or how many events happened."""
     match sample:
-        case Quantile(probability, values):
-            events, limit = sum(value > threshold.value for value in values), 1 - probability
+        case Quantile(_, values):
+            return sum(value > limit for value in values)
         case Events(happened):
-            events, limit = sum(happened), threshold.value
+            return sum(happened)
         case _:
-            return True
-    return _is_decided(events, sample_size(sample), limit, confidence, 1.0)
+            return 0
 
 
 def _is_decided(events: float, total: int, limit: float, confidence: float, time: float) -> bool:

@@ -6,13 +6,17 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from typing import TypeVar
 
 from deploycheck.lazy import np
 
 ANY_VALUE = (-math.inf, math.inf)
 """The ends of what a measurement could be, where nothing is known of them."""
+T = TypeVar("T")
 BEYOND = 4
 """Rounds are grouped until a group has this many values beyond the quantile at which two models are compared."""
+LEAST_UNDISTURBED = 0.25
+"""Where less than this share of a stream was undisturbed, the rest is only less disturbed: it fails no model."""
 
 
 @dataclass(frozen=True)
@@ -91,26 +95,38 @@ class Quantile:
     """A stream of values in the order they came, and which of its quantiles is meant.
 
     ``values`` may hold ``inf``: a request that never came back is slower than any limit. Where two models were
-    measured in turn, ``rounds`` says how many of the values each round holds.
+    measured in turn, ``rounds`` says how many of the values each round holds. ``disturbed`` says which of the values
+    were taken while the machine was disturbed, which only makes them higher; it is empty where none were.
     """
 
     probability: float
     values: tuple[float, ...]
     rounds: tuple[int, ...] = ()
+    disturbed: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
 class Events:
-    """A stream of what happened or didn't, in the order it came; its value is the share that happened."""
+    """A stream of what happened or didn't, in the order it came; its value is the share that happened.
+
+    ``disturbed`` says at which of them the machine was disturbed, which only makes events more frequent; it is empty
+    where it never was.
+    """
 
     happened: tuple[bool, ...]
+    disturbed: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Means over consecutive blocks of a stream, in the order they came."""
+    """Means over consecutive blocks of a stream, in the order they came.
+
+    ``disturbed`` says in which of them the machine was disturbed, which only makes a mean lower; it is empty where it
+    never was.
+    """
 
     means: tuple[float, ...]
+    disturbed: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,6 +239,27 @@ def value_of(sample: Sample) -> float:
             worst = min if lowest else max
             found = (value_of(part) for part in slices.values())
             return worst((value for value in found if not math.isnan(value)), default=math.nan)
+
+
+def undisturbed(sample: Sample) -> Sample:
+    """Return the part of a stream that was taken while the machine was undisturbed; any other sample as it is.
+
+    Nothing is left of a stream of which less than ``LEAST_UNDISTURBED`` was undisturbed.
+    """
+    match sample:
+        case Quantile(probability, values, disturbed=marks) if any(marks):
+            return Quantile(probability, _unmarked(values, marks))
+        case Events(values, marks) if any(marks):
+            return Events(_unmarked(values, marks))
+        case Blocks(values, marks) if any(marks):
+            return Blocks(_unmarked(values, marks))
+        case _:
+            return sample
+
+
+def _unmarked(values: tuple[T, ...], marks: tuple[bool, ...]) -> tuple[T, ...]:
+    left = tuple(value for value, marked in zip(values, marks, strict=True) if not marked)
+    return left if len(left) >= LEAST_UNDISTURBED * len(values) else ()
 
 
 def sample_size(sample: Sample) -> int:

@@ -18,7 +18,7 @@ from deploycheck.checks.latency import (
 )
 from deploycheck.checks.metric import MetricFunction
 from deploycheck.language.threshold import parse_threshold
-from deploycheck.serving.load_report import LoadReport
+from deploycheck.serving.load_report import Disturbance, LoadReport
 from deploycheck.verdict import (
     Blocks,
     Events,
@@ -32,12 +32,14 @@ from deploycheck.verdict import (
     value_of,
 )
 
+BUSY = (Disturbance(0.2, 12.0, "other processes took 40% of the machine"),)
 LOAD = LoadReport(
     latencies_s=tuple(number / 1000 for number in range(100, 0, -1)),  # 100 ms down to 1 ms
     schedule="100 requests, poisson, 200 /s",
     doubt="",
     requests_per_s=(400.0, 410.0, 390.0, 420.0),
     saturation="4 blocks of 0.3 s, 4 requests kept in flight",
+    sent=1250,
     failed=3,
     failures="2 x 503; 1 x timeout",
     largest_difference=2.5e-6,
@@ -83,7 +85,7 @@ def test_throughput_is_the_mean_over_the_blocks() -> None:
 @pytest.mark.parametrize(
     ("metric", "measurement"),
     [
-        (errors, Measurement(Exact(3), note="3 requests failed: 2 x 503; 1 x timeout")),
+        (errors, Measurement(Exact(3), note="of 1,250 requests; 3 requests failed: 2 x 503; 1 x timeout")),
         (parity, Measurement(Exact(2.5e-6))),
         (cold_start, Measurement(Exact(1.75))),
         (memory, Measurement(Exact(3.1e8))),
@@ -113,13 +115,40 @@ def test_a_speedup_is_the_ratio_of_two_throughputs_round_by_round() -> None:
 
 
 def test_what_disturbed_the_machine_is_counted_and_said_where_nothing_could_be_decided() -> None:
-    report = replace(LOAD, latencies_s=(), disturbed=("other processes took 40% of the machine",) * 3)
+    report = replace(LOAD, disturbed=BUSY, disturbed_requests=(True,) * 98 + (False,) * 2)
     measured = latency.measure(load=report, percentile=0.99)
     verdict = decide(measured, parse_threshold("<= 1 ms", latency.word), 0.95)
     assert verdict.outcome is Outcome.UNDECIDED
-    assert "disturbed 3 times" in verdict.reason
-    assert "other processes took 40%" in verdict.reason
-    assert "disturbed 3 times" in measured.note
+    for text in (verdict.reason, measured.note):
+        assert "disturbed during 98 of 100 requests (other processes took 40% of the machine)" in text
+        assert "count towards a pass and not towards a failure" in text
+    assert "disturbed" not in throughput.measure(load=replace(report, disturbed_blocks=(False,) * 4)).note
+
+
+def test_a_busy_machine_passes_a_fast_model_and_does_not_fail_a_slow_one() -> None:
+    busy = replace(LOAD, latencies_s=(0.003,) * 500, disturbed=BUSY, disturbed_requests=(True,) * 500)
+    measured = latency.measure(load=busy, percentile=0.99)
+    assert decide(measured, parse_threshold("<= 30 ms", latency.word), 0.95).outcome is Outcome.PASS
+    verdict = decide(measured, parse_threshold("<= 2 ms", latency.word), 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "a quieter machine would decide it" in verdict.reason
+    failing = replace(busy, latencies_s=(math.inf,) * 500)
+    threshold = parse_threshold("<= 1 %", error_rate.word)
+    assert decide(error_rate.measure(load=failing), threshold, 0.95).outcome is Outcome.UNDECIDED
+    assert decide(error_rate.measure(load=busy), threshold, 0.95).outcome is Outcome.PASS
+
+
+def test_rounds_of_two_that_were_disturbed_are_said_to_have_been_measured_again() -> None:
+    rounds = replace(LOAD, disturbed=BUSY * 3)
+    assert "disturbed in 3 rounds, which were measured again" in throughput.measure(load=rounds).note
+
+
+def test_a_cold_start_on_a_disturbed_machine_can_pass_and_not_fail() -> None:
+    measured = cold_start.measure(load=replace(LOAD, disturbed_start="other processes took 40% of the machine"))
+    assert decide(measured, parse_threshold("<= 5 s", cold_start.word), 0.95).outcome is Outcome.PASS
+    verdict = decide(measured, parse_threshold("<= 1 s", cold_start.word), 0.95)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "while the server started: other processes took 40%" in verdict.reason
 
 
 def test_requests_that_failed_are_told_wherever_a_latency_is_not_passed() -> None:

@@ -211,25 +211,6 @@ def test_a_load_is_recorded_with_what_it_was_like(made: Plan, runner: DoneRunner
     assert (load.machine.others, load.machine.frequency_hz) == (0.1, (3, 4))
 
 
-@pytest.mark.parametrize(
-    ("count", "recorded"),
-    [
-        (2, ("reason 1", "reason 2")),
-        (691, ("691 parts were measured again", "the first: reason 1", "the last: reason 691")),
-    ],
-)
-def test_of_many_disturbances_the_first_and_the_last_are_recorded(
-    made: Plan, runner: DoneRunner, tmp_path: Path, count: int, recorded: tuple[str, ...]
-) -> None:
-    report = LoadReport(disturbed=tuple(f"reason {number + 1}" for number in range(count)))
-    load_report.write({"int8": report}, tmp_path)
-    files = {load_report.REPORT: (tmp_path / load_report.REPORT).read_bytes()}
-    runner.artifacts = {**runner.artifacts, LOAD: write_artifact(tmp_path / "busy", LOAD, files)}
-    steps = steps_of(runner, made, check_of(made, "serve[int8]", "latency.p99"))  # type: ignore[arg-type]
-    (load,) = next(step.loads for step in steps if step.step == "load[int8]")
-    assert load.disturbed == recorded
-
-
 def test_steps_that_are_not_done_yet_are_left_out(made: Plan, runner: DoneRunner) -> None:
     runner.artifacts = {Ref("data"): runner.artifacts[Ref("data")]}
     steps = steps_of(runner, made, check_of(made, "train", "accuracy"))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploycheck.runner.lint import Finding, lint
+from deploycheck.runner.lint import Finding, lint, stalls
 from deploycheck.stages.data import Dataset
 from deploycheck.stages.examples import Examples
 from tests.planning import EXTENSIONS, HEAD, plan
@@ -176,3 +176,25 @@ def test_too_few_seeds_for_a_check_over_seeds_is_an_error(tmp_path: Path) -> Non
     text = HEAD.replace(TRAIN, 'expect: {accuracy.over_seeds: ">= 97 %"}')
     (found,) = findings(text, tmp_path)
     assert (found.error.what, found.severity) == ("1 seed can't decide it: it needs at least 3", "error")
+
+
+@pytest.mark.parametrize(
+    ("load", "text"),
+    [
+        ("rate: 100 /s", "a load of 10 s sees a stall of the server that comes every 10.5 s with a chance of 0.95"),
+        ("rate: 100 /s", "and one that comes every 20 s with a chance of 0.5"),
+        ("rate: 100 /s, requests: 400", "a load of 4 s"),
+        ("rate: 100 /s, requests: 40000", "a load of 10 s"),
+        ("rate: 100 /s, requests: 400, min_duration: 2 min", "a load of 120 s"),
+        ("scenario: single_stream, requests: 400", ""),
+    ],
+)
+def test_the_rarest_stall_that_a_load_sees_is_noted(load: str, text: str, tmp_path: Path) -> None:
+    spec = plan(served('latency.p99: "<= 20 ms"', load), tmp_path)
+    notes = list(stalls(spec, EXTENSIONS))
+    assert text in "".join(str(note.error) for note in notes)
+    assert [note.severity for note in notes] == (["note"] if text else [])
+
+
+def test_a_load_without_a_check_of_latency_is_not_noted(tmp_path: Path) -> None:
+    assert list(stalls(plan(served('errors: "== 0"'), tmp_path), EXTENSIONS)) == []

@@ -17,7 +17,7 @@ from deploycheck.ref import Ref
 from deploycheck.runner.execute import Done
 from deploycheck.runner.noise import FILE, Floor, Noise, floors_of, measure_noise, remember
 from deploycheck.serving import load_report
-from deploycheck.serving.load_report import LoadReport
+from deploycheck.serving.load_report import Disturbance, LoadReport
 from deploycheck.steps.noise import SIDES
 from deploycheck.store import Artifact
 from tests.planning import EXTENSIONS, HEAD, plan
@@ -44,7 +44,7 @@ A = LoadReport(
     rounds=(60,) * ROUNDS,
     requests_per_s=tuple(100.0 + row % 3 for row in range(ROUNDS)),
     saturation="in turn A B B A, 12 rounds",
-    disturbed=("other processes took 40 % of the machine",),
+    disturbed=(Disturbance(0.0, 1.0, "other processes took 40 % of the machine"),),
 )
 B = replace(A, requests_per_s=tuple(100.0 + (row + 1) % 3 for row in range(ROUNDS)))
 

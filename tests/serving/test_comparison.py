@@ -13,10 +13,10 @@ import pytest
 from deploycheck.language.spec import Load
 from deploycheck.serving import load_report, machine_state, scenarios
 from deploycheck.serving.bench import Bench
-from deploycheck.serving.comparison import Side, compare, take_rounds
+from deploycheck.serving.comparison import MOST_DISTURBED, Side, compare, take_rounds
 from deploycheck.serving.goals import Goal
 from deploycheck.serving.load import LoadGenerator, undisturbed
-from deploycheck.serving.load_report import LoadReport
+from deploycheck.serving.load_report import Disturbance, LoadReport
 from deploycheck.serving.protocol import Encoded
 from deploycheck.serving.scenarios import Server
 from deploycheck.store import Artifact, open_artifact
@@ -49,8 +49,9 @@ def test_two_servers_are_measured_in_turn(model: Artifact, tmp_path: Path, monke
     a, b = compared(model, tmp_path, {"rate": "1000 /s"}, AS_FAST, MEDIAN_OF_TWO)
     assert len(a.requests_per_s) == len(b.requests_per_s) == len(a.rounds) == 2
     assert sum(a.rounds) == len(a.latencies_s) == 2 * 2 * Server().requests_per_turn(Load(rate="1000 /s"))
-    assert a.saturation == "in turn A B B A, 2 rounds"
-    assert a.schedule == f"{len(a.latencies_s)} requests in turn A B B A, 2 rounds"
+    over = f"in turn A B B A, 2 rounds, over {a.busy_s:.1f} s"
+    assert a.saturation == over
+    assert a.schedule == f"{len(a.latencies_s)} requests {over}"
     for side in (a, b):
         assert side.failed == side.recompilations == 0
         assert side.cold_start_s > 0
@@ -86,8 +87,8 @@ class TwoServers:
         generator = LoadGenerator(ask, lambda: next(watches, undisturbed), clock)
         return Side(variant=name, server=None, client=None, generator=generator)  # type: ignore[arg-type]
 
-    def compare(self, bench: Bench, *disturbances: str) -> tuple[Side, Side, list[str]]:
-        async def run(clock: VirtualClock) -> tuple[Side, Side, list[str]]:
+    def compare(self, bench: Bench, *disturbances: str) -> tuple[Side, Side, list[Disturbance]]:
+        async def run(clock: VirtualClock) -> tuple[Side, Side, list[Disturbance]]:
             of_rounds = itertools.chain(disturbances, itertools.repeat("")).__next__
             watches = iter([of_rounds])  # the first watch is that of whole rounds, those of the turns see nothing
             a, b = (self.side(name, clock, watches) for name in ("A", "B"))
@@ -113,9 +114,16 @@ def test_where_every_round_is_disturbed_nothing_counts(tmp_path: Path, monkeypat
     monkeypatch.setattr(scenarios, "MOST_ROUNDS", 2)
     two = TwoServers({"A": 0.01, "B": 0.01})
     a, b, disturbed = two.compare(make_bench(tmp_path, {}, AS_FAST), *["another program"] * 100)
-    assert disturbed == ["another program"] * 4
+    assert [one.what for one in disturbed] == ["another program"] * 4
     assert a.rates == b.rates == []
     assert not AS_FAST.is_decided(a.report(), b.report())
+
+
+def test_a_machine_too_busy_to_compare_two_on_it_ends_the_comparison(tmp_path: Path) -> None:
+    two = TwoServers({"A": 0.01, "B": 0.01})
+    a, _, disturbed = two.compare(make_bench(tmp_path, {}, AS_FAST), *["another program"] * 1000)
+    assert len(disturbed) == MOST_DISTURBED
+    assert a.rates == []
 
 
 def test_a_round_is_a_b_b_a_and_lasts_until_the_ratio_is_decided(tmp_path: Path) -> None:
@@ -132,7 +140,7 @@ def test_a_disturbed_round_is_repeated_and_does_not_count(tmp_path: Path, monkey
     monkeypatch.setattr(scenarios, "MOST_ROUNDS", 2)
     two = TwoServers({"A": 0.01, "B": 0.02})
     a, b, disturbed = two.compare(make_bench(tmp_path, {}, FASTER), "", "another program")
-    assert disturbed == ["another program"]
+    assert [one.what for one in disturbed] == ["another program"]
     assert len(a.rates) == len(b.rates) == 2
     assert two.asked.count("B") == 3
 

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from deploycheck.serving import load_report
-from deploycheck.serving.load_report import Conditions, LoadReport
+from deploycheck.serving.load_report import Conditions, Disturbance, LoadReport, joined, summarise
 
 
 def test_a_load_report_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -15,7 +15,9 @@ def test_a_load_report_is_read_as_it_was_written(tmp_path: Path) -> None:
         saturation="4 at once",
         failed=1,
         failures="1 x 503",
-        disturbed=("another program",),
+        disturbed=(Disturbance(0.2, 1.5, "another program"),),
+        disturbed_requests=(True, False, False),
+        disturbed_blocks=(False, True),
         largest_difference=1e-7,
         cold_start_s=2.5,
         peak_memory_bytes=1e8,
@@ -24,3 +26,14 @@ def test_a_load_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     )
     load_report.write({"int8": written, "trained": LoadReport()}, tmp_path)
     assert load_report.read(tmp_path) == {"int8": written, "trained": LoadReport()}
+
+
+def test_many_disturbances_are_given_as_the_first_the_last_and_the_longest() -> None:
+    many = joined(Disturbance(at, 0.2 if at < 30 else 2.5, f"at {at}") for at in range(0, 50, 5))
+    assert summarise(many) == (
+        "first after 0.0 s, for 0.2 s: at 0",
+        "last after 45.0 s, for 2.5 s: at 45",
+        "longest after 30.0 s, for 2.5 s: at 30",
+    )
+    assert summarise(many[:1]) == ("first and last and longest after 0.0 s, for 0.2 s: at 0",)
+    assert summarise(()) == ()

@@ -113,11 +113,14 @@ async def failing(_: VirtualClock, __: Encoded) -> str:
 def test_the_closed_loop_gives_a_rate_for_each_block() -> None:
     measured = generate(quick, lambda generator: generator.closed_loop(REQUESTS, 4, 3))
     assert measured.rates == pytest.approx([200] * 3)
+    assert measured.asked >= 3 * BLOCK_S * 200
     assert measured.failures == {}
 
 
 def test_the_closed_loop_ends_as_soon_as_it_is_enough() -> None:
-    measured = generate(quick, lambda generator: generator.closed_loop(REQUESTS, 4, 50, lambda rates: len(rates) == 2))
+    measured = generate(
+        quick, lambda generator: generator.closed_loop(REQUESTS, 4, 50, lambda seen: len(seen.rates) == 2)
+    )
     assert len(measured.rates) == 2
 
 
@@ -125,19 +128,24 @@ def test_the_closed_loop_counts_failures_and_not_as_answers() -> None:
     measured = generate(failing, lambda generator: generator.closed_loop(REQUESTS, 2, 2))
     assert set(measured.rates) == {0.0}
     assert set(measured.failures) == {"400: bad"}
+    assert measured.asked >= sum(measured.failures.values()) > 0
 
 
-def test_a_block_in_which_the_machine_was_disturbed_is_measured_again() -> None:
-    found = iter(["another program", "", ""])
+def test_a_block_in_which_the_machine_was_disturbed_is_marked_and_not_measured_again() -> None:
+    found = iter(["", "", "another program", "", ""])
     measured = generate(
-        quick, lambda generator: generator.closed_loop(REQUESTS, 2, 2), watch=lambda: lambda: next(found)
+        quick, lambda generator: generator.closed_loop(REQUESTS, 2, 5), watch=lambda: lambda: next(found)
     )
-    assert len(measured.rates) == 2
-    assert measured.disturbed == ("another program",)
+    assert measured.marks == (False, True, True, True, False), "the blocks beside it are doubtful too"
+    assert measured.rates == pytest.approx([100] * 5)
+    (disturbed,) = measured.disturbed
+    assert (disturbed.what, disturbed.at_s) == ("another program", pytest.approx(2 * disturbed.lasted_s))
 
 
 def test_a_machine_that_is_never_quiet_ends_it_all_the_same() -> None:
     measured = generate(
-        quick, lambda generator: generator.closed_loop(REQUESTS, 2, 1), watch=lambda: lambda: "another program"
+        quick, lambda generator: generator.closed_loop(REQUESTS, 2, 3), watch=lambda: lambda: "another program"
     )
-    assert measured == Throughput((), {}, ("another program",) * 3)
+    assert measured.marks == (True,) * 3
+    assert measured.disturbed[0].lasted_s == pytest.approx(3 * BLOCK_S, rel=0.1)
+    assert len(measured.disturbed) == 1
