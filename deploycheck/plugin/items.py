@@ -15,6 +15,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.evidence import CheckRecord, StepRecord
 from deploycheck.evidence.escape import visible
 from deploycheck.plan import Plan
+from deploycheck.runner.cache import without_paths
 from deploycheck.steps.kind import NoBaseline
 from deploycheck.verdict import Outcome
 
@@ -96,7 +97,8 @@ class CheckItem(pytest.Item):
         if report.passed or (report.when == "teardown" and not report.failed):
             return None
         error = call.excinfo.value if call.excinfo else None
-        reason = error.what if isinstance(error, DeploycheckError) else str(error)
+        said = error.what if isinstance(error, DeploycheckError) else str(error)
+        reason = without_paths(said, self.gate.cache, self.gate.root)
         return unjudged(self.plan, self.check, Outcome.ERROR, reason).model_copy(
             update={**seconds, "reached": self.reached}
         )

@@ -26,6 +26,7 @@ import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import deploycheck
+from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.serving import machine_state
 
 for module in pkgutil.walk_packages(deploycheck.__path__, "deploycheck."):
@@ -172,7 +173,7 @@ class Project:
 
     @property
     def promoted(self) -> bool:
-        return (self.pytester.path / "registry.db").exists()
+        return bool(SqliteRegistry(self.pytester.path / "registry.db").history())
 
 
 @pytest.fixture(scope="session")
