@@ -23,6 +23,9 @@ def _finite_or_none(value: Any) -> Any:
 Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
 
 
+PATH = "Relative to the project, or to the folder that the cache is in; of what is elsewhere, only the name"
+
+
 class Record(BaseModel):
     """A part of the evidence: frozen, and without unknown keys."""
 
@@ -111,7 +114,7 @@ class StepRecord(Record):
     step: str
     key: str = Field(description="The address in the store: a digest of everything that the result depends on")
     digest: str = Field(description="The digest of its result")
-    path: str
+    path: str = Field(description=PATH)
     reused: bool = Field(description="True where the result was found in the store")
     because: str = Field(
         default="",
@@ -128,7 +131,7 @@ class CandidateRecord(Record):
     variant: str
     artifact: str
     key: str = Field(description="The address of its exported artifact in the store")
-    path: str
+    path: str = Field(description=PATH)
     size: int = Field(description="Bytes")
 
 
@@ -145,6 +148,13 @@ class TargetRecord(Record):
     )
 
 
+class FileRecord(Record):
+    """A file that a spec is written in: the spec's own, or a standard that it extends."""
+
+    name: str = Field(description="Its path in the project")
+    sha256: str = Field(description="Of its bytes when it was read, 64 hex digits")
+
+
 class PromotionRecord(Record):
     """A promotion that was done: where the model is now."""
 
@@ -154,7 +164,7 @@ class PromotionRecord(Record):
     variant: str
     artifact: str
     previous: str | None
-    path: str
+    path: str = Field(description=PATH)
 
 
 class SpecRecord(Record):
@@ -163,6 +173,9 @@ class SpecRecord(Record):
     id: str
     name: str
     digest: str
+    files: tuple[FileRecord, ...] = Field(
+        default=(), description="The spec's own file, then the standards that it extends, each before what it extends"
+    )
     decision: Decision
     reasons: tuple[str, ...] = Field(default=(), description="Why it was withheld, one sentence each")
     other_reasons: tuple[str, ...] = Field(

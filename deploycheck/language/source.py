@@ -8,10 +8,11 @@ are refused, each at its place.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,17 @@ _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
-    """One parsed file: its text and its plain data, equal to itself alone. ``file`` is the name that errors show."""
+    """One parsed file: its text and its plain data, equal to itself alone. ``file`` is the name that errors show.
+
+    ``sha256`` is that of the file's bytes, where it was read from a file.
+    """
 
     path: Path
     file: str
     lines: tuple[str, ...]
     data: dict[str, Any]
     text: str = field(repr=False)
+    sha256: str = ""
 
     @functools.cached_property
     def root(self) -> yaml.MappingNode:
@@ -134,7 +139,7 @@ def read(path: Path, file: str) -> Document:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise SpecErrors([SpecError("is not UTF-8", Place(file, line, 1))]) from error
-    return parse(text, path, file)
+    return replace(parse(text, path, file), sha256=hashlib.sha256(raw).hexdigest())
 
 
 def parse(text: str, path: Path, file: str) -> Document:

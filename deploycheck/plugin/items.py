@@ -16,6 +16,7 @@ from deploycheck.evidence import CheckRecord, StepRecord
 from deploycheck.evidence.escape import visible
 from deploycheck.evidence.show import NOTHING
 from deploycheck.plan import Plan
+from deploycheck.runner.cache import without_paths
 from deploycheck.steps.kind import NoBaseline
 from deploycheck.verdict import Outcome
 
@@ -119,7 +120,8 @@ class CheckItem(pytest.Item):
     def _unmeasured(self, error: BaseException | str, *, reached: bool = True) -> CheckRecord:
         from deploycheck.runner.judge import unjudged
 
-        reason = error.what if isinstance(error, DeploycheckError) else str(error)
+        said = error.what if isinstance(error, DeploycheckError) else str(error)
+        reason = without_paths(said, self.gate.cache, self.gate.root)
         record = unjudged(self.plan, self.check, Outcome.ERROR, visible(reason))  # JSON can't have all that is text
         return record.model_copy(update={"seconds": self._seconds(), "reached": reached})
 

@@ -12,6 +12,24 @@ CACHE = ".deploycheck"
 """The default folder, in pytest's root folder."""
 
 
+def shown_path(path: Path, cache: Path, root: Path | None = None) -> str:
+    """Return a path as evidence has it, so that it says nothing of the machine.
+
+    It is relative to the project's folder ``root``, or to the folder that the cache is in; of others, only the name.
+    """
+    real, stored = path.resolve(), cache.resolve()
+    if root and real.is_relative_to(root.resolve()):
+        return real.relative_to(root.resolve()).as_posix()
+    return real.relative_to(stored.parent).as_posix() if real.is_relative_to(stored) else path.name
+
+
+def without_paths(text: str, cache: Path, root: Path) -> str:
+    """Return a message in which paths in the project and in the cache are as ``shown_path`` returns them."""
+    for folder in (root, cache.parent):
+        text = text.replace(f"{folder.as_posix().rstrip('/')}/", "")
+    return text
+
+
 def cache_of(config: pytest.Config) -> Path:
     """Return the cache folder: the one that ``--deploycheck-cache`` names, or the default."""
     given: Path | None = config.getoption("deploycheck_cache")

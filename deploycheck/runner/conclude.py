@@ -19,6 +19,7 @@ from deploycheck.evidence import (
     CheckRecord,
     Environment,
     Evidence,
+    FileRecord,
     PromotionRecord,
     SpecRecord,
     StepRecord,
@@ -27,10 +28,12 @@ from deploycheck.evidence import (
 from deploycheck.evidence.forms.json import as_json
 from deploycheck.evidence.record import withheld
 from deploycheck.extensions import Extensions
+from deploycheck.language.source import Document
 from deploycheck.language.threshold import RELATIVE
 from deploycheck.plan import Plan, several_candidates, shared_aliases
 from deploycheck.promotion import Candidate, Decision, Reason, Result, rule
 from deploycheck.registry import Registry, RegistryError
+from deploycheck.runner.cache import shown_path, without_paths
 from deploycheck.runner.code import versions
 from deploycheck.runner.platform import find_platform
 from deploycheck.runner.review import check_recorded, check_unused, digest_of, find_refusals
@@ -92,7 +95,7 @@ def conclude(plans: Sequence[Plan], results: Results, run: str, cache: Path) -> 
 def _environment(device: str) -> Environment:
     return Environment(
         python=sys.version.split()[0],
-        platform=platform.platform(),
+        platform=f"{platform.system()} {platform.machine()}",
         device=device,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         versions=versions(*LIBRARIES),
@@ -116,7 +119,10 @@ def _reasons_known(plan: Plan, results: Results, sharing: Sequence[str]) -> Iter
 def _decide(plan: Plan, results: Results, sharing: Sequence[str], cache: Path) -> SpecRecord:
     expected = [check.id for check in plan.checks]
     attempts = {id: sorted(results.checks[id], key=_rank) for id in expected if id in results.checks}
-    steps = results.steps.get(plan.id, {})
+    steps = {
+        name: step.model_copy(update={"path": shown_path(Path(step.path), cache)})
+        for name, step in results.steps.get(plan.id, {}).items()
+    }
     promote = plan.spec.promote
     ruling = rule(
         expected,
@@ -144,6 +150,7 @@ def _decide(plan: Plan, results: Results, sharing: Sequence[str], cache: Path) -
         id=plan.id,
         name=plan.spec.name,
         digest=plan.spec.digest,
+        files=tuple(map(_file_record, plan.spec.cell.chain)),
         decision=ruling.decision,
         reasons=tuple(map(str, ruling.reasons)),
         other_reasons=tuple(reason.what for reason in ruling.reasons if reason.check is None),
@@ -159,6 +166,12 @@ def _decide(plan: Plan, results: Results, sharing: Sequence[str], cache: Path) -
 def _rank(attempt: CheckRecord) -> tuple[int, bool]:
     """Return a sort key for attempts at one check: the worst is the least."""
     return WORST_FIRST.index(attempt.verdict), not attempt.reached
+
+
+def _file_record(document: Document) -> FileRecord:
+    """Name a file of a spec; of one outside of the project, its folder isn't said."""
+    name = Path(document.file).name if Path(document.file).is_absolute() else document.file
+    return FileRecord(name=name, sha256=document.sha256)
 
 
 def _from_store(plan: Plan, steps: Mapping[str, StepRecord]) -> Iterable[str]:
@@ -242,9 +255,9 @@ def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Ev
     def move(spec: SpecRecord, chosen: CandidateRecord, target: TargetRecord) -> PromotionRecord:
         registry = _open_registry(target, cache, extensions)
         registry.record_evidence(digest_of(evidence), _now())
-        return _move(spec, chosen, target, registry, evidence, cache)
+        return _move(spec, chosen, target, registry, evidence, cache=cache, root=extensions.root)
 
-    return _promote_each(evidence, Decision.PROMOTABLE, move)
+    return _promote_each(evidence, Decision.PROMOTABLE, move, cache=cache, root=extensions.root)
 
 
 def promote_recorded(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Evidence, tuple[str, ...]]:
@@ -264,10 +277,11 @@ def promote_recorded(evidence: Evidence, cache: Path, extensions: Extensions) ->
         if current is None or current.digest != chosen.artifact:
             check_unused(registry, digest_of(evidence), target.model, target.alias)
         check_recorded(registry, digest_of(evidence))
-        return _move(spec, chosen, target, registry, evidence, cache)
+        return _move(spec, chosen, target, registry, evidence, cache=cache, root=extensions.root)
 
-    promoted, stale = _promote_each(evidence, Decision.PROMOTED, move)
-    moved, refused = _promote_each(promoted, Decision.PROMOTABLE, move)
+    folders = {"cache": cache, "root": extensions.root}
+    promoted, stale = _promote_each(evidence, Decision.PROMOTED, move, **folders)
+    moved, refused = _promote_each(promoted, Decision.PROMOTABLE, move, **folders)
     return moved, (*stale, *refused)
 
 
@@ -275,6 +289,9 @@ def _promote_each(
     evidence: Evidence,
     decided: Decision,
     move: Callable[[SpecRecord, CandidateRecord, TargetRecord], PromotionRecord],
+    *,
+    cache: Path,
+    root: Path,
 ) -> tuple[Evidence, tuple[str, ...]]:
     specs, problems = [], []
     for spec in evidence.specs:
@@ -284,7 +301,7 @@ def _promote_each(
                 specs.append(spec.model_copy(update={"decision": Decision.PROMOTED, "promotion": moved}))
             except (DeploycheckError, OSError) as error:
                 problems.append(f"{spec.id}: {error}")
-                specs.append(withheld(spec, str(error)))
+                specs.append(withheld(spec, without_paths(str(error), cache, root)))
         else:
             specs.append(spec)
     return evidence.model_copy(update={"specs": tuple(specs)}), tuple(problems)
@@ -296,7 +313,9 @@ def _move(
     target: TargetRecord,
     registry: Registry,
     evidence: Evidence,
+    *,
     cache: Path,
+    root: Path,
 ) -> PromotionRecord:
     refusals = find_refusals(spec, evidence.created, datetime.now(UTC))
     if refusals:
@@ -305,13 +324,13 @@ def _move(
     version = registry.propose(target.model, artifact, as_json(evidence).encode(), _now())
     registry.promote(target.model, target.alias, version.digest, expected=target.replaces, actor=actor(), time=_now())
     return PromotionRecord(
-        registry=target.registry or str(cache / DEFAULT_LOCATION),
+        registry=target.registry or shown_path(cache / DEFAULT_LOCATION, cache, root),
         model=target.model,
         alias=target.alias,
         variant=chosen.variant,
         artifact=version.digest,
         previous=target.replaces,
-        path=str(version.path),
+        path=shown_path(version.path, cache, root),
     )
 
 

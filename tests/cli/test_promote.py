@@ -30,8 +30,8 @@ def test_what_is_promotable_is_promoted_with_its_evidence(
     assert current is not None
     assert capsys.readouterr().out.splitlines() == [
         "specs/digits.yaml",
-        f"  promoted: int8 is now digits@staging ({artifact.digest[:19]}) in {registry.path}",
-        f"  stored in {current.path}",
+        f"  promoted: int8 is now digits@staging ({artifact.digest[:19]}) in .deploycheck/registry.db",
+        f"  stored in {current.path.relative_to(folder)}",
     ]
     assert current.digest == artifact.digest
     kept = registry.evidence / f"{current.evidence_digest.removeprefix('sha256:')}.json"

@@ -27,6 +27,7 @@ import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import deploycheck
+from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.runner.platform import find_platform
 from deploycheck.serving import machine_state
 from tests.plugin.forking import FORKING
@@ -175,7 +176,7 @@ class Project:
 
     @property
     def promoted(self) -> bool:
-        return (self.pytester.path / "registry.db").exists()
+        return bool(SqliteRegistry(self.pytester.path / "registry.db").history())
 
 
 @pytest.fixture(scope="session")

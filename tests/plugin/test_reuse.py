@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from deploycheck.stages import examples
+from deploycheck.store import write_manifest
 from tests.plugin.conftest import SPEC, Project
 
 LOADED_BY_NAME = """
@@ -187,3 +191,32 @@ def test_what_one_specs_module_sets_reaches_no_other_spec(project: Project, empt
         digests[name] = {step["step"]: step["digest"] for step in found["b.yaml"]}
     assert digests["alone"] == digests["after"]
     assert "training" in digests["alone"]
+
+
+def test_answers_put_into_a_shared_cache_promote_nothing(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from deploycheck.cli import main
+
+    head, _, promote = SPEC.partition("compress:")
+    hard = head.replace(">= 90 %", ">= 99 %") + "promote:" + promote.partition("promote:")[2]
+    project.write(hard.replace("epochs: 12", "epochs: 1").replace('    learned: ">= 80 % over majority"\n', ""))
+    assert project.run("spec.yaml", cache=tmp_path).ret == 1
+    steps = {
+        step["step"]: tmp_path / "store" / step["step"].partition("[")[0] / step["key"]
+        for step in project.spec["steps"]
+    }
+    labels = examples.read(steps["data"] / "test.safetensors").labels
+    forged = steps["outputs[trained]"]
+    save_file({"logits": np.eye(10, dtype=np.float32)[labels]}, forged / "outputs.safetensors")
+    before = json.loads((forged / "manifest.json").read_text())
+    (forged / "manifest.json").unlink()
+    write_manifest(forged, before["kind"], before["key"], before["meta"])
+    assert project.run("spec.yaml", cache=tmp_path).ret == 0
+    assert project.spec["from_store"] == ["data", "outputs[trained]"]
+    monkeypatch.chdir(project.pytester.path)
+    assert main(["promote", "evidence.json", "--cache", str(tmp_path)]) == 1
+    assert "data, outputs[trained]: found in the store" in capsys.readouterr().err
+    assert project.run("--deploycheck-promote", "spec.yaml", cache=tmp_path).ret == 1
+    assert project.verdicts()["train::accuracy"] == "fail"
+    assert not project.promoted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from deploycheck.evidence import CheckRecord, Evidence, SpecRecord, StepRecord
+from deploycheck.evidence.forms.json import as_json
 from deploycheck.extensions import Extensions
 from deploycheck.plan import Plan
 from deploycheck.promotion import Decision
@@ -46,7 +49,7 @@ VALUES = {
 
 
 @pytest.fixture(autouse=True)
-def platform(monkeypatch: pytest.MonkeyPatch) -> None:
+def device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_platform", lambda _: {"device": "a test"})
 
 
@@ -134,7 +137,9 @@ def test_what_passed_every_check_can_be_promoted(
     assert (found.decision, found.reasons, found.not_run) == (Decision.PROMOTABLE, (), ())
     assert found.chosen is not None
     assert found.chosen.variant == "int8"
-    assert (found.chosen.artifact, found.chosen.key) == (models["int8"].digest, models["int8"].key)
+    key = models["int8"].key
+    assert (found.chosen.artifact, found.chosen.key) == (models["int8"].digest, key)
+    assert found.chosen.path == f"cache/store/model/{key}"
     assert found.chosen.size == 100
     assert found.target is not None
     assert (found.target.registry, found.target.model, found.target.alias) == (
@@ -368,6 +373,26 @@ def test_two_specs_that_would_move_one_alias_are_both_withheld(
     assert conclude([made, other], results, "run", tmp_path / "cache").specs[0].decision is Decision.PROMOTABLE
 
 
+def test_evidence_names_its_standards_by_digest_and_no_folder_of_the_machine(
+    models: dict[str, Artifact], extensions: Extensions, tmp_path: Path
+) -> None:
+    standard = "deploycheck: 1\nname: standard\ntrain: {expect: {accuracy: '>= 90 %'}}\n"
+    (tmp_path / "standard.yaml").write_text(standard)
+    text = "extends: standard.yaml\n" + TEXT.replace("CHOOSE", "smallest")
+    made = plan(text, tmp_path, extensions)
+    results = all_passed(made, models)
+    results.steps[made.id]["baseline"] = step_record(Ref("baseline"), models["int8"], path="/elsewhere/ab", reused=True)
+    evidence, problems = promote(conclude([made], results, "run", tmp_path / "cache"), tmp_path / "cache", extensions)
+    assert problems == ()
+    assert {file.name: file.sha256 for file in evidence.specs[0].files} == {
+        name: hashlib.sha256(content.encode()).hexdigest()
+        for name, content in (("spec.yaml", text), ("standard.yaml", standard))
+    }
+    document = as_json(evidence)
+    for named in (str(tmp_path), "/elsewhere", platform.release(), str(Path.home())):
+        assert named not in document
+
+
 def test_what_is_withheld_moves_nothing(
     planned: Callable[..., Plan], models: dict[str, Artifact], extensions: Extensions, tmp_path: Path
 ) -> None:
@@ -384,7 +409,7 @@ def test_without_a_registry_in_the_spec_that_of_the_cache_is_used(
     evidence = conclude([made], all_passed(made, models), "run", tmp_path / "cache")
     moved, _ = promote(evidence, tmp_path / "cache", extensions)
     assert moved.specs[0].promotion is not None
-    assert moved.specs[0].promotion.registry == str(tmp_path / "cache" / "registry.db")
+    assert moved.specs[0].promotion.registry == "cache/registry.db"
     assert current(tmp_path / "cache") == models["int8"].digest
 
 
