@@ -126,13 +126,13 @@ def test_what_disturbed_the_machine_is_counted_and_said_where_nothing_could_be_d
 
 
 def test_a_busy_machine_passes_a_fast_model_and_does_not_fail_a_slow_one() -> None:
-    busy = replace(LOAD, latencies_s=(0.003,) * 500, disturbed=BUSY, disturbed_requests=(True,) * 500)
+    busy = replace(LOAD, latencies_s=(0.003,) * 700, disturbed=BUSY, disturbed_requests=(True,) * 700)
     measured = latency.measure(load=busy, percentile=0.99)
     assert decide(measured, parse_threshold("<= 30 ms", latency.word), 0.95).outcome is Outcome.PASS
     verdict = decide(measured, parse_threshold("<= 2 ms", latency.word), 0.95)
     assert verdict.outcome is Outcome.UNDECIDED
     assert "a quieter machine would decide it" in verdict.reason
-    failing = replace(busy, latencies_s=(math.inf,) * 500)
+    failing = replace(busy, latencies_s=(math.inf,) * 700)
     threshold = parse_threshold("<= 1 %", error_rate.word)
     assert decide(error_rate.measure(load=failing), threshold, 0.95).outcome is Outcome.UNDECIDED
     assert decide(error_rate.measure(load=busy), threshold, 0.95).outcome is Outcome.PASS

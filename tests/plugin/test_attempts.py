@@ -18,7 +18,14 @@ def sent(tmp_path: Path) -> Any:
 
     def payload(process: str, *outcomes: Outcome) -> dict[str, Any]:
         attempts = [unjudged(made, check, outcome, "").model_dump(mode="json") for outcome in outcomes]
-        return {"process": process, "spec": made.id, "check": check.id, "attempts": attempts, "steps": []}
+        return {
+            "process": process,
+            "spec": made.id,
+            "check": check.id,
+            "attempts": attempts,
+            "steps": [],
+            "alias": None,
+        }
 
     payload.plan, payload.check = made, check  # type: ignore[attr-defined]
     return payload
