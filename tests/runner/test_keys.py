@@ -234,10 +234,12 @@ def test_settings_of_any_type_become_plain_json(project: Project) -> None:
         """Settings with types of their own."""
 
         runtime: str
+        task: str
         folder: Path
         day: date
 
-    settings = Odd(runtime="xla", folder=Path("/x"), day=date(2026, 11, 25))
+    settings = Odd(runtime="xla", task="regression", folder=Path("/x"), day=date(2026, 11, 25))
     content = project.key("outputs", settings)
-    assert content["settings"] == {"runtime": "xla", "folder": "/x", "day": "2026-11-25"}
+    plain = {"runtime": "xla", "task": "regression", "folder": "/x", "day": "2026-11-25"}
+    assert content["settings"] == plain
     assert json.loads(json.dumps(content)) == content
