@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from deploycheck.registry.ledger import CLOCK_TOLERANCE
 from deploycheck.verdict import Outcome
 
 MAX_AGE = timedelta(days=30)
 """How old evidence may be that is promoted."""
-CLOCK_TOLERANCE = timedelta(minutes=5)
-"""By how much the clocks of the machine that decides and the one that promotes may differ."""
 
 
 class Decision(StrEnum):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploycheck.promotion import Candidate, Decision, Result, rule
+from deploycheck.promotion import MAX_AGE, Candidate, Decision, Result, find_staleness, rule
+from deploycheck.registry.ledger import CLOCK_TOLERANCE
 from deploycheck.verdict import Outcome
 
 SMALL = Candidate(variant="int8", artifact="sha256:b", size=30, accuracy=0.97, latency=0.003)
@@ -51,6 +54,18 @@ def test_checks_of_one_variant_on_different_bytes_withhold() -> None:
     ruling = rule(["a", "b"], attempts, [SMALL], "smallest")
     assert ruling.decision is Decision.WITHHELD
     assert "2 different artifacts" in str(ruling.reasons[0])
+
+
+def test_an_artifact_that_is_not_the_one_checked_is_withheld() -> None:
+    ruling = rule(["a"], {"a": [Result("a", Outcome.PASS, "int8", "sha256:c")]}, [SMALL], "smallest")
+    assert ruling.decision is Decision.WITHHELD
+    assert str(ruling.reasons[0]) == "int8: the artifact is sha256:b, its checks were run on sha256:c"
+
+
+@given(st.timedeltas(-MAX_AGE, MAX_AGE * 2))
+def test_evidence_is_stale_when_it_is_old_or_of_the_future(age: timedelta) -> None:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    assert bool(find_staleness(now - age, now)) is not (-CLOCK_TOLERANCE <= age <= MAX_AGE)
 
 
 @pytest.mark.parametrize(

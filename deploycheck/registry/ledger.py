@@ -16,7 +16,7 @@ from deploycheck.store import Artifact, loadable_until
 GENESIS = "0" * 64
 """The ``previous_hash`` of the first entry."""
 CLOCK_TOLERANCE = timedelta(minutes=5)
-"""By how much the clocks of the machines that write to one registry may differ."""
+"""By how much the clocks of the machines that decide and promote may differ."""
 
 _encode = json.JSONEncoder(sort_keys=True).encode
 

@@ -17,10 +17,12 @@ def shown_path(path: Path, cache: Path, root: Path | None = None) -> str:
 
     It is relative to the project's folder ``root``, or to the folder that the cache is in; of others, only the name.
     """
-    real, stored = path.resolve(), cache.resolve()
+    real = path.resolve()
     if root and real.is_relative_to(root.resolve()):
         return real.relative_to(root.resolve()).as_posix()
-    return real.relative_to(stored.parent).as_posix() if real.is_relative_to(stored) else path.name
+    if real.is_relative_to(cache.resolve()):
+        return (Path(cache.name) / real.relative_to(cache.resolve())).as_posix()
+    return path.name
 
 
 def without_paths(text: str, cache: Path, root: Path) -> str:

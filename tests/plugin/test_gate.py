@@ -14,6 +14,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from deploycheck.evidence import json_schema
+from deploycheck.registry import RegistryError
 from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.store import open_artifact, write_lifetime, write_manifest
 from tests.plugin.conftest import SERVE, SPEC, Project, copy_of
@@ -54,6 +55,20 @@ def test_without_the_flag_it_says_what_would_be_promoted_and_moves_nothing(proje
     assert project.spec["chosen"]["variant"] == "int8"
     result.stdout.fnmatch_lines(["promotable: int8 * with --deploycheck-promote"])
     assert not project.promoted
+
+
+def test_evidence_that_can_not_be_recorded_is_said_and_fails_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RegistryError("the file system is read-only")
+
+    monkeypatch.setattr(SqliteRegistry, "record_evidence", refuse)
+    project.write()
+    result = project.run("spec.yaml")
+    assert result.ret == 0
+    says = "note: spec.yaml: `deploycheck promote` will refuse this evidence: the file system is read-only"
+    result.stdout.fnmatch_lines([says])
 
 
 def test_an_unchanged_spec_is_not_done_again_and_a_changed_one_only_from_there(
@@ -271,9 +286,10 @@ def test_evidence_of_an_artifact_that_changed_since_promotes_nothing(
     project.write()
     project.run("spec.yaml")
     cache = copy_of(project.cache, tmp_path)
-    project.run("spec.yaml", cache=cache)
+    project.run("--deploycheck-fresh", "spec.yaml", cache=cache)
     monkeypatch.chdir(project.pytester.path)
-    chosen = Path(project.spec["chosen"]["path"]) / "weights.safetensors"
+    assert not project.promoted
+    chosen = cache / "store" / "model" / project.spec["chosen"]["key"] / "weights.safetensors"
     whole = chosen.read_bytes()
     chosen.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert main(["promote", "evidence.json", "--cache", str(cache)]) == 1
@@ -316,7 +332,7 @@ def test_a_registry_that_refuses_fails_the_run(project: Project) -> None:
     result = project.run("--deploycheck-promote", "spec.yaml")
     assert result.ret == 1
     assert project.spec["decision"] == "withheld"
-    result.stdout.fnmatch_lines(["error: *registry.db*"])
+    result.stdout.fnmatch_lines(["*what digits@staging points at is not known: *registry.db: sqlite says: *"])
 
 
 def test_a_waiver_lets_a_failing_check_through_and_is_shown(project: Project) -> None:

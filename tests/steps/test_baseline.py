@@ -13,7 +13,7 @@ from deploycheck.extensions import Extensions
 from deploycheck.registry.sqlite import open_sqlite
 from deploycheck.steps.baseline import BaselineSettings, BaselineStep, open_registry
 from deploycheck.steps.kind import FoundElsewhere, NoBaseline
-from deploycheck.store import Artifact, write_manifest
+from deploycheck.store import Artifact, CorruptArtifact, write_manifest
 from tests.planning import HEAD, built_in, spec
 
 NOW = "2026-11-25T00:00:00+00:00"
@@ -49,14 +49,31 @@ def promote(tmp_path: Path) -> Promote:
     return move
 
 
+def find(settings: BaselineSettings, extensions: Extensions, cache: Path) -> Artifact:
+    kind = BaselineStep()
+    return kind.find(settings, kind.look_up(settings, extensions, cache))
+
+
 @pytest.mark.parametrize("settings", [DEFAULT, IN_PROJECT], ids=["default", "named"])
 def test_what_is_promoted_now_is_found(
     settings: BaselineSettings, extensions: Extensions, cache: Path, promote: Promote
 ) -> None:
     artifact = promote(extensions.root if settings.registry else cache)
-    found = BaselineStep().find(settings, extensions, cache)
+    found = find(settings, extensions, cache)
     assert found.digest == artifact.digest
     assert found.path != artifact.path, "the registry has a copy of its own"
+
+
+def test_another_whole_artifact_in_the_registrys_folder_is_not_the_baseline(
+    extensions: Extensions, cache: Path, promote: Promote
+) -> None:
+    artifact = promote(cache)
+    copy = cache / "registry.artifacts" / artifact.digest.removeprefix("sha256:")
+    (copy / "weights.bin").write_bytes(b"other weights")
+    (copy / "manifest.json").unlink()
+    other = write_manifest(copy, "model", "ab" * 32, {})
+    with pytest.raises(CorruptArtifact, match=f"it is {other.digest}, the registry says {artifact.digest}"):
+        find(DEFAULT, extensions, cache)
 
 
 @pytest.mark.parametrize("settings", [DEFAULT, IN_PROJECT], ids=["default", "named"])
@@ -64,7 +81,7 @@ def test_before_the_first_promotion_there_is_none(
     settings: BaselineSettings, extensions: Extensions, cache: Path
 ) -> None:
     with pytest.raises(NoBaseline, match="nothing is promoted as digits@staging yet: there is no baseline"):
-        BaselineStep().find(settings, extensions, cache)
+        find(settings, extensions, cache)
 
 
 def test_what_is_promoted_by_another_name_is_not_the_baseline(
@@ -73,7 +90,7 @@ def test_what_is_promoted_by_another_name_is_not_the_baseline(
     promote(cache)
     for other in ({"model": "letters"}, {"alias": "production"}):
         with pytest.raises(NoBaseline):
-            BaselineStep().find(DEFAULT.model_copy(update=other), extensions, cache)
+            find(DEFAULT.model_copy(update=other), extensions, cache)
 
 
 def test_an_unknown_registry_is_named(extensions: Extensions, cache: Path) -> None:
