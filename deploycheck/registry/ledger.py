@@ -116,6 +116,24 @@ def chain_problems(entries: Iterable[Entry]) -> list[str]:
     return problems
 
 
+def check_chain(entries: Iterable[Entry], where: str) -> None:
+    """Raise ``RegistryError`` where anything is wrong with all entries of one kind."""
+    problems = chain_problems(entries)
+    if problems:
+        hint = "see all with `deploycheck registry verify`, and restore the registry from a copy"
+        raise RegistryError(f"its history can't be trusted: {problems[0]}", where=where, hint=hint)
+
+
+def next_entry(entries: Sequence[Entry]) -> tuple[int, str]:
+    """Return the number of the entry after these, and the hash of the one before it."""
+    return (entries[-1].seq + 1, entries[-1].hash) if entries else (1, GENESIS)
+
+
+def moves_of(history: Iterable[Promotion], model: str, alias: str) -> tuple[Promotion, ...]:
+    """Return the moves of one alias."""
+    return tuple(move for move in history if (move.model, move.alias) == (model, alias))
+
+
 def check_clock(time: str, newest: str | None) -> None:
     """Raise ``RegistryError`` where the time of a new entry is before that of the newest one."""
     if newest and datetime.fromisoformat(time) < datetime.fromisoformat(newest) - CLOCK_TOLERANCE:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,6 @@ from deploycheck.errors import DeploycheckError, located
 from deploycheck.lazy import sqlite3
 from deploycheck.registry.database import create, insert, read_evidence, read_moves, reading, writing
 from deploycheck.registry.ledger import (
-    GENESIS,
     Entry,
     EvidenceEntry,
     Promotion,
@@ -36,8 +35,11 @@ from deploycheck.registry.ledger import (
     StalePromotion,
     Version,
     chain_problems,
+    check_chain,
     check_clock,
     find_expiry,
+    moves_of,
+    next_entry,
     promotions_in_force,
 )
 from deploycheck.registry.scheme import RegistryScheme
@@ -122,8 +124,8 @@ class SqliteRegistry:
         _check_names(model, alias)
         with self._writing() as (database, history):
             version = self._read_version(database, model, digest)
-            artifact = self._verify_bytes(digest)
-            moves = _of_alias(history, model, alias)
+            moves = moves_of(history, model, alias)
+            artifact = self._open(digest, moves, time)
             latest = moves[-1] if moves else None
             now = latest.to_digest if latest else None
             if latest and now == digest:
@@ -142,13 +144,13 @@ class SqliteRegistry:
         """Move the alias to the version before the current one."""
         _check_names(model, alias)
         with self._writing() as (database, history):
-            moves = _of_alias(history, model, alias)
+            moves = moves_of(history, model, alias)
             in_force = promotions_in_force(moves)
             if len(in_force) < 2:
                 state = "points at its first version" if in_force else "was never promoted"
                 raise RegistryError(f"{alias} {state}: there is nothing to go back to", where=f"{self.path}: {model}")
             before = in_force[-2]
-            self._check_loadable(self._verify_bytes(before.to_digest), moves, time)
+            self._check_loadable(self._open(before.to_digest, moves, time), moves, time)
             version = self._read_promoted(database, before)
             return self._move(database, history, version, alias, actor, time, "roll_back")
 
@@ -158,7 +160,7 @@ class SqliteRegistry:
         if not self.path.exists():
             return None
         with reading(self.path) as database:
-            moves = _of_alias(self._read_history(database), model, alias)
+            moves = moves_of(self._read_history(database), model, alias)
             return self._read_promoted(database, moves[-1]) if moves else None
 
     def record_evidence(self, digest: str, time: str) -> None:
@@ -166,7 +168,7 @@ class SqliteRegistry:
         with self._copying(), self._writing() as (database, history):
             recorded = self._read_evidence(database)
             if digest not in {entry.digest for entry in recorded}:
-                seq, previous = _next(recorded)
+                seq, previous = next_entry(recorded)
                 entry = EvidenceEntry(seq=seq, digest=digest, time=time, previous_hash=previous, hash="")
                 self._append(database, replace(entry, hash=entry.compute_hash()), history, recorded)
 
@@ -208,8 +210,8 @@ class SqliteRegistry:
         time: str,
         reason: Literal["promote", "roll_back"],
     ) -> Promotion:
-        seq, previous = _next(history)
-        moves = _of_alias(history, version.model, alias)
+        seq, previous = next_entry(history)
+        moves = moves_of(history, version.model, alias)
         move = Promotion(
             seq=seq,
             model=version.model,
@@ -240,20 +242,28 @@ class SqliteRegistry:
             check_clock(entry.time, newest)
         insert(database, "promotions" if isinstance(entry, Promotion) else "evidence", vars(entry))
 
+    def _open(self, digest: str, moves: Sequence[Promotion], time: str) -> Artifact:
+        """Return the registry's verified copy; the error for a damaged one names a version of the alias that loads."""
+        try:
+            return self._verify_bytes(digest)
+        except CorruptArtifact as error:
+            error.hint = "; ".join(filter(None, (error.hint, self._newest_loadable(moves, time))))
+            raise
+
     def _check_loadable(self, artifact: Artifact, moves: Sequence[Promotion], time: str) -> None:
         """Raise ``RegistryError`` where an export has expired; name the newest version of the alias that has not."""
         expired = find_expiry(artifact, time)
-        if expired is None:
-            return
-        loads = next((move for move in reversed(moves) if self._loads(move.to_digest, time)), None)
-        others = (
-            f"the newest version that still loads is {loads.to_digest}" if loads else "no version of it still loads"
-        )
-        raise RegistryError(
-            f"the alias would point at {artifact.digest}, which could be loaded until {expired.isoformat()}",
-            where=str(self.path),
-            hint=f"run the gate of that model again, which exports it again, and promote it; {others}",
-        )
+        if expired:
+            raise RegistryError(
+                f"the alias would point at {artifact.digest}, which could be loaded until {expired.isoformat()}",
+                where=str(self.path),
+                hint="run the gate of that model again, which exports it again, and promote it; "
+                + self._newest_loadable(moves, time),
+            )
+
+    def _newest_loadable(self, moves: Sequence[Promotion], time: str) -> str:
+        newest = next((move.to_digest for move in reversed(moves) if self._loads(move.to_digest, time)), None)
+        return f"the newest version that still loads is {newest}" if newest else "no version of it still loads"
 
     def _loads(self, digest: str, time: str) -> bool:
         try:
@@ -264,20 +274,14 @@ class SqliteRegistry:
     def _read_history(self, database: sqlite3.Connection) -> tuple[Promotion, ...]:
         """Read all moves; raise ``RegistryError`` where their hashes don't fit."""
         moves = read_moves(database)
-        self._check_chain(moves)
+        check_chain(moves, str(self.path))
         return moves
 
     def _read_evidence(self, database: sqlite3.Connection) -> tuple[EvidenceEntry, ...]:
         """Read all recorded evidence; raise ``RegistryError`` where the hashes don't fit."""
         entries = read_evidence(database)
-        self._check_chain(entries)
+        check_chain(entries, str(self.path))
         return entries
-
-    def _check_chain(self, entries: Sequence[Entry]) -> None:
-        problems = chain_problems(entries)
-        if problems:
-            hint = "see all with `deploycheck registry verify`, and restore the registry from a copy"
-            raise RegistryError(f"its history can't be trusted: {problems[0]}", where=str(self.path), hint=hint)
 
     def _all_evidence(self) -> tuple[EvidenceEntry, ...]:
         if not self.path.exists():
@@ -388,15 +392,6 @@ class SqliteRegistry:
             raise RegistryError("there is no registry: nothing was ever proposed", where=str(self.path))
         with writing(self.path) as database:
             yield database, self._read_history(database)
-
-
-def _of_alias(history: Iterable[Promotion], model: str, alias: str) -> tuple[Promotion, ...]:
-    return tuple(move for move in history if (move.model, move.alias) == (model, alias))
-
-
-def _next(entries: Sequence[Entry]) -> tuple[int, str]:
-    """Return the number of the entry after these, and the hash it must name."""
-    return (entries[-1].seq + 1, entries[-1].hash) if entries else (1, GENESIS)
 
 
 def _check_names(*names: str) -> None:

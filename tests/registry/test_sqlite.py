@@ -190,6 +190,14 @@ def test_promoting_an_export_that_expired_is_refused_and_the_newest_that_loads_i
     assert current_digest(registry) == last
 
 
+def test_going_back_to_a_damaged_version_names_the_newest_that_loads(registry: SqliteRegistry, tmp_path: Path) -> None:
+    damaged, last = (move(registry, made(tmp_path, name)) for name in "ab")
+    (registry.artifacts / damaged.removeprefix("sha256:") / "weights.bin").write_bytes(b"other")
+    with pytest.raises(CorruptArtifact, match=rf"weights.bin is damaged(.|\n)*still loads is {last}"):
+        registry.roll_back("digits", "staging", actor="ada", time=NOW)
+    assert current_digest(registry) == last
+
+
 def test_promoting_an_export_whose_last_day_is_not_a_date_is_refused(registry: SqliteRegistry, tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact, match="loadable_until is 'soon', expected a date"):
         move(registry, made(tmp_path, "a", {"loadable_until": "soon"}))
