@@ -133,7 +133,7 @@ SERVE = """\
 serve:
   variants: [int8]
   batching: {max_size: 2}
-  load: {rate: 400 /s, requests: 10000, min_duration: 0 s}
+  load: {rate: 100 /s, requests: 10000, min_duration: 0 s}
   expect:
     latency.p90: "<= 5 s"
     errors: "== 0"

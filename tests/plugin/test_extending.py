@@ -123,7 +123,7 @@ def test_a_compression_method_that_trains(project: Project, check_lint: Callable
     variant = next(step for step in project.spec["steps"] if step["step"] == "variant[sparse]")
     from safetensors.numpy import load_file
 
-    weights = load_file(Path(variant["path"]) / "weights.safetensors")
+    weights = load_file(project.cache.parent / variant["path"] / "weights.safetensors")
     kernel = weights["params/hidden/kernel"]
     assert (kernel == 0).mean() == pytest.approx(0.5, abs=0.01)
     check_lint()
@@ -178,7 +178,7 @@ def test_a_report(project: Project, check_lint: Callable[[], None]) -> None:
     check_lint()
 
 
-def test_a_property(project: Project) -> None:
+def test_a_property(project: Project, check_lint: Callable[[], None]) -> None:
     written(project, "A property")
     project.run("spec.yaml::compress[int8]::spread")
     assert project.verdicts() == {"compress[int8]::spread": "pass"}

@@ -36,7 +36,7 @@ def test_a_spec_is_gated_from_data_to_promotion(project: Project) -> None:
     assert HdrHistogram.decode(load["histogram"]).get_total_count() == load["requests"] >= 1
     assert load["failed"] == 0
     assert (
-        f"{load['requests']} requests, poisson arrivals at 400 /s, over {load['seconds']:.1f} s, after"
+        f"{load['requests']} requests, poisson arrivals at 100 /s, over {load['seconds']:.1f} s, after"
         in load["schedule"]
     )
     assert all(0 <= load["machine"][share] <= 1 for share in ("others", "stolen"))

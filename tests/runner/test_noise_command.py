@@ -81,7 +81,7 @@ def test_the_noise_floor_is_measured_and_lint_warns_of_thresholds_within_it(fold
 
     assert main(["noise", "spec.yaml"]) == 0
     out, err = capsys.readouterr()
-    assert "spec.yaml: trained against itself, in turn A B B A, 9 rounds\n" in out
+    assert "spec.yaml: trained against itself, in turn A B B A, 9 rounds, over " in out
     for metric in SEEN:
         line = re.search(rf"^  {metric} +(\S+) x \((\S+) to (\S+)\) +smallest .* see: (\S+) ?%$", out, re.MULTILINE)
         assert line, out

@@ -175,6 +175,6 @@ def test_a_model_whose_outputs_do_not_fit_the_labels_is_refused(examples: Splits
 
 
 def test_a_model_with_int8_weights_is_refused(examples: Splits, tmp_path: Path) -> None:
-    small = quantize_weights(plain(0), activations=False)
+    small = quantize_weights(plain(0), activations=False, at_least=0.0)
     with pytest.raises(DeploycheckError, match="a model with int8 weights can't be trained"):
         trainer_for(examples, tmp_path).fit(small)

@@ -53,15 +53,15 @@ def steady(count: int, value: float) -> tuple[float, ...]:
 
 
 def test_requests_of_a_machine_that_is_never_quiet_pass_a_model_that_is_fast_all_the_same() -> None:
-    assert judged(latencies(noisy=(FAST,) * 400)).outcome is Outcome.PASS
-    assert judged(Events((False,) * 400, (True,) * 400), limit=0.02).outcome is Outcome.PASS
+    assert judged(latencies(noisy=(FAST,) * 700)).outcome is Outcome.PASS
+    assert judged(Events((False,) * 700, (True,) * 700), limit=0.02).outcome is Outcome.PASS
     assert judged(rates(noisy=steady(60, 900.0)), ">=", 500.0).outcome is Outcome.PASS
 
 
 def test_they_do_not_fail_one_that_is_slow_and_the_reason_is_said() -> None:
     for sample, comparator, limit in (
-        (latencies(noisy=(SLOW,) * 400), "<=", LIMIT),
-        (Events((True,) * 400, (True,) * 400), "<=", 0.02),
+        (latencies(noisy=(SLOW,) * 700), "<=", LIMIT),
+        (Events((True,) * 700, (True,) * 700), "<=", 0.02),
         (rates(noisy=steady(60, 100.0)), ">=", 500.0),
     ):
         verdict = judged(sample, comparator, limit)
@@ -75,7 +75,7 @@ def test_a_model_that_is_slow_on_the_quiet_machine_fails_though_most_of_it_was_d
 
 
 def test_the_quieter_moments_of_a_machine_that_is_hardly_ever_quiet_fail_nothing() -> None:
-    assert judged(latencies(quiet=(SLOW,) * 60, noisy=(SLOW,) * 400)).outcome is Outcome.UNDECIDED
+    assert judged(latencies(quiet=(SLOW,) * 60, noisy=(SLOW,) * 700)).outcome is Outcome.UNDECIDED
 
 
 def test_it_does_not_pass_by_its_undisturbed_requests_alone() -> None:
@@ -88,9 +88,9 @@ def test_it_does_not_pass_by_its_undisturbed_requests_alone() -> None:
 
 def test_a_disturbance_that_would_help_does_not_count() -> None:
     """A lower limit of a latency, an upper one of a throughput: slower is better there."""
-    assert judged(latencies(noisy=(SLOW,) * 400), ">=").outcome is Outcome.UNDECIDED
-    assert judged(latencies(quiet=(SLOW,) * 400, noisy=(SLOW,) * 400), ">=").outcome is Outcome.PASS
-    assert judged(latencies(noisy=(FAST,) * 400), ">=").outcome is Outcome.FAIL
+    assert judged(latencies(noisy=(SLOW,) * 700), ">=").outcome is Outcome.UNDECIDED
+    assert judged(latencies(quiet=(SLOW,) * 700, noisy=(SLOW,) * 700), ">=").outcome is Outcome.PASS
+    assert judged(latencies(noisy=(FAST,) * 700), ">=").outcome is Outcome.FAIL
     assert judged(rates(noisy=steady(60, 100.0)), "<=", 500.0).outcome is Outcome.UNDECIDED
     assert judged(rates(noisy=steady(60, 900.0)), "<=", 500.0).outcome is Outcome.FAIL
 
@@ -126,8 +126,8 @@ def test_a_stream_without_marks_or_with_none_set_is_as_before() -> None:
 
 def test_whether_it_may_be_settled_is_asked_of_all_for_a_pass_and_of_the_undisturbed_for_a_failure() -> None:
     threshold = Threshold("<=", LIMIT, "", Dimension.TIME)
-    assert may_be_settled(latencies(noisy=(FAST,) * 400), threshold, 0.95)
-    assert not may_be_settled(latencies(noisy=(SLOW,) * 400), threshold, 0.95)
+    assert may_be_settled(latencies(noisy=(FAST,) * 700), threshold, 0.95)
+    assert not may_be_settled(latencies(noisy=(SLOW,) * 700), threshold, 0.95)
     assert may_be_settled(latencies(quiet=(SLOW,) * 20, noisy=(SLOW,) * 40), threshold, 0.95)
 
 
@@ -135,4 +135,4 @@ def test_what_would_decide_it_is_said_of_what_can_decide_it() -> None:
     near = (FAST,) * 97 + (SLOW,) * 3
     verdict = judged(latencies(quiet=near, noisy=(math.inf,) * 50))
     assert "more requests like these" in verdict.reason
-    assert "requests can't decide it: at least 377" in judged(latencies(noisy=(FAST,) * 100)).reason
+    assert "requests can't decide it: at least 600" in judged(latencies(noisy=(FAST,) * 100)).reason
