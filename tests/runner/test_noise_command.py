@@ -85,7 +85,7 @@ def test_the_noise_floor_is_measured_and_lint_warns_of_thresholds_within_it(fold
     for metric in SEEN:
         line = re.search(rf"^  {metric} +(\S+) x \((\S+) to (\S+)\) +smallest .* see: (\S+) ?%$", out, re.MULTILINE)
         assert line, out
-        ratio, low, high, smallest = map(float, line.groups())
+        ratio, low, high, smallest = (float(number.replace(",", "")) for number in line.groups())
         assert low < ratio < high
         assert smallest > 0
     assert re.search(r"^  latency.p99 .* none$", out, re.MULTILINE), f"9 rounds reach this percentile: {out}"
