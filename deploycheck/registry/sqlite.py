@@ -1,32 +1,22 @@
 """The embedded registry: one sqlite file, with the artifacts and the evidence in folders beside it.
 
-Beside ``NAME.db``::
-
-    NAME.artifacts/<digest>/        the registry's own copy of each proposed artifact
-    NAME.evidence/<digest>.json     the evidence of each proposal
-    NAME.partial/                   what is being copied into it
-    NAME.lock                       held by the process that copies
-
 Files are copied and verified before the transaction that moves an alias. A process killed at any point leaves the
 alias at its old or its new version, and all files of that version in place.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-
 from deploycheck.errors import DeploycheckError, located
 from deploycheck.lazy import sqlite3
 from deploycheck.registry.database import create, insert, read_evidence, read_moves, reading, writing
+from deploycheck.registry.files import RegistryFiles
 from deploycheck.registry.ledger import (
     Entry,
     EvidenceEntry,
@@ -44,13 +34,9 @@ from deploycheck.registry.ledger import (
 )
 from deploycheck.registry.scheme import RegistryScheme
 from deploycheck.store import (
-    MANIFEST,
     Artifact,
     CorruptArtifact,
-    explained,
     flush,
-    flush_tree,
-    open_artifact,
 )
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -69,7 +55,7 @@ def open_sqlite(location: str, root: Path) -> SqliteRegistry:
         hint = "give one, as in sqlite:registry.db"
         raise RegistryError(f"{location!r} is not the path of a file", where=_SETTING, hint=hint)
     registry = SqliteRegistry((root / location).resolve())
-    for path in (registry.path, registry.artifacts, registry.evidence, registry.partial):
+    for path in (registry.path, registry.files.artifacts, registry.files.evidence, registry.files.partial):
         if not path.resolve().is_relative_to(root.resolve()):
             raise RegistryError(
                 f"{path} is outside of {root}", where=_SETTING, hint="give a path inside of that folder"
@@ -100,17 +86,14 @@ class SqliteRegistry:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.artifacts = path.with_name(f"{path.stem}.artifacts")
-        self.evidence = path.with_name(f"{path.stem}.evidence")
-        self.partial = path.with_name(f"{path.stem}.partial")
-        self.lock = path.with_name(f"{path.stem}.lock")
+        self.files = RegistryFiles(path)
 
     def propose(self, model: str, artifact: Artifact, evidence: bytes, time: str) -> Version:
         """Copy the artifact and its evidence into the registry, and record them as a version."""
         _check_names(model)
         with self._copying():
-            self._copy(artifact)
-            evidence_digest = self._write_evidence(evidence)
+            self.files.copy(artifact)
+            evidence_digest = self.files.write_evidence(evidence)
         with self._writing() as (database, _):
             database.execute(
                 "INSERT INTO versions (model, digest, evidence_digest, created) VALUES (?, ?, ?, ?) "
@@ -193,11 +176,11 @@ class SqliteRegistry:
         problems = [*chain_problems(moves), *chain_problems(entries)]
         for digest in sorted({move.to_digest for move in moves}):
             try:
-                self._verify_bytes(digest)
+                self.files.open(digest)
             except DeploycheckError as error:
                 problems.append(str(error))
         for digest in sorted({move.evidence_digest for move in moves}):
-            problems.extend(self._evidence_problems(digest))
+            problems.extend(self.files.evidence_problems(digest))
         return tuple(problems)
 
     def _move(
@@ -245,7 +228,7 @@ class SqliteRegistry:
     def _open(self, digest: str, moves: Sequence[Promotion], time: str) -> Artifact:
         """Return the registry's verified copy; the error for a damaged one names a version of the alias that loads."""
         try:
-            return self._verify_bytes(digest)
+            return self.files.open(digest)
         except CorruptArtifact as error:
             error.hint = "; ".join(filter(None, (error.hint, self._newest_loadable(moves, time))))
             raise
@@ -267,7 +250,7 @@ class SqliteRegistry:
 
     def _loads(self, digest: str, time: str) -> bool:
         try:
-            return find_expiry(self._verify_bytes(digest), time) is None
+            return find_expiry(self.files.open(digest), time) is None
         except DeploycheckError:
             return False
 
@@ -305,35 +288,17 @@ class SqliteRegistry:
             model=model,
             digest=digest,
             evidence_digest=evidence_digest,
-            path=self._artifact_path(digest),
+            path=self.files.artifact_path(digest),
             created=created,
         )
-
-    def _artifact_path(self, digest: str) -> Path:
-        return self.artifacts / digest.removeprefix("sha256:")
-
-    def _verify_bytes(self, digest: str) -> Artifact:
-        path = self._artifact_path(digest)
-        artifact = open_artifact(path)
-        if artifact.digest != digest:
-            raise CorruptArtifact(f"it is {artifact.digest}, expected {digest}", where=str(path))
-        return artifact
 
     @contextmanager
     def _copying(self) -> Iterator[None]:
         """Hold the lock of those that copy files into the registry, and make the registry where there is none."""
-        with explained(self.path.parent):
-            for folder in (self.artifacts, self.evidence):
-                folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.lock):
-                shutil.rmtree(self.partial, ignore_errors=True)  # left by a process that was killed
-                self.partial.mkdir()
-                try:
-                    if not self.path.exists():
-                        self._create()
-                    yield
-                finally:
-                    shutil.rmtree(self.partial, ignore_errors=True)
+        with self.files.copying():
+            if not self.path.exists():
+                self._create()
+            yield
 
     def _create(self) -> None:
         """Make the database, whole or not at all.
@@ -341,49 +306,11 @@ class SqliteRegistry:
         Two processes that opened an empty file would not wait for each other: sqlite's busy timeout doesn't apply to
         the change to write-ahead logging.
         """
-        partial = self.partial / "database"
+        partial = self.files.partial / "database"
         create(partial)
         flush(partial)
         partial.rename(self.path)
         flush(self.path.parent)
-
-    def _copy(self, artifact: Artifact) -> None:
-        """Copy the artifact to its digest, whole or not at all; a copy that is there already is verified."""
-        final, partial = self._artifact_path(artifact.digest), self.partial / "artifact"
-        if final.exists():
-            self._verify_bytes(artifact.digest)
-            return
-        for name in (*artifact.files, MANIFEST):
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifact.path / name, partial / name)
-        flush_tree(partial)
-        if open_artifact(partial).digest != artifact.digest:
-            raise CorruptArtifact("it changed while it was copied", where=str(artifact.path))
-        partial.rename(final)
-        flush(self.artifacts)
-
-    def _write_evidence(self, evidence: bytes) -> str:
-        """Write the evidence to a file named by its digest; return the digest."""
-        digest = f"sha256:{hashlib.sha256(evidence).hexdigest()}"
-        partial = self.partial / "evidence"
-        partial.write_bytes(evidence)
-        flush(partial)
-        partial.rename(self._evidence_path(digest))
-        flush(self.evidence)
-        return digest
-
-    def _evidence_path(self, digest: str) -> Path:
-        return self.evidence / f"{digest.removeprefix('sha256:')}.json"
-
-    def _evidence_problems(self, digest: str) -> Iterator[str]:
-        path = self._evidence_path(digest)
-        try:
-            found = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        except OSError as error:
-            yield f"{path}: the evidence can't be read: {error.strerror}"
-            return
-        if found != digest:
-            yield f"{path}: the evidence was changed: expected {digest}, found {found}"
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[sqlite3.Connection, tuple[Promotion, ...]]]:

@@ -34,7 +34,7 @@ def test_what_is_promotable_is_promoted_with_its_evidence(
         f"  stored in {current.path.relative_to(folder)}",
     ]
     assert current.digest == artifact.digest
-    kept = registry.evidence / f"{current.evidence_digest.removeprefix('sha256:')}.json"
+    kept = registry.files.evidence / f"{current.evidence_digest.removeprefix('sha256:')}.json"
     assert Evidence.model_validate_json(kept.read_bytes()) == document
     assert registry.history()[-1].from_digest == digest("b")
 

@@ -35,7 +35,7 @@ def test_current_is_the_digest_and_the_registrys_own_copy(registry: SqliteRegist
     shown, path = capsys.readouterr().out.splitlines()
     assert shown == digest("b")
     assert open_artifact(Path(path)).digest == shown
-    assert Path(path).parent == registry.artifacts
+    assert Path(path).parent == registry.files.artifacts
 
 
 def test_rolling_back_points_at_the_version_before_and_is_in_the_history(
@@ -57,7 +57,7 @@ def test_a_whole_registry_is_verified(registry: SqliteRegistry, capsys: Captured
 
 def test_verify_names_what_is_damaged_and_counts_it(registry: SqliteRegistry, capsys: Captured) -> None:
     for content in "ab":
-        flip(registry.artifacts / digest(content).removeprefix("sha256:") / "weights.bin")
+        flip(registry.files.artifacts / digest(content).removeprefix("sha256:") / "weights.bin")
     assert main(["registry", "verify"]) == 1
     said = capsys.readouterr()
     assert said.out == "problems: 2\n"
@@ -112,7 +112,7 @@ def test_before_the_first_version_there_is_nothing_to_roll_back_to(registry: Sql
 
 
 def test_a_damaged_version_is_not_rolled_back_to(registry: SqliteRegistry, capsys: Captured) -> None:
-    flip(registry.artifacts / digest("a").removeprefix("sha256:") / "weights.bin")
+    flip(registry.files.artifacts / digest("a").removeprefix("sha256:") / "weights.bin")
     assert "weights.bin is damaged" in refused(capsys, "registry", "roll-back", "digits", "staging")
     assert len(registry.history()) == 2
 

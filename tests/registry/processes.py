@@ -165,7 +165,7 @@ def propose_and_print_what_is_left(path: Path, artifact: Path) -> None:
         registry.propose("digits", open_artifact(artifact), b"{}", "now")
     except DeploycheckError as error:
         print(type(error).__name__, error)
-    print("left", [path.name for path in registry.artifacts.glob("[!.]*")])
+    print("left", [path.name for path in registry.files.artifacts.glob("[!.]*")])
 
 
 def remove_shared_memory(registry: SqliteRegistry) -> None:

@@ -192,7 +192,7 @@ def test_promoting_an_export_that_expired_is_refused_and_the_newest_that_loads_i
 
 def test_going_back_to_a_damaged_version_names_the_newest_that_loads(registry: SqliteRegistry, tmp_path: Path) -> None:
     damaged, last = (move(registry, made(tmp_path, name)) for name in "ab")
-    (registry.artifacts / damaged.removeprefix("sha256:") / "weights.bin").write_bytes(b"other")
+    (registry.files.artifacts / damaged.removeprefix("sha256:") / "weights.bin").write_bytes(b"other")
     with pytest.raises(CorruptArtifact, match=rf"weights.bin is damaged(.|\n)*still loads is {last}"):
         registry.roll_back("digits", "staging", actor="ada", time=NOW)
     assert current_digest(registry) == last
@@ -248,7 +248,7 @@ def test_an_artifact_damaged_before_it_is_proposed_is_refused(registry: SqliteRe
     flip_a_byte(artifact.path / "weights.bin")
     with pytest.raises(CorruptArtifact, match=r"weights\.bin is damaged"):
         registry.propose("digits", artifact, b"{}", NOW)
-    assert not (registry.artifacts / artifact.digest.removeprefix("sha256:")).exists()
+    assert not (registry.files.artifacts / artifact.digest.removeprefix("sha256:")).exists()
     assert registry.history() == ()
 
 
@@ -304,7 +304,7 @@ def test_evidence_changed_or_gone_is_found_by_verify(
     registry: SqliteRegistry, tmp_path: Path, tamper: Callable[[Path], object], said: str
 ) -> None:
     move(registry, made(tmp_path, "a"))
-    (evidence,) = registry.evidence.iterdir()
+    (evidence,) = registry.files.evidence.iterdir()
     tamper(evidence)
     (problem,) = registry.verify()
     assert str(evidence) in problem
@@ -452,11 +452,11 @@ def test_a_promotion_killed_anywhere_leaves_the_alias_at_the_old_or_the_new(tmp_
         assert current_digest(registry) == new.digest
         assert [promotion.to_digest for promotion in registry.history()] == [old.digest, new.digest]
         assert registry.verify() == ()
-        assert {path.name for path in registry.artifacts.iterdir()} == {
+        assert {path.name for path in registry.files.artifacts.iterdir()} == {
             artifact.digest.removeprefix("sha256:") for artifact in (old, new)
         }
-        assert len(list(registry.evidence.iterdir())) == 2
-        assert not registry.partial.exists()
+        assert len(list(registry.files.evidence.iterdir())) == 2
+        assert not registry.files.partial.exists()
     assert len(seen) == 2
 
 
@@ -505,7 +505,7 @@ def test_of_four_processes_that_promote_at_once_one_wins(registry: SqliteRegistr
     assert promotion.to_digest == current_digest(registry)
     assert promotion.to_digest in heard
     assert registry.verify() == ()
-    assert len(list(registry.artifacts.iterdir())) == 4
+    assert len(list(registry.files.artifacts.iterdir())) == 4
 
 
 # The place
