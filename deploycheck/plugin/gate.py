@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import os
 import time
@@ -25,6 +24,7 @@ from deploycheck.plugin.attempts import Attempts, payload
 from deploycheck.plugin.items import CheckItem, SpecFile
 from deploycheck.plugin.junit import name_in_junit
 from deploycheck.plugin.spec_digests import digests_of, file_id_of
+from deploycheck.plugin.summary import show_ids_as_given, write_summary
 from deploycheck.promotion import Decision
 from deploycheck.runner.cache import cache_of
 from deploycheck.runner.installed import extensions_of
@@ -35,12 +35,8 @@ if TYPE_CHECKING:  # collecting imports what is above; what running needs is imp
     from deploycheck.runner.measuring import Subjects
 
 PROGRESS_EVERY_S = 10.0
-WIDEST = 160
-"""Columns of the summary's table at least: on a narrower terminal its lines wrap, and none of its words is cut."""
 REPORT_KEY = "deploycheck"
 SKIPPED_KEY = "deploycheck-skipped"
-MOST_SKIPPED = 10
-"""Names of skipped files in the summary."""
 WORDS = {"undecided": ("U", "UNDECIDED"), "warn": ("W", "WARN"), "waived": ("w", "WAIVED")}
 """Verdicts for which pytest has no letter and word."""
 
@@ -350,44 +346,16 @@ class Gate:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show what was promoted, and why the rest was not."""
-        for report in (report for reports in terminalreporter.stats.values() for report in reports):
-            _print_id_as_it_is(report)
-        if self.evidence is None and not self.problems and not self.skipped:
-            return
-        terminalreporter.section("deploycheck")
-        if self.evidence:
-            from deploycheck.evidence.forms.terminal import as_table
-
-            writer = terminalreporter._tw  # the only way to pytest's own choice of colours
-            terminalreporter.write(as_table(self.evidence.specs, max(WIDEST, writer.fullwidth), color=writer.hasmarkup))
-        if self.skipped:
-            terminalreporter.write_line(_describe_skipped(sorted(self.skipped)))
-        for note in self.notes:
-            terminalreporter.write_line(f"note: {note}", yellow=True)
-        for problem in self.problems:
-            terminalreporter.write_line(visible(f"error: {problem}"), red=True)
-        for path in self.written:
-            terminalreporter.write_line(one_line(f"evidence: {path}"))
-
-
-def _print_id_as_it_is(report: Any) -> None:
-    """Make pytest's short summary show an id that can be given to pytest again.
-
-    From 9.2 it takes all that follows the first bracket of an id for parameters, and shows them with a bracket at
-    the end: ``serve[int8]::errors]``. Its caches and JUnit, which need the id as it was parsed, are done by now.
-    """
-    parsed: Any = getattr(report, "_id", None)
-    path, _, rest = str(parsed).partition("::")
-    if rest and path.lower().endswith(SUFFIXES) and not rest.endswith("]"):
-        report._id = dataclasses.replace(parsed, names=tuple(rest.split("::")), params=None)
-
-
-def _describe_skipped(files: list[str]) -> str:
-    """Return the line that names the files that look like specs and don't say that they are."""
-    named = ", ".join(map(visible, files[:MOST_SKIPPED]))
-    others = f" and {len(files) - MOST_SKIPPED} more" if len(files) > MOST_SKIPPED else ""
-    count = "1 file" if len(files) == 1 else f"{len(files)} files"
-    return f"skipped: {count} without a top-level key `deploycheck`: {named}{others}"
+        show_ids_as_given(terminalreporter)
+        if self.evidence or self.problems or self.skipped:
+            write_summary(
+                terminalreporter,
+                evidence=self.evidence,
+                skipped=self.skipped,
+                notes=self.notes,
+                problems=self.problems,
+                written=self.written,
+            )
 
 
 def _within(nodeid: str, name: str) -> bool:

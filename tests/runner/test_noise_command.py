@@ -48,7 +48,7 @@ serve:
   load: {rate: 1000 /s, requests: 400}
   expect:
     throughput: ">= 99.99 % of baseline"
-    latency.p90: "<= 100000 % of baseline"
+    latency.p90: "<= 100000000 % of baseline"
 promote: {model: tiny, to: staging}
 """
 SEEN = {"throughput", "latency.p50", "latency.p90"}
@@ -97,7 +97,7 @@ def test_the_noise_floor_is_measured_and_lint_warns_of_thresholds_within_it(fold
     assert main(["lint", "."]) == 0
     said = capsys.readouterr().out
     assert ">= 99.99 % of baseline is within the noise of this machine" in said
-    assert re.search(r"0 errors, [12] warning", said), "of a busy machine the other threshold may be within it too"
+    assert "0 errors, 1 warning" in said
 
 
 @pytest.mark.parametrize(
