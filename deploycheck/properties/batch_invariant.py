@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from deploycheck.properties.domain import Batch, Domain, batches_of
+from deploycheck.properties.domain import Batch, several_rows
 from deploycheck.properties.outputs import difference
 from deploycheck.properties.property import Predictor, Property
 from deploycheck.properties.settings import ToleranceSettings
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
-
-
-def _cases(domain: Domain, settings: ToleranceSettings) -> SearchStrategy[Batch]:
-    del settings
-    return batches_of(domain, min(2, domain.largest), domain.largest)
 
 
 def _check(predictor: Predictor, batch: Batch, settings: ToleranceSettings) -> str:
@@ -31,4 +21,4 @@ def _check(predictor: Predictor, batch: Batch, settings: ToleranceSettings) -> s
     return ""
 
 
-BATCH_INVARIANT = Property(name="batch_invariant", check=_check, settings=ToleranceSettings, cases=_cases)
+BATCH_INVARIANT = Property(name="batch_invariant", check=_check, settings=ToleranceSettings, cases=several_rows)

@@ -16,6 +16,8 @@ from deploycheck.lazy import np
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+    from deploycheck.language.fields import Section
+
 MOST_ROWS = 8
 """The largest batch that is drawn."""
 MOST_CHANGES = 4
@@ -222,6 +224,12 @@ def batches_of(domain: Domain, least: int, most: int) -> SearchStrategy[Batch]:
     from hypothesis import strategies as st
 
     return st.lists(rows(domain), min_size=least, max_size=most).map(lambda drawn: Batch(tuple(drawn), domain))
+
+
+def several_rows(domain: Domain, settings: Section) -> SearchStrategy[Batch]:
+    """Return the strategy of a batch of two rows or more, for properties that compare rows with each other."""
+    del settings
+    return batches_of(domain, min(2, domain.largest), domain.largest)
 
 
 def example_rows(domain: Domain) -> SearchStrategy[Row]:

@@ -106,7 +106,7 @@ def _cases(domain: Domain, settings: MonotoneSettings) -> SearchStrategy[Step]:
     name = _input_of(settings, domain.inputs)
     feature = _index(settings, domain.inputs[name].low.shape) if name is not None and name in domain.inputs else None
     if name is None or feature is None:
-        raise DeploycheckError(f"there is no feature {settings.feature} of the input {name}")
+        raise DeploycheckError(f"the input {name} has no feature {settings.feature}", hint="correct `feature`")
     levels = st.lists(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)), min_size=2, max_size=2, unique=True)
 
     def step(row: Row, pair: list[float]) -> Step:
@@ -133,7 +133,10 @@ def _measured(outputs: Mapping[str, np.ndarray], settings: MonotoneSettings) -> 
             raise DeploycheckError(what, hint="say which class must be monotone: add `class: NUMBER`")
         return float(array[0, 0]), float(array[1, 0])
     if settings.class_ >= array.shape[1]:
-        raise DeploycheckError(f"there is no class {settings.class_}: the model gives {array.shape[1]} numbers")
+        raise DeploycheckError(
+            f"the model gives {array.shape[1]} numbers, so it has no class {settings.class_}",
+            hint=f"give a `class` from 0 to {array.shape[1] - 1}",
+        )
     powers = np.exp(array - array.max(axis=1, keepdims=True))
     low, high = powers[:, settings.class_] / powers.sum(axis=1)
     return float(low), float(high)

@@ -268,7 +268,7 @@ def _check(served: Served, case: Malformed, settings: MalformedSettings) -> str:
     try:
         outputs = _outputs(reply)
     except (ValueError, KeyError, TypeError) as error:
-        return f"the server answered 200 with a body that is no answer ({type(error).__name__})"
+        return f"the server answered 200 and a body that is not an answer ({type(error).__name__})"
     plain = served.predict(case.plain)
     wrong = (
         difference(outputs, plain, TOLERANCE, "without the change")

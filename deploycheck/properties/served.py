@@ -64,8 +64,8 @@ class Served:
     def exchange(self, request: bytes, timeout_s: float, *, ends: bool) -> Reply | None:
         """Send bytes as they are and return the reply, or None where the server closes the connection without one.
 
-        With ``ends`` nothing more is sent, and the server is told so. Raises ``NoAnswer`` where there is no reply
-        within ``timeout_s``, or the server dies.
+        ``ends`` closes our side of the connection after the request. Raises ``NoAnswer`` if the server doesn't reply
+        within ``timeout_s``, or dies.
         """
         address = urlsplit(self.server.address)
         try:

@@ -13,8 +13,7 @@ from deploycheck.steps.load import LoadStep
 from deploycheck.steps.model import ModelStep
 from deploycheck.steps.noise import NoiseStep
 from deploycheck.steps.outputs import OutputsStep
-from deploycheck.steps.properties import CompressPropertiesStep
-from deploycheck.steps.served_properties import ServePropertiesStep
+from deploycheck.steps.properties import PropertiesStep, in_memory, served
 from deploycheck.steps.training import TrainingStep
 from deploycheck.steps.variant import VariantStep
 
@@ -27,10 +26,10 @@ STEP_KINDS: Mapping[str, StepKind] = {
         ModelStep(),
         OutputsStep(),
         ExpectedOutputsStep(),
-        CompressPropertiesStep(),
+        PropertiesStep("compress", in_memory),
         LoadStep(),
         ComparisonStep(),
-        ServePropertiesStep(),
+        PropertiesStep("serve", served),
         BaselineStep(),
         NoiseStep(),
     )

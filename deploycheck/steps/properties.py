@@ -1,11 +1,16 @@
-"""``compress_properties[V]``: a search for inputs that violate what must hold of V's exported artifact."""
+"""``compress_properties[V]`` and ``serve_properties[V]``: a search for inputs that violate what must hold of V.
+
+The first asks V's exported artifact in this process, the second its server.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
@@ -80,14 +85,21 @@ def read_results(artifact: Artifact, variant: str | None) -> dict[str, PropertyR
     }
 
 
-class CompressPropertiesStep(StepKind):
-    """It is done in each run, because the inputs that earlier runs saved are tried first."""
+Opening = Callable[["Making", "Domain"], AbstractContextManager["Predictor"]]
+"""Opens what is asked: the exported model in this process, or a server of it."""
 
-    name = "compress_properties"
+
+class PropertiesStep(StepKind):
+    """The properties of a section. It is done in each run: the inputs that earlier runs saved are tried first."""
+
     isolated = True
     repeated = True
     settings_type = PropertiesSettings
-    subjects: Mapping[str, Subject] = {"compress_properties": Subject(read_results, per_variant=True)}
+
+    def __init__(self, section: Literal["compress", "serve"], opening: Opening) -> None:
+        self.section, self.opening = section, opening
+        self.name = f"{section}_properties"
+        self.subjects: Mapping[str, Subject] = {self.name: Subject(read_results, per_variant=True)}
 
     def ref_for(self, variant: str | None) -> Ref | None:
         """Return the step for a variant; the baseline has none."""
@@ -99,23 +111,34 @@ class CompressPropertiesStep(StepKind):
         return {"data": DATA, "model": exported(ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> PropertiesSettings:
-        """Return the properties under ``compress``."""
+        """Return the section's properties."""
         del checks
-        return settings_of(spec, ref, spec.compress.properties if spec.compress else ())
+        section, serve = getattr(spec, self.section), spec.serve or Serve()
+        return PropertiesSettings(
+            properties=tuple(
+                NamedProperty(check=check_name(name, settings), name=name, settings=settings)
+                for name, settings in (section.properties if section else ())
+            ),
+            key=" ".join(filter(None, (spec.name, spec.label, str(ref)))),
+            runtime=serve.runtime,
+            batching=serve.batching,
+        )
 
     def sources(self, settings: PropertiesSettings) -> Iterable[Source]:
         """Yield the runtime, and the properties."""
-        return sources_of(settings)
+        yield Source("runtimes", settings.runtime)
+        yield from (Source("properties", each.name) for each in settings.properties)
 
     def make(self, making: Making) -> Metadata:
-        """Search for a counterexample of each property."""
-        from deploycheck.serving.batching import batch_sizes
-        from deploycheck.serving.opening import open_for_serving
-
-        domain = domain_of(making)
-        engine = open_for_serving(making.inputs["model"].path, making.extensions.files, batch_sizes(domain.largest))
-        engine.compile()
-        return search_all(making, InMemory(engine), domain)
+        """Search for a counterexample of each property, and write what was found."""
+        settings: PropertiesSettings = making.settings
+        domain, results = _domain_of(making), {}
+        with self.opening(making, domain) as predictor:
+            for each in settings.properties:
+                making.progress(f"properties: {settings.key}, {each.check}")
+                results[each.check] = asdict(_search(making, each, predictor, domain))
+        (making.out / RESULTS).write_text(json.dumps(results, indent=1))
+        return {"model": making.inputs["model"].digest}
 
 
 @dataclass(frozen=True)
@@ -133,27 +156,30 @@ class InMemory:
             raise NoAnswer(f"the model raised {type(error).__name__}: {first}") from error
 
 
-def settings_of(spec: Spec, ref: Ref, properties: Iterable[tuple[str, Arguments]]) -> PropertiesSettings:
-    """Return the settings of a step that checks the properties of a section."""
-    serve = spec.serve or Serve()
-    return PropertiesSettings(
-        properties=tuple(
-            NamedProperty(check=check_name(name, settings), name=name, settings=settings)
-            for name, settings in properties
-        ),
-        key=" ".join(filter(None, (spec.name, spec.label, str(ref)))),
-        runtime=serve.runtime,
-        batching=serve.batching,
-    )
+@contextmanager
+def in_memory(making: Making, domain: Domain) -> Iterator[InMemory]:
+    """Have the exported model in this process within the block."""
+    from deploycheck.serving.batching import batch_sizes
+    from deploycheck.serving.opening import open_for_serving
+
+    engine = open_for_serving(making.inputs["model"].path, making.extensions.files, batch_sizes(domain.largest))
+    engine.compile()
+    yield InMemory(engine)
 
 
-def sources_of(settings: PropertiesSettings) -> Iterable[Source]:
-    """Yield what a step uses that checks properties: the runtime, and the properties."""
-    yield Source("runtimes", settings.runtime)
-    yield from (Source("properties", each.name) for each in settings.properties)
+def served(making: Making, domain: Domain) -> AbstractContextManager[Predictor]:
+    """Serve the exported model within the block: one server for all properties of a variant."""
+    from deploycheck.properties.served import serving
+    from deploycheck.serving.bench import model_name
+    from deploycheck.serving.process import ServerProcess, batching_options
+
+    del domain
+    model, options = making.inputs["model"], batching_options(making.settings.batching)
+    start = partial(ServerProcess, model.path, options, making.scratch / "server.log", making.extensions.files)
+    return serving(start, model_name(model))
 
 
-def domain_of(making: Making) -> Domain:
+def _domain_of(making: Making) -> Domain:
     """Return the inputs of the model: those of its signature, in the ranges of all three splits."""
     from deploycheck.properties.domain import make_domain
     from deploycheck.serving.signature import SIGNATURE, read_signature
@@ -165,17 +191,6 @@ def domain_of(making: Making) -> Domain:
     inputs = {split: {each.name: splits[split].inputs[each.name] for each in signature.inputs} for split in SPLITS}
     test = inputs.pop("test")
     return make_domain(test, inputs.values(), making.settings.batching.max_size)
-
-
-def search_all(making: Making, predictor: Predictor, domain: Domain) -> Metadata:
-    """Search for a counterexample of each property, and write what was found."""
-    settings: PropertiesSettings = making.settings
-    results = {}
-    for each in settings.properties:
-        making.progress(f"properties: {settings.key}, {each.check}")
-        results[each.check] = asdict(_search(making, each, predictor, domain))
-    (making.out / RESULTS).write_text(json.dumps(results, indent=1))
-    return {"model": making.inputs["model"].digest}
 
 
 def _search(making: Making, named: NamedProperty, predictor: Predictor, domain: Domain) -> PropertyResult:

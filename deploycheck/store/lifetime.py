@@ -19,7 +19,7 @@ def write_lifetime(folder: Path, last: date) -> None:
 
 
 def loadable_until(artifact: Artifact) -> date | None:
-    """Return the last day on which an artifact can be loaded; None where there is no such limit.
+    """Return the last day on which an artifact can be loaded; None if it can be loaded for ever.
 
     Artifacts of earlier versions have it in their ``meta``. Raises ``CorruptArtifact`` where it is not a date.
     """

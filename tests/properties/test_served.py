@@ -100,7 +100,11 @@ WRONG = b'{"outputs": [{"name": "logits", "shape": [1, 3], "datatype": "FP32", "
     [
         (refused_unless(b"NaN", Reply(500, {}, b"oops")), "the server answered 500: oops", "NaN"),
         (refused_unless(b"binary_data_size", Reply(200, {}, WRONG)), "wrongly: logits[0, 1] is 2", "binary_data_size"),
-        (refused_unless(b'"datatype": {}', Reply(200, {}, b"<html>")), "a body that is no answer", "datatype is {}"),
+        (
+            refused_unless(b'"datatype": {}', Reply(200, {}, b"<html>")),
+            "a body that is not an answer",
+            "datatype is {}",
+        ),
         (refused_unless(b"PUT", None), "closed the connection without an answer", "PUT /v2/models/{model}/infer"),
         (hanging, "the server gave no answer within 5 s", "POST"),
     ],
