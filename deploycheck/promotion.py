@@ -100,7 +100,7 @@ def rule(
 def find_staleness(created: datetime, now: datetime) -> list[str]:
     """Return why evidence of this time can't be promoted ``now``: it is too old, or a clock is wrong."""
     if created - now > CLOCK_TOLERANCE:
-        return [f"the evidence is of {created.isoformat()}, the clock says {now.isoformat(timespec='seconds')}"]
+        return [f"the evidence was made at {created.isoformat()}, which is later than this machine's clock says"]
     if now - created > MAX_AGE:
         return [f"the evidence is of {created.isoformat()}, more than {MAX_AGE.days} days old: run the gate again"]
     return []

@@ -41,7 +41,9 @@ class PropertyRecord(Record):
     replayed: bool = Field(description="True where an input that an earlier run had saved is a counterexample again")
     violation: str = Field(description="How the property was violated; empty where it was not")
     counterexample: str = Field(description="The smallest input that was found to violate it, in words")
-    inputs: str = Field(description="The file with its arrays (safetensors), kept for some runs; empty if it has none")
+    inputs: str = Field(
+        description=f"The file with its arrays (safetensors), kept for some runs; empty if it has none. {PATH}"
+    )
     key: str = Field(description="The name under which counterexamples are saved for the next run")
 
 

@@ -26,7 +26,7 @@ from deploycheck.plugin.junit import name_in_junit
 from deploycheck.plugin.spec_digests import digests_of, file_id_of
 from deploycheck.plugin.summary import show_ids_as_given, write_summary
 from deploycheck.promotion import Decision
-from deploycheck.runner.cache import cache_of
+from deploycheck.runner.cache import cache_of, without_paths
 from deploycheck.runner.installed import extensions_of
 from deploycheck.store.disk import explained, write_whole
 
@@ -65,6 +65,7 @@ class Gate:
         self.notes: list[str] = []
         self.selected: list[tuple[Path, str]] = []
         self.refused: set[Path] = set()
+        self.read: set[str] = set()
         self.skipped: set[str] = set()
         self.markers = {section: getattr(pytest.mark, section) for section in SECTIONS}
         self._last_progress = time.monotonic()
@@ -95,6 +96,7 @@ class Gate:
         specs = load(path, self.root, self.extensions.vocabulary)
         plans = make_plans(specs, file_id, self.extensions)
         self.refused.remove(path)
+        self.read.add(file_id)
         self.plans.update({plan.id: plan for plan in plans})
         return plans
 
@@ -104,7 +106,7 @@ class Gate:
             try:
                 self.aliases[plan.id] = (self.runner.replaced_by(plan), "")
             except DeploycheckError as error:
-                self.aliases[plan.id] = (None, str(error))
+                self.aliases[plan.id] = (None, without_paths(str(error), self.cache, self.root))
 
     def plan_for(self, path: Path) -> Plan:
         """Return the plan of a spec file that has one spec."""
@@ -165,7 +167,7 @@ class Gate:
         if recognized is Recognition.SPEC:
             name = os.path.relpath(file_path, self.root)
             # pytest prints an id as it is. A file whose name has controls has an id without, and is then refused.
-            id = visible(name) if visible(name) != name else None
+            id = one_line(name) if one_line(name) != name else None
             return SpecFile.from_parent(parent, path=file_path, gate=self, nodeid=id)
         if recognized is Recognition.SKIPPED:
             inside = file_path.is_relative_to(self.root)
@@ -230,8 +232,9 @@ class Gate:
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
         """Read the spec files that a worker collected now, and not at the end, when they may have been edited."""
         for file_id in dict.fromkeys(id.partition("::")[0] for id in ids):
-            if file_id.endswith(SUFFIXES):
-                self._read_collected(self.root / file_id, file_id)
+            file = self.root / file_id
+            if file_id.lower().endswith(SUFFIXES) and recognize_file(file) is Recognition.SPEC:
+                self._read_collected(file, file_id)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -246,7 +249,7 @@ class Gate:
                 self.attempts.take(attached)
 
     def _read_collected(self, file: Path, file_id: str) -> None:
-        if file in self.refused or any(file_id_of(plan) == file_id for plan in self.plans.values()):
+        if file in self.refused or file_id in self.read:
             return
         try:
             self.plans_of(file, file_id)

@@ -13,7 +13,7 @@ import pytest
 from deploycheck.check import Check
 from deploycheck.errors import DeploycheckError
 from deploycheck.evidence import CheckRecord, StepRecord
-from deploycheck.evidence.escape import visible
+from deploycheck.evidence.escape import one_line, visible
 from deploycheck.evidence.show import NOTHING
 from deploycheck.plan import Plan
 from deploycheck.runner.cache import without_paths
@@ -37,7 +37,7 @@ class SpecFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         """Yield one item per check, named by its stage and its metric (and its cell, where there is a matrix)."""
-        if visible(str(self.path)) != str(self.path):
+        if one_line(str(self.path)) != str(self.path):
             self.gate.refused.add(self.path)
             raise DeploycheckError("its path has control characters", where=self.nodeid, hint="rename it")
         for plan in self.gate.plans_of(self.path, self.nodeid):
@@ -112,10 +112,18 @@ class CheckItem(pytest.Item):
             return
         was_replaced = report.when == "call" and not self.attempts
         if report.failed or (report.skipped and report.when == "setup") or was_replaced:
-            error = call.excinfo.value if call.excinfo else "a plugin or a conftest.py replaced the check: not measured"
-            if report.when != "setup":
-                del self.attempts[-1:]  # it is of the same attempt
-            self.attempts.append(self._unmeasured(error))
+            if call.excinfo:
+                error: BaseException | str = call.excinfo.value
+            elif was_replaced:
+                error = "a plugin or a conftest.py ran in place of the check: it was not measured"
+            else:
+                said = report.longreprtext.strip() or f"the outcome {report.outcome}"
+                error = f"it passed, but a plugin or a conftest.py reported: {said}"
+            measured = self.attempts.pop() if report.when != "setup" and self.attempts else None  # of the same attempt
+            failed = self._unmeasured(error)
+            self.attempts.append(
+                measured.model_copy(update={"verdict": failed.verdict, "reason": failed.reason}) if measured else failed
+            )
 
     def _unmeasured(self, error: BaseException | str, *, reached: bool = True) -> CheckRecord:
         from deploycheck.runner.judge import unjudged

@@ -45,7 +45,7 @@ def write_summary(
 
 def _describe_skipped(files: list[str]) -> str:
     """Return the line that names the files that look like specs and don't say that they are."""
-    named = ", ".join(map(visible, files[:MOST_SKIPPED]))
+    named = ", ".join(map(one_line, files[:MOST_SKIPPED]))
     others = f" and {len(files) - MOST_SKIPPED} more" if len(files) > MOST_SKIPPED else ""
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
     return f"skipped: {count} without a top-level key `deploycheck`: {named}{others}"

@@ -73,6 +73,8 @@ def check_sqlite(location: str, root: Path) -> None:
         raise RegistryError(f"{location} is a folder, expected a file", where=_SETTING, hint="give a file in it")
     if not path.exists():
         return
+    if not path.is_file():
+        raise RegistryError(f"{location} is not a file", where=_SETTING, hint="give another path")
     with path.open("rb") as file:
         begins = file.read(len(_HEADER))
     if begins and begins != _HEADER:
@@ -133,7 +135,8 @@ class SqliteRegistry:
                 state = "points at its first version" if in_force else "was never promoted"
                 raise RegistryError(f"{alias} {state}: there is nothing to go back to", where=f"{self.path}: {model}")
             before = in_force[-2]
-            self._check_loadable(self._open(before.to_digest, moves, time), moves, time)
+            others = in_force[:-1]
+            self._check_loadable(self._open(before.to_digest, others, time), others, time)
             version = self._read_promoted(database, before)
             return self._move(database, history, version, alias, actor, time, "roll_back")
 
@@ -245,8 +248,11 @@ class SqliteRegistry:
             )
 
     def _newest_loadable(self, moves: Sequence[Promotion], time: str) -> str:
-        newest = next((move.to_digest for move in reversed(moves) if self._loads(move.to_digest, time)), None)
-        return f"the newest version that still loads is {newest}" if newest else "no version of it still loads"
+        digests = dict.fromkeys(move.to_digest for move in reversed(moves))
+        newest = next((digest for digest in digests if self._loads(digest, time)), None)
+        if newest is None:
+            return "no earlier version of the alias can be loaded any more"
+        return f"the newest other version that can be loaded is {newest}"
 
     def _loads(self, digest: str, time: str) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,10 @@ def shown_path(path: Path, cache: Path, root: Path | None = None) -> str:
 
 def without_paths(text: str, cache: Path, root: Path) -> str:
     """Return a message in which paths in the project and in the cache are as ``shown_path`` returns them."""
-    for folder in (root, cache.parent):
-        text = text.replace(f"{folder.as_posix().rstrip('/')}/", "")
+    for folder, shown in ((cache, f"{shown_path(cache, cache, root)}/"), (root, "")):
+        if folder != Path(folder.anchor):  # a part of every absolute path
+            begins = re.compile(rf"(?<![\w./-]){re.escape(folder.as_posix())}/")
+            text = shown.join(begins.split(text))
     return text
 
 

@@ -158,7 +158,7 @@ def _decide(plan: Plan, results: Results, sharing: Sequence[str], cache: Path) -
         from_store=tuple(_from_store(plan, steps)),
         target=target,
         chosen=chosen,
-        checks=tuple(_worst(checks) for checks in attempts.values()),
+        checks=tuple(_worst(checks, cache) for checks in attempts.values()),
         steps=tuple(steps[str(ref)] for ref in plan.steps if str(ref) in steps),
     )
 
@@ -183,9 +183,13 @@ def _from_store(plan: Plan, steps: Mapping[str, StepRecord]) -> Iterable[str]:
             yield step.step
 
 
-def _worst(attempts: Sequence[CheckRecord]) -> CheckRecord:
+def _worst(attempts: Sequence[CheckRecord], cache: Path) -> CheckRecord:
     """Return the attempt that counts, the first of these, with how many there were."""
-    return attempts[0].model_copy(update={"attempts": len(attempts)})
+    worst = attempts[0].model_copy(update={"attempts": len(attempts)})
+    if worst.property is None or not worst.property.inputs:
+        return worst
+    shown = {"inputs": shown_path(Path(worst.property.inputs), cache)}
+    return worst.model_copy(update={"property": worst.property.model_copy(update=shown)})
 
 
 def _candidates(
@@ -234,15 +238,21 @@ def _is_whole(check: Check) -> bool:
 
 
 def record(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[str, ...]:
-    """Record evidence that can be promoted later in the registries of its specs; return why that was not possible."""
-    problems = []
-    for spec in evidence.specs:
-        if spec.decision is Decision.PROMOTABLE and spec.target:
-            try:
-                registry = _open_registry(spec.target, cache, extensions)
-                registry.record_evidence(digest_of(evidence), _now())
-            except (DeploycheckError, OSError) as error:
-                problems.append(f"{spec.id}: `deploycheck promote` will refuse this evidence: {error}")
+    """Record evidence that can be promoted later in the registries of its specs; return why that was not possible.
+
+    A spec whose verdicts are based on what the run found in the store can't be promoted later: it needs no record.
+    """
+    targets = {
+        spec.target.registry: (spec, spec.target)
+        for spec in evidence.specs
+        if spec.decision is Decision.PROMOTABLE and spec.target and not spec.from_store
+    }
+    problems, digest = [], digest_of(evidence)
+    for spec, target in targets.values():
+        try:
+            _open_registry(target, cache, extensions).record_evidence(digest, _now())
+        except (DeploycheckError, OSError) as error:
+            problems.append(f"{spec.id}: `deploycheck promote` will refuse this evidence: {error}")
     return tuple(problems)
 
 
@@ -252,10 +262,13 @@ def promote(evidence: Evidence, cache: Path, extensions: Extensions) -> tuple[Ev
     Where a registry refuses, or an artifact is no longer what was checked, the spec is withheld for that reason.
     """
 
+    document, digest = as_json(evidence).encode(), digest_of(evidence)
+
     def move(spec: SpecRecord, chosen: CandidateRecord, target: TargetRecord) -> PromotionRecord:
+        _apply_rule_again(spec, evidence)
         registry = _open_registry(target, cache, extensions)
-        registry.record_evidence(digest_of(evidence), _now())
-        return _move(spec, chosen, target, registry, evidence, cache=cache, root=extensions.root)
+        registry.record_evidence(digest, _now())
+        return _move(chosen, target, registry, document, cache=cache, root=extensions.root)
 
     return _promote_each(evidence, Decision.PROMOTABLE, move, cache=cache, root=extensions.root)
 
@@ -265,6 +278,7 @@ def promote_recorded(evidence: Evidence, cache: Path, extensions: Extensions) ->
 
     Only evidence that its run recorded is used, once. What it says was promoted must still be promoted.
     """
+    document, digest = as_json(evidence).encode(), digest_of(evidence)
 
     def move(spec: SpecRecord, chosen: CandidateRecord, target: TargetRecord) -> PromotionRecord:
         registry = _open_registry(target, cache, extensions)
@@ -274,10 +288,11 @@ def promote_recorded(evidence: Evidence, cache: Path, extensions: Extensions) ->
         if spec.promotion:
             what = f"it was promoted by its run, and {target.alias} has moved since: evidence promotes once"
             raise RegistryError(what, hint="run the gate again")
+        _apply_rule_again(spec, evidence)
         if current is None or current.digest != chosen.artifact:
-            check_unused(registry, digest_of(evidence), target.model, target.alias)
-        check_recorded(registry, digest_of(evidence))
-        return _move(spec, chosen, target, registry, evidence, cache=cache, root=extensions.root)
+            check_unused(registry, digest, target.model, target.alias)
+        check_recorded(registry, digest)
+        return _move(chosen, target, registry, document, cache=cache, root=extensions.root)
 
     folders = {"cache": cache, "root": extensions.root}
     promoted, stale = _promote_each(evidence, Decision.PROMOTED, move, **folders)
@@ -307,21 +322,23 @@ def _promote_each(
     return evidence.model_copy(update={"specs": tuple(specs)}), tuple(problems)
 
 
+def _apply_rule_again(spec: SpecRecord, evidence: Evidence) -> None:
+    refusals = find_refusals(spec, evidence.created, datetime.now(UTC))
+    if refusals:
+        raise DeploycheckError("; ".join(refusals), hint="run the gate again")
+
+
 def _move(
-    spec: SpecRecord,
     chosen: CandidateRecord,
     target: TargetRecord,
     registry: Registry,
-    evidence: Evidence,
+    document: bytes,
     *,
     cache: Path,
     root: Path,
 ) -> PromotionRecord:
-    refusals = find_refusals(spec, evidence.created, datetime.now(UTC))
-    if refusals:
-        raise DeploycheckError("; ".join(refusals), hint="run the gate again")
     artifact = _open_chosen(chosen, cache)
-    version = registry.propose(target.model, artifact, as_json(evidence).encode(), _now())
+    version = registry.propose(target.model, artifact, document, _now())
     registry.promote(target.model, target.alias, version.digest, expected=target.replaces, actor=actor(), time=_now())
     return PromotionRecord(
         registry=target.registry or shown_path(cache / DEFAULT_LOCATION, cache, root),

@@ -132,7 +132,9 @@ class Runner:
         Raises ``DeploycheckError`` where the registry can't be read.
         """
         kind = STEP_KINDS[BASELINE]
-        version = self._look_up(plan, kind, Ref(BASELINE)) if isinstance(kind, FoundElsewhere) else None
+        if not isinstance(kind, FoundElsewhere):
+            raise TypeError(f"{BASELINE} is not found in a registry")
+        version = self._look_up(plan, kind, Ref(BASELINE))
         return version.digest if version else None
 
     def find(self, plan: Plan, ref: Ref) -> Artifact | None:

@@ -94,7 +94,7 @@ class Machine:
                 before, holder = holder, find_holder(file)
                 if timeout_s and holder == before:
                     who = f"process {holder}" if holder else "another process"
-                    what = f"{who} has measured on this machine for more than {MOST_WAITING_S / 60:.0f} minutes"
+                    what = f"waited {MOST_WAITING_S / 60:.0f} minutes for other measurements to end; {who} measures now"
                     hint = "wait until it ends, or end it; then run again"
                     raise DeploycheckError(what, where=str(file), hint=hint) from None
                 if not timeout_s:

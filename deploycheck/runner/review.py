@@ -36,13 +36,13 @@ def _candidate(chosen: CandidateRecord) -> Candidate:
 def _untrusted(spec: SpecRecord) -> Iterator[Reason]:
     if spec.from_store:
         names = ", ".join(spec.from_store)
-        yield Reason(f"{names}: found in the store; a run that promotes makes them itself (--deploycheck-fresh)")
+        yield Reason(f"{names}: taken from the store, not made by this run; run again with --deploycheck-fresh")
 
 
 def _ended_waivers(checks: tuple[CheckRecord, ...], today: date) -> Iterator[Reason]:
     for check in checks:
         if check.verdict is Outcome.WAIVED and check.waived_until is None:
-            yield Reason("waived by no waiver", check.id)
+            yield Reason("it is waived, but the evidence has no waiver for it", check.id)
         elif check.waived_until and today > check.waived_until:
             yield Reason(f"its waiver ended on {check.waived_until.isoformat()}", check.id)
 

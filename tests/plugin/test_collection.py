@@ -348,3 +348,27 @@ def test_junit_names_a_variants_check_without_a_bracket_too_many(project: Projec
     project.run("-k", "size_ratio", "--junitxml=junit.xml", "spec.yaml")
     (case,) = ElementTree.parse(project.pytester.path / "junit.xml").iter("testcase")
     assert (case.get("classname"), case.get("name")) == ("spec.yaml.compress[int8]", "size_ratio")
+
+
+def test_yaml_of_another_plugin_is_not_taken_for_a_spec_by_the_controller(project: Project) -> None:
+    project.write()
+    project.pytester.makeconftest(
+        """
+        import pytest
+
+        class Item(pytest.Item):
+            def runtest(self): pass
+
+        class File(pytest.File):
+            def collect(self):
+                yield Item.from_parent(self, name="one")
+
+        def pytest_collect_file(file_path, parent):
+            if file_path.name == "test_api.tavern.yaml":
+                return File.from_parent(parent, path=file_path)
+        """
+    )
+    (project.pytester.path / "test_api.tavern.yaml").write_text("test_name: one\nstages: []\n")
+    result = project.run("-n", "1", ".", "-k", "one or missing_values")
+    result.stdout.no_fnmatch_line("*was edited while it was checked*")
+    assert result.ret == 0

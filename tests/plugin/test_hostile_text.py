@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
 
 import pytest
 
+from deploycheck.registry import RegistryError
+from deploycheck.registry.sqlite import SqliteRegistry
 from tests.plugin.conftest import Project
 
 HOSTILE = "x\x1b]0;t\x07\x9b31m\u202e<script>|![x](http://e.vil/p.png)@everyone\n# head `code`"
@@ -54,6 +57,7 @@ train:
 metrics:
   share: {use: "hostile:share", kind: proportion, direction: higher}
 """
+PROMOTE = "promote: {registry: 'sqlite:registry.db', model: plain, to: staging}\n"
 CONFTEST = f"""
 from deploycheck.checks import metric
 from deploycheck.language import Dimension
@@ -67,10 +71,11 @@ def pytest_deploycheck_extensions():
     return [crashing]
 """
 QUOTED = json.dumps(HOSTILE)
+SOON = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
 
 SOURCES = {
     "the name of a spec": SPEC.replace("name: plain", f"name: {QUOTED}\ndescription: {QUOTED}\nowner: {QUOTED}"),
-    "a waiver": SPEC + f"waive: {{train.share: {{because: {QUOTED}, until: 2999-01-31, by: {QUOTED}}}}}\n",
+    "a waiver": SPEC + f"waive: {{train.share: {{because: {QUOTED}, until: {SOON}, by: {QUOTED}}}}}\n",
     "a value of a matrix": SPEC + f"matrix:\n  data.with.extra: [{QUOTED}, b]\n",
     "the name of a slice": SPEC.replace('{share: ">= 90 %"}', '{share: {threshold: ">= 90 %", slices: {by: column}}}'),
     "an exception of a loader": SPEC.replace('hostile:load", with: {extra: a}', 'hostile:load_failing"'),
@@ -105,7 +110,28 @@ def test_text_of_a_project_has_no_effect_where_it_is_shown(project: Project, sou
     project.pytester.makepyfile(hostile=CODE)
     project.pytester.makeconftest(CONFTEST)
     project.write(SOURCES[source])
-    read_forms(project, "spec.yaml")
+    shown = read_forms(project, "spec.yaml").stdout.str()
+    assert re.search(r"\\u202e", shown), "the text is shown, without its controls"
+
+
+def test_a_note_of_the_run_has_no_effect(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RegistryError(HOSTILE)
+
+    monkeypatch.setattr(SqliteRegistry, "record_evidence", refuse)
+    project.pytester.makepyfile(hostile=CODE)
+    project.write(SPEC.replace(">= 90 %", "<= 90 %").replace("direction: higher", "direction: lower") + PROMOTE)
+    shown = read_forms(project, "spec.yaml", "--deploycheck-fresh").stdout.str()
+    assert re.search(r"^note: spec.yaml: .*\\u202e", shown, re.MULTILINE)
+
+
+def test_a_file_whose_name_is_two_lines_is_refused_under_one(project: Project) -> None:
+    project.pytester.makepyfile(hostile=CODE)
+    project.write(SPEC, "a\nerror: forged.yaml")
+    result = read_forms(project, ".")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert "error: forged.yaml" not in result.stdout.lines
+    result.stdout.fnmatch_lines(["a*error: forged.yaml: its path has control characters"])
 
 
 def test_a_file_whose_name_has_controls_is_refused_under_a_name_without(project: Project) -> None:
@@ -116,9 +142,9 @@ def test_a_file_whose_name_has_controls_is_refused_under_a_name_without(project:
     result.stdout.fnmatch_lines([r"a\x1b[[]31m\u202e.yaml: its path has control characters"])
 
 
-def read_forms(project: Project, path: str) -> pytest.RunResult:
+def read_forms(project: Project, *arguments: str) -> pytest.RunResult:
     """Run the gate; check the terminal, JUnit's file and the evidence."""
-    result = project.run("-v", "-rA", "--junitxml=junit.xml", "--deploycheck-evidence=evidence.md", path)
+    result = project.run("-v", "-rA", "--junitxml=junit.xml", "--deploycheck-evidence=evidence.md", *arguments)
     assert not controls(result.stdout.str() + result.stderr.str())
     assert "INTERNALERROR" not in result.stdout.str()
     root = ElementTree.parse(project.pytester.path / "junit.xml")

@@ -33,7 +33,7 @@ def test_a_violated_property_is_refused_and_its_input_is_tried_first_by_the_next
     assert bounded["key"] == "digits compress_properties[int8] bounded"
     shown = {check["metric"]: (check["shown"], check["threshold"]) for check in project.spec["checks"]}
     assert shown["finite"] == (f"none in {finite['examples']} examples", "no counterexample")
-    assert load_file(bounded["inputs"])["image"].shape == (1, 8, 8)
+    assert load_file(project.cache.parent / bounded["inputs"])["image"].shape == (1, 8, 8)
     again = project.run(f"spec.yaml::{CHECK}")
     again.stdout.fnmatch_lines(["*an earlier run had saved it"])
     (replayed,) = (check["property"] for check in project.spec["checks"])

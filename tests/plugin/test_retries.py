@@ -127,3 +127,17 @@ def test_a_conftest_that_makes_a_check_look_passed_withholds_with_exit_code_1(
     assert found(project)["verdict"] == verdict
     assert project.spec["decision"] == "withheld"
     assert result.ret == 1
+
+
+def test_a_check_that_passed_and_was_reported_as_failed_keeps_what_was_measured(project: Project) -> None:
+    project.pytester.makepyfile(lucky=LUCKY)
+    project.pytester.path.joinpath("asked.txt").write_text("x")  # so it passes at once
+    project.pytester.makeconftest(
+        "import pytest\ndef pytest_collection_modifyitems(items):\n"
+        "    for i in items: i.add_marker(pytest.mark.xfail(strict=True)) if i.name == 'train::lucky' else None"
+    )
+    project.write(SPEC_WITH_LUCKY)
+    assert project.run("spec.yaml").ret == 1
+    check = found(project)
+    assert (check["verdict"], check["value"], check["attempts"]) == ("error", 1.0, 1)
+    assert check["reason"].startswith("it passed, but a plugin or a conftest.py reported: [XPASS(strict)]")

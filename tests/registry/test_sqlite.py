@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -191,9 +192,9 @@ def test_promoting_an_export_that_expired_is_refused_and_the_newest_that_loads_i
 
 
 def test_going_back_to_a_damaged_version_names_the_newest_that_loads(registry: SqliteRegistry, tmp_path: Path) -> None:
-    damaged, last = (move(registry, made(tmp_path, name)) for name in "ab")
+    first, damaged, last = (move(registry, made(tmp_path, name)) for name in "abc")
     (registry.files.artifacts / damaged.removeprefix("sha256:") / "weights.bin").write_bytes(b"other")
-    with pytest.raises(CorruptArtifact, match=rf"weights.bin is damaged(.|\n)*still loads is {last}"):
+    with pytest.raises(CorruptArtifact, match=rf"weights.bin is damaged(.|\n)*can be loaded is {first}"):
         registry.roll_back("digits", "staging", actor="ada", time=NOW)
     assert current_digest(registry) == last
 
@@ -546,6 +547,7 @@ def test_a_folder_below_the_project_is_made(tmp_path: Path) -> None:
         ("/x.db", "is outside of"),
         ("notes.txt", "exists, and is not an SQLite database"),
         ("folder", "is a folder, expected a file"),
+        ("pipe", "is not a file"),
         ("notes.txt/registry.db", "is a file, expected a folder"),
         ("", "is not the path of a file"),
     ],
@@ -555,6 +557,7 @@ def test_a_location_where_no_registry_can_be_is_refused_before_it_is_opened(
 ) -> None:
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RegistryError, match=says):
         check_sqlite(location, tmp_path)
 

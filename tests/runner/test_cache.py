@@ -34,3 +34,16 @@ def test_a_message_keeps_all_but_the_folders(tmp_path: Path) -> None:
     root, cache = tmp_path / "project", tmp_path / "disk" / "cache"
     said = f"{root}/data.csv and {cache}/store/data/ab can't be read; /etc/passwd can"
     assert without_paths(said, cache, root) == "data.csv and cache/store/data/ab can't be read; /etc/passwd can"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("data/x.npz: no such key a/b", "data/x.npz: no such key a/b"),
+        ("/cache/store/data/ab is damaged", "cache/store/data/ab is damaged"),
+        ("/usr/lib/app/x.py and /app/x.py, '/app/y.py'", "/usr/lib/app/x.py and x.py, 'y.py'"),
+    ],
+)
+def test_a_message_loses_nothing_else(said: str, shown: str) -> None:
+    assert without_paths(said, Path("/cache"), Path("/app")) == shown
+    assert without_paths("/etc/passwd", Path("/cache"), Path("/")) == "/etc/passwd"

@@ -434,7 +434,7 @@ def test_what_can_no_longer_be_promoted_is_withheld_for_that_reason(
         "swapped": f"the checks were run on {models['int8'].digest}",
         "expired": f"would point at {models['int8'].digest}, which could be loaded until 2026-01-01",
         "gone": "the artifact of int8 is gone",
-        "reused": "data: found in the store; a run that promotes makes them itself",
+        "reused": "data: taken from the store, not made by this run",
         "no such registry": "promote.registry: unknown registry 'sqlite'",
         "refused": "the alias was moved meanwhile",
     }
@@ -548,12 +548,12 @@ def test_the_promotion_rule_is_applied_to_the_evidence_again(
         ),
         "future": (
             promotable.model_copy(update={"created": (today + timedelta(days=1)).isoformat()}),
-            "the clock says",
+            "later than this machine's clock",
         ),
     }
     for name, fields, says in (
         ("failed", {"verdict": Outcome.FAIL}, "fail"),
-        ("waived", {"verdict": Outcome.WAIVED}, "waived by no waiver"),
+        ("waived", {"verdict": Outcome.WAIVED}, "it is waived, but the evidence has no waiver for it"),
         ("ended", {"verdict": Outcome.WAIVED, "waived_until": date(2026, 1, 1)}, "its waiver ended on 2026-01-01"),
     ):
         checks = (first.model_copy(update=fields), *spec.checks[1:])
