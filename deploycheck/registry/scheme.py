@@ -10,7 +10,7 @@ from deploycheck.registry.ledger import Registry
 
 
 def accept(location: str, root: Path) -> None:
-    """Accept every location: for a kind of registry of which nothing is known before it is opened."""
+    """Accept every location: for a kind of registry that can't be checked before it is opened."""
     del location, root
 
 

@@ -241,7 +241,7 @@ class SqliteRegistry:
         expired = find_expiry(artifact, time)
         if expired:
             raise RegistryError(
-                f"the alias would point at {artifact.digest}, which could be loaded until {expired.isoformat()}",
+                f"the alias can't point at {artifact.digest}, which could be loaded until {expired.isoformat()}",
                 where=str(self.path),
                 hint="run the gate of that model again, which exports it again, and promote it; "
                 + self._newest_loadable(moves, time),

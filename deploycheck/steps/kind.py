@@ -63,10 +63,10 @@ class Subject:
 class StepKind(Protocol):
     """One kind of step. The planner and the runner know this interface, and none of the kinds.
 
-    ``name``, ``settings_type``, ``settings`` and ``make`` are each kind's own; the rest has a default that fits a step
-    of which nothing is special. A ``repeated`` step is done in each run. So is a ``timed`` one, which has the machine
-    to itself. A ``product`` is what the checks are about: weights and exports. Of the others, on which verdicts are
-    based, a run that promotes takes none from the store. One that is ``isolated`` is done in a process of its own,
+    ``name``, ``settings_type``, ``settings`` and ``make`` are each kind's own; the rest has a default that fits an
+    ordinary step. A ``repeated`` step is done in each run. So is a ``timed`` one, which has the machine to itself. A
+    ``product`` is what the checks are about: weights and exports. A run that promotes takes only products from the
+    store, because its verdicts are based on the other steps. One that is ``isolated`` is done in a process of its own,
     because it runs the user's code or what may crash. One with ``pairs`` measures two variants together. ``subjects``
     are what a metric's function can be given of its artifact.
     """

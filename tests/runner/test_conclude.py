@@ -432,7 +432,7 @@ def test_what_can_no_longer_be_promoted_is_withheld_for_that_reason(
     says = {
         "damaged": "weights.bin is damaged",
         "swapped": f"the checks were run on {models['int8'].digest}",
-        "expired": f"would point at {models['int8'].digest}, which could be loaded until 2026-01-01",
+        "expired": f"can't point at {models['int8'].digest}, which could be loaded until 2026-01-01",
         "gone": "the artifact of int8 is gone",
         "reused": "data: taken from the store, not made by this run",
         "no such registry": "promote.registry: unknown registry 'sqlite'",
