@@ -66,7 +66,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("deploycheck_promote") and not config.getoption("deploycheck"):
         raise pytest.UsageError("--deploycheck-promote needs --deploycheck")
     if config.getoption("deploycheck_promote") and config.getoption("collectonly"):
-        raise pytest.UsageError("--deploycheck-promote can't be used with --collect-only, which runs no check: leave one out")
+        raise pytest.UsageError(
+            "--deploycheck-promote can't be used with --collect-only, which runs no check: leave one out"
+        )
     if config.getoption("deploycheck"):
         from deploycheck import builtin
         from deploycheck.plugin.gate import Gate
