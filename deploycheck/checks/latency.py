@@ -78,10 +78,11 @@ def speedup(load: LoadReport) -> Measurement:
     return _of_blocks(load)
 
 
-@metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact, counts_requests=True)
+@metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact)
 def errors(load: LoadReport) -> Measurement:
     """Number of requests of the load test that failed or timed out."""
-    return Measurement(Exact(load.failed), note=_join(f"of {load.sent:,} requests", _describe_failures(load)))
+    note = _join(f"of {load.sent:,} requests", _describe_failures(load))
+    return Measurement(Exact(load.failed), note=note, reach=(0, load.sent))
 
 
 @metric("parity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Exact, lowest=0.0)

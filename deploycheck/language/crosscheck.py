@@ -60,7 +60,6 @@ def check_parts(
         *_check_label_slices(data, expected, vocabulary),
         *_check_relations(data, expected),
         *_check_unmeasured(data, expected, vocabulary),
-        *_check_counts(data, expected),
         *_check_promotion(data, vocabulary),
         *_check_waivers(data, vocabulary),
         *_check_terms(data, today),
@@ -181,25 +180,6 @@ def _check_unmeasured(data: dict[str, Any], expected: list[Expectation], vocabul
         Mistake(item.path, f"{item.name} can't be measured in the scenario {scenario}", hint, key=True)
         for item in expected
         if item.section == "serve" and item.metric.name in unmeasured
-    ]
-
-
-def _check_counts(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
-    """A limit on how many requests fail must be lower than how many are sent."""
-    try:
-        load = Load.model_validate(mapping(data, "serve", "load"))
-    except ValidationError:
-        return []  # mistakes that its section reports
-    sent = max(load.most_requests, int(load.least_s * load.rate))
-    return [
-        Mistake(
-            item.path,
-            f"every server meets '{item.threshold.text}': the load sends {sent:,} requests",
-            f"write a limit below {sent:,}, or leave the check out",
-        )
-        for item in expected
-        if item.metric.counts_requests and item.threshold.relation is None
-        if item.threshold.comparator.startswith("<") and item.threshold.value >= sent
     ]
 
 

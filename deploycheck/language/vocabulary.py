@@ -67,7 +67,6 @@ class Metric:
 
     ``lowest`` and ``highest`` are the ends of the values it can have, in its base unit, where they aren't those of its
     dimension. A metric that is ``sampled`` is estimated from examples or requests, so its bounds never reach an end.
-    One with ``counts_requests`` counts requests of the load test.
     """
 
     name: str
@@ -82,7 +81,6 @@ class Metric:
     lowest: float | None = None
     highest: float | None = None
     sampled: bool = False
-    counts_requests: bool = False
 
     @property
     def range(self) -> tuple[float, float]:
