@@ -163,9 +163,8 @@ class Vocabulary:
         family, _, percentile = name.partition(".")
         metric = self.metrics.get(family)
         match = PERCENTILE.fullmatch(percentile)
-        if metric is None or not metric.percentiles or match is None or float(match[1]) == 0:
-            return None
-        return metric, float(match[1]) / 100
+        share = float(match[1]) / 100 if match else 0.0
+        return (metric, share) if metric is not None and metric.percentiles and 0 < share < 1 else None
 
     def metric_names(self) -> list[str]:
         """Return every metric's name, families with their usual percentiles."""
