@@ -31,7 +31,7 @@ def find_loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabular
     """Return an error for every check that demands less than one above it, or that is missing, unless it is waived.
 
     Above a spec's check are the same check in the standards that it extends and, above a variant's own, the one
-    that its section expects of all variants. Works on plain data, so that a spec whose structure is wrong
+    that its section expects of all variants (of properties a variant has none of its own). Works on plain data, so that a spec whose structure is wrong
     elsewhere still gets these found.
     """
     confidence = _effective_confidence([cell.data], _DEFAULT)
@@ -41,7 +41,7 @@ def find_loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabular
         if depth > 0
         for check in read_standards_expectations(document, vocabulary)[0]
     ]
-    own = [_Demand(check, confidence, cell) for check in expected if check.variant is None]
+    own = [_Demand(check, confidence, cell) for check in expected if check.variant is None and not check.property_name]
     waive = cell.data.get("waive")
     waived = set(waive) if isinstance(waive, dict) else set()
     errors = [*_check_confidence(cell, confidence), *_check_metrics(cell)]

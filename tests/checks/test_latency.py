@@ -161,7 +161,7 @@ def test_a_cold_start_on_a_disturbed_machine_can_pass_and_not_fail() -> None:
     assert "while the server started: other processes took 40%" in verdict.reason
 
 
-def test_requests_that_failed_are_told_wherever_a_latency_is_not_passed() -> None:
+def test_requests_that_failed_are_reported_wherever_a_latency_is_not_passed() -> None:
     threshold = parse_threshold("<= 20 ms", latency.word)
     for latencies, outcome in (((math.inf,) * 500, Outcome.FAIL), ((0.001,) * 100, Outcome.UNDECIDED)):
         verdict = decide(latency.measure(load=replace(LOAD, latencies_s=latencies), percentile=0.99), threshold, 0.95)

@@ -1,4 +1,4 @@
-"""``properties``: each entry is one check, and what is wrong with it is told at its place."""
+"""``properties``: each entry is one check, and what is wrong with it is reported at its place."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_each_is_an_expectation_of_no_counterexample(project: Project) -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_at_its_place(project: Project, listed: str, error: str, hint: str) -> None:
+def test_a_mistake_is_reported_at_its_place(project: Project, listed: str, error: str, hint: str) -> None:
     assert refused(project, serve(listed)) == [f"{error} [{hint}]"]
 
 
@@ -117,6 +117,11 @@ deploycheck: 1
 name: edge
 serve: {properties: [{batch_invariant: {examples: 50, tolerance: 1e-3}}, finite]}
 """
+
+
+def test_a_property_that_is_listed_twice_is_not_looser_than_itself(project: Project) -> None:
+    (error,) = refused(project, serve("[{bounded: {low: 0}}, {bounded: {low: 1}}]"))
+    assert "the property bounded is listed twice" in error
 
 
 @pytest.mark.parametrize(
