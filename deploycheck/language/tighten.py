@@ -89,9 +89,9 @@ def _describe_loosening(check: Expectation, confidence: float, demand: _Demand) 
     if not same and not tighter_or_equal(check.threshold, confidence, upper.threshold, held_to):
         return f"'{check.threshold.text}' is looser than '{upper.threshold.text}', which"
     if upper.slices is not None and check.slices != upper.slices:
-        return "this hasn't the slices that"
+        return "this check has no such slices as"
     if upper.baseline == "required" and check.baseline != "required":
-        return "this hasn't the required baseline that"
+        return "this check doesn't have the required baseline that"
     return None
 
 
