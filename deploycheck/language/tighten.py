@@ -31,8 +31,8 @@ def find_loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabular
     """Return an error for every check that demands less than one above it, or that is missing, unless it is waived.
 
     Above a spec's check are the same check in the standards that it extends and, above a variant's own, the one
-    that its section expects of all variants (of properties a variant has none of its own). Works on plain data, so that a spec whose structure is wrong
-    elsewhere still gets these found.
+    that its section expects of all variants; a variant has no properties of its own. Works on plain data, so that
+    a spec whose structure is wrong elsewhere still gets these found.
     """
     confidence = _effective_confidence([cell.data], _DEFAULT)
     standards = [
