@@ -63,7 +63,7 @@ def check_parts(
         *_check_promotion(data, vocabulary),
         *_check_waivers(data, vocabulary),
         *_check_terms(data, today),
-        *_check_properties(data, vocabulary),
+        *check_properties(data, vocabulary),
     ]
 
 
@@ -232,8 +232,11 @@ def _check_waivers(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake
     ]
 
 
-def _check_properties(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
-    """Each property has a check of its own name, in a section that can have it, and settings that fit the inputs."""
+def check_properties(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
+    """Check that each property has a check of its own name, a section that can have it, and settings that fit inputs.
+
+    In a standard, which may have no inputs, the settings are checked where a spec has completed it.
+    """
     hint = "add a property, or leave `properties` out"
     mistakes = [
         Mistake((section, "properties"), "`properties` is empty: it would pass without a check", hint)

@@ -142,3 +142,24 @@ def test_a_standard_can_only_be_tightened(project: Project, listed: str, says: s
         assert says in error
     else:
         assert written(project, text)
+
+
+@pytest.mark.parametrize(
+    ("section", "listed", "error"),
+    [
+        ("serve", "[]", "3:21: `properties` is empty: it would pass without a check"),
+        ("serve", "[finite, finite]", "3:30: the property finite is listed twice"),
+        ("compress", "[rejects_malformed]", "3:25: rejects_malformed can't be checked in compress"),
+    ],
+)
+def test_a_mistake_in_a_standard_is_reported_in_the_standard_itself_too(
+    project: Project, section: str, listed: str, error: str
+) -> None:
+    standard = f"deploycheck: 1\nname: edge\n{section}: {{properties: {listed}}}\n"
+    (found,) = refused(project, standard)
+    assert found.startswith(error)
+    project.write(standard, "specs/edge.yaml")
+    with pytest.raises(SpecErrors) as caught:
+        written(project, MINIMAL + f"{section}: {{properties: [finite]}}\nextends: edge.yaml\n")
+    (found,) = [str(at) for at in caught.value.errors if at.place.file == "specs/edge.yaml"]
+    assert error in found
