@@ -22,6 +22,7 @@ from deploycheck.language.spec import ANSWERS, Promote
 from deploycheck.ref import Ref
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.kind import TRAINED, StepKind, Subject, made_variants
+from deploycheck.verdict import named
 
 REFERENCE = "reference_"
 """A metric's parameter with this prefix is read from the model that the variant is compared with."""
@@ -229,20 +230,22 @@ def checks_of(plan: Plan, ref: Ref) -> Sequence[Check]:
     return [check for check in plan.checks if check.threshold is not None and ref in check.needs]
 
 
-def several_candidates(plan: Plan, others: Iterable[str]) -> str:
-    """Return why a plan's model can't be promoted in a run with others that would move the same alias."""
+def several_candidates(plan: Plan, sharing: Iterable[str]) -> str:
+    """Return why a plan's model can't be promoted in a run whose specs ``sharing`` would all move its alias."""
     promote = plan.spec.promote
     alias = f"{promote.model}@{promote.to}" if promote else ""
-    return f"{', '.join(others)} would move {alias} too: an alias takes one candidate in a run"
+    others = named(id for id in sharing if id != plan.id)
+    return f"{others} would move {alias} too: an alias takes one candidate in a run"
 
 
 def shared_aliases(plans: Sequence[Plan]) -> dict[str, tuple[str, ...]]:
-    """Return the other specs that would move the same alias as a spec, for those that have some."""
+    """Return all specs that would move the same alias as a spec, itself too, for those that share theirs."""
     by_alias: dict[tuple[str, str, str], list[str]] = {}
     for plan in plans:
         if plan.spec.promote:
             by_alias.setdefault(_alias(plan.spec.promote), []).append(plan.id)
-    return {id: tuple(other for other in ids if other != id) for ids in by_alias.values() for id in ids if len(ids) > 1}
+    groups = [tuple(ids) for ids in by_alias.values() if len(ids) > 1]
+    return {id: group for group in groups for id in group}
 
 
 def _alias(promote: Promote) -> tuple[str, str, str]:

@@ -17,6 +17,7 @@ from deploycheck.plan import (
     Plan,
     checks_of,
     make_plans,
+    several_candidates,
     shared_aliases,
     subject_of,
     with_needs,
@@ -413,4 +414,16 @@ def test_an_alias_is_the_same_however_its_registry_is_written(tmp_path: Path) ->
         named("c", "{registry: 'sqlite:registry.db', model: digits, to: live}"),
         named("d", "{model: digits, to: staging}"),
     ]
-    assert shared_aliases(plans) == {"a": ("b",), "b": ("a",)}
+    assert shared_aliases(plans) == {"a": ("a", "b"), "b": ("a", "b")}
+
+
+def test_of_many_specs_that_would_move_one_alias_the_first_are_named(tmp_path: Path) -> None:
+    made = plan(HEAD + "promote: {model: digits, to: staging}\n", tmp_path)
+    plans = [replace(made, id=f"spec.yaml::[n={number}]") for number in range(1000)]
+    shared = shared_aliases(plans)
+    assert len(shared) == 1000
+    assert len({id(group) for group in shared.values()}) == 1
+    said = several_candidates(plans[1], shared[plans[1].id])
+    others = ", ".join(f"spec.yaml::[n={number}]" for number in (0, *range(2, 11)))
+    assert said == f"{others}, ... would move digits@staging too: an alias takes one candidate in a run"
+    assert several_candidates(plans[0], shared[plans[0].id]).startswith("spec.yaml::[n=1], spec.yaml::[n=2], ")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from deploycheck.serving.load_report import LoadReport
 
 STAGES = ("serve",)
+SHORTEST_S = 1e-9
+"""No time is shorter: a clock counts whole nanoseconds."""
 
 
 def _describe_failures(load: LoadReport) -> str:
@@ -53,7 +55,15 @@ def _of_blocks(load: LoadReport) -> Measurement:
     return Measurement(sample, note, disturbed=_join(failures, obstacles))
 
 
-@metric("latency", dimension=Dimension.TIME, direction="lower", stages=STAGES, sample=Quantile, percentiles=True)
+@metric(
+    "latency",
+    dimension=Dimension.TIME,
+    direction="lower",
+    stages=STAGES,
+    sample=Quantile,
+    percentiles=True,
+    lowest=SHORTEST_S,
+)
 def latency(load: LoadReport, percentile: float) -> Measurement:
     """Time from when a request should have left to its whole reply; a failed request took forever."""
     return _of_requests(Quantile(percentile, load.latencies_s, load.rounds, load.disturbed_requests), load)
@@ -78,10 +88,11 @@ def speedup(load: LoadReport) -> Measurement:
     return _of_blocks(load)
 
 
-@metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact, counts_requests=True)
+@metric("errors", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact)
 def errors(load: LoadReport) -> Measurement:
     """Number of requests of the load test that failed or timed out."""
-    return Measurement(Exact(load.failed), note=_join(f"of {load.sent:,} requests", _describe_failures(load)))
+    note = _join(f"of {load.sent:,} requests", _describe_failures(load))
+    return Measurement(Exact(load.failed), note=note, reach=(0, load.sent))
 
 
 @metric("parity", dimension=Dimension.NUMBER, direction="lower", stages=STAGES, sample=Exact, lowest=0.0)
@@ -93,7 +104,7 @@ def parity(load: LoadReport) -> Measurement:
     return Measurement(Exact(load.largest_difference))
 
 
-@metric("cold_start", dimension=Dimension.TIME, direction="lower", stages=STAGES, sample=Exact, lowest=1e-9)
+@metric("cold_start", dimension=Dimension.TIME, direction="lower", stages=STAGES, sample=Exact, lowest=SHORTEST_S)
 def cold_start(load: LoadReport) -> Measurement:
     """Time from the start of the server's process until it is ready, every batch size compiled."""
     found = load.disturbed_start

@@ -60,11 +60,10 @@ def check_parts(
         *_check_label_slices(data, expected, vocabulary),
         *_check_relations(data, expected),
         *_check_unmeasured(data, expected, vocabulary),
-        *_check_counts(data, expected),
         *_check_promotion(data, vocabulary),
         *_check_waivers(data, vocabulary),
         *_check_terms(data, today),
-        *_check_properties(data, vocabulary),
+        *check_properties(data, vocabulary),
     ]
 
 
@@ -184,25 +183,6 @@ def _check_unmeasured(data: dict[str, Any], expected: list[Expectation], vocabul
     ]
 
 
-def _check_counts(data: dict[str, Any], expected: list[Expectation]) -> list[Mistake]:
-    """A limit on how many requests fail must be lower than how many are sent."""
-    try:
-        load = Load.model_validate(mapping(data, "serve", "load"))
-    except ValidationError:
-        return []  # mistakes that its section reports
-    sent = max(load.most_requests, int(load.least_s * load.rate))
-    return [
-        Mistake(
-            item.path,
-            f"every server meets '{item.threshold.text}': the load sends {sent:,} requests",
-            f"write a limit below {sent:,}, or leave the check out",
-        )
-        for item in expected
-        if item.metric.counts_requests and item.threshold.relation is None
-        if item.threshold.comparator.startswith("<") and item.threshold.value >= sent
-    ]
-
-
 def _check_promotion(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
     """Something must be expected of what is promoted, and what is chosen must exist."""
     if "promote" not in data:
@@ -252,8 +232,11 @@ def _check_waivers(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake
     ]
 
 
-def _check_properties(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
-    """Each property has a check of its own name, in a section that can have it, and settings that fit the inputs."""
+def check_properties(data: dict[str, Any], vocabulary: Vocabulary) -> list[Mistake]:
+    """Check that each property has a check of its own name, a section that can have it, and settings that fit inputs.
+
+    In a standard, which may have no inputs, the settings are checked where a spec has completed it.
+    """
     hint = "add a property, or leave `properties` out"
     mistakes = [
         Mistake((section, "properties"), "`properties` is empty: it would pass without a check", hint)

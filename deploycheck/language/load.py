@@ -103,6 +103,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     for document in cell.standards:
         errors += _place(crosscheck.check_standard(document.data), document)
         errors += _place(read_standards_expectations(document, vocabulary)[1], document)
+        errors += _place(crosscheck.check_properties(document.data, vocabulary), document)
     errors += find_loosened(cell, expected, vocabulary)
     if errors:
         raise SpecErrors(_first_per_place(errors))

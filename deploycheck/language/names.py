@@ -10,7 +10,6 @@ import difflib
 import functools
 import importlib.util
 import inspect
-import math
 import re
 import symtable
 import sys
@@ -237,7 +236,7 @@ def _annotation(annotation: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_texts(value: Any) -> bool:

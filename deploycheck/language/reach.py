@@ -29,7 +29,7 @@ LARGEST: Mapping[Dimension, float] = {
     Dimension.COUNT: 1e15,
     Dimension.NUMBER: 1e38,
 }
-"""What no measurement exceeds, where a metric's range is open; a number is at most what a float32 can hold."""
+"""What no measurement reaches, where a metric's range is open; a number is at most what a float32 can hold."""
 _LARGEST_RATIO = 1e9
 _LONGEST = 1e15
 """Larger numbers are shown with an exponent."""
@@ -38,35 +38,41 @@ _LONGEST = 1e15
 def check_reach(threshold: Threshold, metric: Metric, text: str) -> None:
     """Raise ``ThresholdError`` for a threshold that every model meets, and for one that none can meet."""
     limit = threshold.value
-    low, high = threshold.range
-    most = LARGEST.get(threshold.dimension, _LARGEST_RATIO)
-    low, high = max(low, -most), min(high, most)
+    low, high = _ends(threshold)
     finest = FINEST.get(threshold.dimension, 0.0)
     is_estimate = metric.sampled and not threshold.point
+    is_higher = threshold.comparator.startswith(">")
     if threshold.comparator == "==":
         _check_equality(threshold, metric, text, is_estimate=is_estimate)
         is_free, is_impossible, is_end = False, not low <= limit <= high, False
     else:
         # For a metric of which lower is better, the same in the mirror.
-        sign = 1 if threshold.comparator.startswith(">") else -1
-        worst, best, asked = (low, high, limit) if sign > 0 else (-high, -low, -limit)
+        worst, best, asked = (low, high, limit) if is_higher else (-high, -low, -limit)
         is_strict = threshold.comparator in (">", "<")
+        is_reached = math.isfinite(threshold.range[1 if is_higher else 0])
         is_free = asked < worst if is_strict and not is_estimate else asked <= worst or asked < worst + finest
-        is_impossible = asked > best or (is_strict and asked >= best)
-        is_end = is_estimate and (asked >= best or asked > best - finest)
+        is_impossible = asked > best or (asked >= best and (is_strict or not is_reached))
+        is_end = is_estimate and is_reached and (asked >= best or asked > best - finest)
     column = max(0, text.find(threshold.comparator))
     if is_free:
-        end = threshold.range[0 if threshold.comparator.startswith(">") else 1]
-        beyond = "" if math.isfinite(end) else "; no measurement is beyond that"
-        what = f"every model meets {_quoted(threshold)}: {_range_of(threshold, metric)}{beyond}"
-        raise ThresholdError(what, column, f"write {_better(threshold)}, or leave the check out")
+        is_open = math.isinf(threshold.range[0 if is_higher else 1])
+        beyond = "; no measurement is beyond that" if is_open else ""
+        what = f"every model meets {_quoted(threshold)}: {_range_of(threshold, metric, low, high)}{beyond}"
+        raise ThresholdError(what, column, f"write {_better(threshold, low, high)}, or leave the check out")
     if is_impossible:
-        what = f"no model can meet {_quoted(threshold)}: {_range_of(threshold, metric)}"
+        what = f"no model can meet {_quoted(threshold)}: {_range_of(threshold, metric, low, high)}"
         raise ThresholdError(what, column, "write a limit inside of that range")
     if is_end:
         why = f"{metric.name} is measured on a sample, whose bounds never reach the limit"
         what = f"no model can meet {_quoted(threshold)}: {why}"
-        raise ThresholdError(what, column, f"write {_easier(threshold)}, or '{threshold.text} @ point'")
+        raise ThresholdError(what, column, f"write {_easier(threshold, low, high)}, or '{threshold.text} @ point'")
+
+
+def _ends(threshold: Threshold) -> tuple[float, float]:
+    """Return the ends of what is compared; of an open one, what no measurement reaches."""
+    low, high = threshold.range
+    most = LARGEST.get(threshold.dimension, _LARGEST_RATIO)
+    return max(low, -most), min(high, most)
 
 
 def _check_equality(threshold: Threshold, metric: Metric, text: str, *, is_estimate: bool) -> None:
@@ -84,33 +90,28 @@ def _quoted(threshold: Threshold) -> str:
     return f"'{threshold.text}'"
 
 
-def _range_of(threshold: Threshold, metric: Metric) -> str:
-    """Return the range of what is compared, in words: ``accuracy is from 0 % to 100 %``."""
-    low, high = threshold.range
+def _range_of(threshold: Threshold, metric: Metric, low: float, high: float) -> str:
+    """Return the range of what is compared, in words: ``accuracy is from 0 % to 100 %``.
+
+    Of a range with an open end, the end that the limit is beyond: ``latency is below 24 h``.
+    """
     relation = threshold.relation
     is_ratio = relation is not None and str(relation) not in metric.relations
     name = metric.name if not is_ratio or metric.dimension is Dimension.DIFFERENCE else f"a ratio of {metric.name}"
-    most = LARGEST.get(threshold.dimension, _LARGEST_RATIO)
-    if math.isfinite(low) and math.isfinite(high):
+    has_low, has_high = map(math.isfinite, threshold.range)
+    if has_low and has_high:
         return f"{name} is from {in_unit(low, threshold)} to {in_unit(high, threshold)}"
-    if math.isfinite(high):
-        return f"{name} is at most {in_unit(high, threshold)}"
-    if math.isfinite(low) and threshold.value <= most:
-        return f"{name} is at least {in_unit(low, threshold)}"
-    return f"{name} is below {in_unit(most, threshold)}"
+    if threshold.value < (low + high) / 2:
+        return f"{name} is {'at least' if has_low else 'above'} {in_unit(low, threshold)}"
+    return f"{name} is {'at most' if has_high else 'below'} {in_unit(high, threshold)}"
 
 
-def _better(threshold: Threshold) -> str:
-    low, high = threshold.range
+def _better(threshold: Threshold, low: float, high: float) -> str:
     is_higher = threshold.comparator.startswith(">")
-    end = low if is_higher else high
-    if not math.isfinite(end):
-        return "a smaller limit" if not is_higher else "a larger limit"
-    return f"a limit {'above' if is_higher else 'below'} {in_unit(end, threshold)}"
+    return f"a limit {'above' if is_higher else 'below'} {in_unit(low if is_higher else high, threshold)}"
 
 
-def _easier(threshold: Threshold) -> str:
-    low, high = threshold.range
+def _easier(threshold: Threshold, low: float, high: float) -> str:
     is_higher = threshold.comparator.startswith(">")
     return f"a limit {'below' if is_higher else 'above'} {in_unit(high if is_higher else low, threshold)}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,6 +25,9 @@ SUFFIXES = (".yaml", ".yml", ".json")
 _PARTS = frozenset({*SECTIONS, "model", "promote"})
 _WORD = re.compile(r"[A-Za-z_][\w-]*")
 _BOMS = ("\ufeff", "\xff\xfe", "\xfe\xff")
+_CLOSE = 0.8
+"""A word is close to ``KEY`` where at least this share of the letters of both match, in order."""
+_LETTERS = Counter(KEY)
 _CLOSE_LENGTHS = range(len(KEY) - 4, len(KEY) + 6)
 """No text of another length is close to ``KEY``."""
 
@@ -83,15 +87,26 @@ def _decode(raw: bytes) -> str:
 
 
 def _has_words(text: str) -> bool:
-    """Whether a text may be a spec: cheaper than parsing, which most other files are spared."""
+    """Whether a text may be a spec; where it has no such words, it need not be parsed.
+
+    A word that only shares its letters with ``KEY`` is enough: the keys themselves are compared after parsing.
+    """
     if KEY in text or sum(part in text for part in _PARTS) > 1 or "expect" in text:
         return True
-    return any(_is_close(word) for word in set(_WORD.findall(text)))
+    return any(map(_has_its_letters, set(_WORD.findall(text))))
+
+
+def _has_its_letters(word: str) -> bool:
+    """Whether a word shares as many letters with ``KEY``, in any order, as a word that is close to it."""
+    if len(word) not in _CLOSE_LENGTHS:
+        return False
+    lower = word.lower()
+    shared = sum(min(lower.count(letter), times) for letter, times in _LETTERS.items())
+    return 2 * shared >= _CLOSE * (len(lower) + len(KEY))
 
 
 def _is_close(word: str) -> bool:
-    lower = word.lower()
-    return len(word) in _CLOSE_LENGTHS and bool(difflib.get_close_matches(lower, [KEY], n=1, cutoff=0.8))
+    return _has_its_letters(word) and bool(difflib.get_close_matches(word.lower(), [KEY], n=1, cutoff=_CLOSE))
 
 
 def _keys(text: str) -> tuple[list[Key], bool]:

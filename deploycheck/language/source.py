@@ -47,6 +47,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\
 
 A terminal or an editor would show another text than the one that is read.
 """
+_ESCAPED = re.compile(rf"{_CONTROL.pattern}|\r")
+"""What no escape may mean: a carriage return too, which ends a line where it is not an escape."""
 _FIRST_OF_NUMBER = frozenset("+-.0123456789")
 
 
@@ -248,7 +250,7 @@ def _refuse_control(character: str, place: Place) -> SpecError:
 
 def _find_escaped(node: yaml.ScalarNode, file: str, lines: tuple[str, ...]) -> Iterator[SpecError]:
     """Yield an error for a text with a control character that is written as an escape, such as ``\\x1b``."""
-    control = _CONTROL.search(node.value) if node.style == '"' else None
+    control = _ESCAPED.search(node.value) if node.style == '"' else None
     if control:
         yield _refuse_control(control[0], _at(node.start_mark, file, lines))
 

@@ -31,8 +31,8 @@ def find_loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabular
     """Return an error for every check that demands less than one above it, or that is missing, unless it is waived.
 
     Above a spec's check are the same check in the standards that it extends and, above a variant's own, the one
-    that its section expects of all variants. Works on plain data, so that a spec whose structure is wrong
-    elsewhere still gets these found.
+    that its section expects of all variants; a variant has no properties of its own. Works on plain data, so that
+    a spec whose structure is wrong elsewhere still gets these found.
     """
     confidence = _effective_confidence([cell.data], _DEFAULT)
     standards = [
@@ -41,7 +41,7 @@ def find_loosened(cell: Cell, expected: list[Expectation], vocabulary: Vocabular
         if depth > 0
         for check in read_standards_expectations(document, vocabulary)[0]
     ]
-    own = [_Demand(check, confidence, cell) for check in expected if check.variant is None]
+    own = [_Demand(check, confidence, cell) for check in expected if check.variant is None and not check.property_name]
     waive = cell.data.get("waive")
     waived = set(waive) if isinstance(waive, dict) else set()
     errors = [*_check_confidence(cell, confidence), *_check_metrics(cell)]
@@ -89,9 +89,9 @@ def _describe_loosening(check: Expectation, confidence: float, demand: _Demand) 
     if not same and not tighter_or_equal(check.threshold, confidence, upper.threshold, held_to):
         return f"'{check.threshold.text}' is looser than '{upper.threshold.text}', which"
     if upper.slices is not None and check.slices != upper.slices:
-        return "this hasn't the slices that"
+        return "this check has no such slices as"
     if upper.baseline == "required" and check.baseline != "required":
-        return "this hasn't the required baseline that"
+        return "this check doesn't have the required baseline that"
     return None
 
 

@@ -67,7 +67,6 @@ class Metric:
 
     ``lowest`` and ``highest`` are the ends of the values it can have, in its base unit, where they aren't those of its
     dimension. A metric that is ``sampled`` is estimated from examples or requests, so its bounds never reach an end.
-    One with ``counts_requests`` counts requests of the load test.
     """
 
     name: str
@@ -82,7 +81,6 @@ class Metric:
     lowest: float | None = None
     highest: float | None = None
     sampled: bool = False
-    counts_requests: bool = False
 
     @property
     def range(self) -> tuple[float, float]:
@@ -165,9 +163,8 @@ class Vocabulary:
         family, _, percentile = name.partition(".")
         metric = self.metrics.get(family)
         match = PERCENTILE.fullmatch(percentile)
-        if metric is None or not metric.percentiles or match is None or float(match[1]) == 0:
-            return None
-        return metric, float(match[1]) / 100
+        share = float(match[1]) / 100 if match else 0.0
+        return (metric, share) if metric is not None and metric.percentiles and 0 < share < 1 else None
 
     def metric_names(self) -> list[str]:
         """Return every metric's name, families with their usual percentiles."""

@@ -201,9 +201,9 @@ class Gate:
         """Refuse two candidates for one alias, before anything is done for either; workers leave it to the end."""
         if not self.is_worker and not self.config.getoption("collectonly"):
             plans = {item.plan.id: item.plan for item in session.items if isinstance(item, CheckItem)}
-            for id, others in shared_aliases(list(plans.values())).items():
+            for id, sharing in shared_aliases(list(plans.values())).items():
                 hint = "give each an alias of its own, or run one of them"
-                raise pytest.UsageError(f"{id}: {several_candidates(plans[id], others)}\nhint: {hint}")
+                raise pytest.UsageError(f"{id}: {several_candidates(plans[id], sharing)}\nhint: {hint}")
 
     # running
 

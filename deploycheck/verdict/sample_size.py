@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 
@@ -50,7 +51,7 @@ SKEWED = 2.0
 NEAR_END = 0.05
 """A bound is near the end of the scale within this share of the value's distance from the end."""
 MOST_NAMED = 10
-"""Of many slices, the first are named."""
+"""Of many slices or specs, the first are named."""
 TOO_CLOSE = "the limit is within the interval, and too close to the value for any realistic sample to decide it"
 
 
@@ -156,9 +157,9 @@ def _what_would_decide_worst(sample: WorstOf, threshold: Threshold, confidence: 
     return f"slice {name}: {what_would_decide(undecided[name], threshold, confidence)}"
 
 
-def named(slices: Iterable[str]) -> str:
-    """Return the names of slices as a list, of which the first are shown."""
-    names = list(slices)
+def named(things: Iterable[str]) -> str:
+    """Return names as a list, of which the first are shown; no more than those are read."""
+    names = list(itertools.islice(things, MOST_NAMED + 1))
     return ", ".join([*names[:MOST_NAMED], *(["..."] if len(names) > MOST_NAMED else [])])
 
 

@@ -265,8 +265,8 @@ def _unmarked(values: tuple[T, ...], marks: tuple[bool, ...]) -> tuple[T, ...]:
 def sample_size(sample: Sample) -> int:
     """Return how many observations the sample holds (blocks for a blocked mean, examples over all slices)."""
     match sample:
-        case Exact(value):
-            return 0 if math.isnan(value) else 1
+        case Exact():
+            return 1
         case Proportion(_, total) | Paired(_, _, total) | Resampled(_, total):
             return total
         case Retained(pairs) | RelativeDrop(pairs):

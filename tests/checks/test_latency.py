@@ -97,6 +97,16 @@ def test_what_is_known_exactly_is_taken_from_the_report(metric: MetricFunction, 
     assert metric.measure(load=LOAD) == measurement
 
 
+@pytest.mark.parametrize(
+    ("limit", "outcome"),
+    [("<= 1250", Outcome.ERROR), ("<= 5000", Outcome.ERROR), ("<= 1249", Outcome.PASS), ("<= 2", Outcome.FAIL)],
+)
+def test_a_limit_of_as_many_errors_as_requests_were_sent_is_an_error(limit: str, outcome: Outcome) -> None:
+    verdict = decide(errors.measure(load=LOAD), parse_threshold(limit, errors.word), 0.95)
+    assert verdict.outcome is outcome
+    assert ("values from 0 to 1,250" in verdict.reason) is (outcome is Outcome.ERROR)
+
+
 def test_served_outputs_that_are_no_numbers_never_pass_for_parity() -> None:
     measured = parity.measure(load=replace(LOAD, largest_difference=math.nan))
     assert decide(measured, parse_threshold("<= 1e-3", parity.word), 0.95).outcome is Outcome.ERROR
@@ -151,7 +161,7 @@ def test_a_cold_start_on_a_disturbed_machine_can_pass_and_not_fail() -> None:
     assert "while the server started: other processes took 40%" in verdict.reason
 
 
-def test_requests_that_failed_are_told_wherever_a_latency_is_not_passed() -> None:
+def test_requests_that_failed_are_reported_wherever_a_latency_is_not_passed() -> None:
     threshold = parse_threshold("<= 20 ms", latency.word)
     for latencies, outcome in (((math.inf,) * 500, Outcome.FAIL), ((0.001,) * 100, Outcome.UNDECIDED)):
         verdict = decide(latency.measure(load=replace(LOAD, latencies_s=latencies), percentile=0.99), threshold, 0.95)

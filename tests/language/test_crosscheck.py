@@ -287,17 +287,8 @@ def test_an_unknown_loss_is_one_mistake(project: Project) -> None:
     assert refused == "10: unknown loss 'hinge' [there are: cross_entropy, squared_error]"
 
 
-@pytest.mark.parametrize(
-    ("load", "limit", "sent"),
-    [("", "<= 5000", "5,000"), ("load: {requests: 300}, ", "< 300", "300"), ("", "<= 1e6", "5,000")],
-)
-def test_a_limit_of_errors_that_all_requests_meet_is_refused(
-    project: Project, load: str, limit: str, sent: str
+@pytest.mark.parametrize("limit", ["<= 4999", "<= 5000", "<= 20000"])
+def test_a_limit_of_errors_is_left_to_the_run_which_knows_how_many_requests_it_sent(
+    project: Project, limit: str
 ) -> None:
-    text = MINIMAL + f"serve: {{{load}expect: {{errors: '{limit}'}}}}\n"
-    (found,) = project.refused(text)
-    assert f"every server meets '{limit}': the load sends {sent} requests" in found
-
-
-def test_a_limit_of_errors_that_some_servers_miss_is_accepted(project: Project) -> None:
-    assert project.one(MINIMAL + "serve: {expect: {errors: '<= 4999'}}\n")
+    assert project.one(MINIMAL + f"serve: {{expect: {{errors: '{limit}'}}}}\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploycheck.language.names import source_file
+from deploycheck.language.names import Signature, check_types, source_file
 from tests.language.writing import MINIMAL, Project, line_of, with_model, with_module
 
 REPOSITORY = Path(__file__).parents[2]
@@ -289,3 +289,13 @@ def test_the_reader_of_signatures_is_only_imported_where_code_is_named() -> None
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("value", "is_number"),
+    [(3, True), (-0.5, True), (10**308, True), (10**350, False), (-(10**350), False), (True, False), ("3", False)],
+    ids=lambda value: f"{value!r:.12}",
+)
+def test_a_number_is_what_a_float_can_hold(value: object, is_number: bool) -> None:
+    signature = Signature(frozenset({"rate"}), frozenset(), False, {"rate": "float"})
+    assert (check_types("adam", signature, {"rate": value}) == []) is is_number

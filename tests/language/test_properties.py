@@ -1,4 +1,4 @@
-"""``properties``: each entry is one check, and what is wrong with it is told at its place."""
+"""``properties``: each entry is one check, and what is wrong with it is reported at its place."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_each_is_an_expectation_of_no_counterexample(project: Project) -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_at_its_place(project: Project, listed: str, error: str, hint: str) -> None:
+def test_a_mistake_is_reported_at_its_place(project: Project, listed: str, error: str, hint: str) -> None:
     assert refused(project, serve(listed)) == [f"{error} [{hint}]"]
 
 
@@ -119,6 +119,11 @@ serve: {properties: [{batch_invariant: {examples: 50, tolerance: 1e-3}}, finite]
 """
 
 
+def test_a_property_that_is_listed_twice_is_not_looser_than_itself(project: Project) -> None:
+    (error,) = refused(project, serve("[{bounded: {low: 0}}, {bounded: {low: 1}}]"))
+    assert "the property bounded is listed twice" in error
+
+
 @pytest.mark.parametrize(
     ("listed", "says"),
     [
@@ -137,3 +142,24 @@ def test_a_standard_can_only_be_tightened(project: Project, listed: str, says: s
         assert says in error
     else:
         assert written(project, text)
+
+
+@pytest.mark.parametrize(
+    ("section", "listed", "error"),
+    [
+        ("serve", "[]", "3:21: `properties` is empty: it would pass without a check"),
+        ("serve", "[finite, finite]", "3:30: the property finite is listed twice"),
+        ("compress", "[rejects_malformed]", "3:25: rejects_malformed can't be checked in compress"),
+    ],
+)
+def test_a_mistake_in_a_standard_is_reported_in_the_standard_itself_too(
+    project: Project, section: str, listed: str, error: str
+) -> None:
+    standard = f"deploycheck: 1\nname: edge\n{section}: {{properties: {listed}}}\n"
+    (found,) = refused(project, standard)
+    assert found.startswith(error)
+    project.write(standard, "specs/edge.yaml")
+    with pytest.raises(SpecErrors) as caught:
+        written(project, MINIMAL + f"{section}: {{properties: [finite]}}\nextends: edge.yaml\n")
+    (found,) = [str(at) for at in caught.value.errors if at.place.file == "specs/edge.yaml"]
+    assert error in found

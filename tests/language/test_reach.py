@@ -39,8 +39,10 @@ FREE = [
     ("latency.p99", "<= 24 h"),
     ("size", "<= 1e9 GB"),
     ("errors", "<= 1e15"),
+    ("rmse", "<= 1e38"),
     ("rmse", "<= 1e39"),
     ("r2", ">= -1e39"),
+    ("r2", ">= -1e308"),
 ]
 IMPOSSIBLE = [
     ("accuracy", ">= 101 %"),
@@ -55,7 +57,13 @@ IMPOSSIBLE = [
     ("accuracy_drop", "<= -101 pp"),
     ("accuracy", "== 100 %"),
     ("latency.p99", "<= 0 ms"),
+    ("latency.p99", "<= 0 ms @ point"),
     ("latency.p99", "<= 0.1 ns"),
+    ("latency.p99", "<= 1 ns"),
+    ("cold_start", "<= 0 s"),
+    ("throughput", ">= 1e9 /s"),
+    ("throughput", ">= 1e9 /s @ point"),
+    ("speedup", ">= 1e9 x trained"),
     ("perplexity", "<= 0.5"),
     ("rmse", "<= -1"),
     ("rmse", "<= 0"),
@@ -85,7 +93,8 @@ USUAL = [
     ("errors", "<= 0"),
     ("parity", "<= 0"),
     ("parity", "== 0"),
-    ("latency.p99", "<= 1 ns"),
+    ("latency.p99", "<= 3 ns"),
+    ("latency.p99", "<= 1 ns @ point"),
     ("latency.p99", "<= 110 % of baseline"),
     ("r2", ">= -1"),
     ("r2", ">= 0 % of baseline"),
@@ -130,14 +139,34 @@ def test_a_threshold_that_tells_models_apart_is_accepted(name: str, text: str) -
         ("accuracy_drop", "<= 100 pp", "accuracy_drop is from -100 pp to 100 pp; write a limit below 100 pp"),
         ("accuracy", ">= 0 % of baseline", "a ratio of accuracy is at least 0 %"),
         ("size_ratio", "<= 0", "size_ratio is at least 0.000000001"),
-        ("rmse", "<= 1e39", "no measurement is beyond that"),
-        ("latency.p99", "<= 100 h", "latency is below 24 h"),
+        ("rmse", "<= 1e39", "rmse is below 1e+38; no measurement is beyond that; write a limit below 1e+38"),
+        ("rmse", "<= 1e38", "rmse is below 1e+38"),
+        ("latency.p99", "<= 100 h", "latency is below 24 h; no measurement is beyond that; write a limit below 24 h"),
+        ("latency.p99", "<= 24 h", "latency is below 24 h"),
+        ("throughput", ">= 1e9 /s", "throughput is below 1,000,000,000 /s; write a limit inside of that range"),
+        ("throughput", ">= 0 /s", "throughput is at least 0 /s; write a limit above 0 /s"),
+        ("speedup", ">= 1e9 x trained", "a ratio of speedup is below 1,000,000,000 x; write a limit inside"),
+        ("r2", ">= -1e39", "r2 is above -1e+38; no measurement is beyond that; write a limit above -1e+38"),
+        ("latency.p99", "<= 0 ms", "latency is at least 0.000001 ms; write a limit inside of that range"),
+        ("r2", ">= 1.01", "r2 is at most 1; write a limit inside of that range"),
         ("accuracy", "== 97 %", "write '>= 97 %'"),
         ("errors", "== 0.5", "a count is a whole number"),
     ],
 )
 def test_the_range_is_said_and_what_to_write(name: str, text: str, says: str) -> None:
     assert says in why_refused(name, text)
+
+
+@pytest.mark.parametrize(("name", "text"), [*FREE, *IMPOSSIBLE])
+def test_no_infinite_end_is_named(name: str, text: str) -> None:
+    assert "inf" not in why_refused(name, text).lower()
+
+
+@pytest.mark.parametrize("text", ["<= -1e38", "< -1e308 @ point"])
+def test_a_metric_without_an_end_is_above_the_least_that_can_be_measured(text: str) -> None:
+    metric = Metric("mine", Dimension.NUMBER, "lower", frozenset({"train"}), sampled=True)
+    why = f"no model can meet '{text}': mine is above -1e+38"
+    assert _why(parse_threshold(text, metric), metric) == why
 
 
 def test_the_error_points_at_the_threshold() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 
@@ -115,6 +116,28 @@ SCHEMA = '{"$defs": {"data": {}}, "properties": {"deploycheck": {"const": 1}, "t
 )
 def test_any_other_file_is_left_alone(text: str) -> None:
     assert recognize(text.encode()) is Recognition.OTHER
+
+
+@given(st.text("deploychkDCx_-1", min_size=1, max_size=18))
+def test_a_key_is_close_where_most_of_its_letters_are_in_the_same_order(word: str) -> None:
+    is_close = bool(difflib.get_close_matches(word.lower(), ["deploycheck"], n=1, cutoff=0.8))
+    assert (recognize(f'{{"name": 1, "{word}": 1}}'.encode()) is Recognition.SPEC) is is_close
+
+
+def test_words_are_not_compared_where_they_share_too_few_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def note(word: str, *_: object, **__: object) -> list[str]:
+        compared.append(word)
+        return []
+
+    monkeypatch.setattr(difflib, "get_close_matches", note)
+    usual = json.dumps([f"{word}{number}" for word in ("endpoint", "checkout", "developed") for number in range(99)])
+    anagrams = json.dumps([f"kcehcyolped{number}" for number in range(99)])
+    assert recognize(usual.encode()) is recognize(anagrams.encode()) is Recognition.OTHER
+    assert compared == []
+    assert recognize(b"kcehcyolped: 1") is Recognition.OTHER
+    assert compared == ["kcehcyolped"]
 
 
 def test_a_file_too_large_for_a_spec_is_recognised_by_its_beginning(tmp_path: Path) -> None:

@@ -218,7 +218,9 @@ def test_a_character_that_hides_or_forges_text_is_refused_at_its_place(
     assert repr(character) in error.what
 
 
-@pytest.mark.parametrize("escape", ["\\x1b", "\\e", "\\0", "\\x9b", "\\N", "\\u202e", "\\u2066", "\\L", "\\a"])
+@pytest.mark.parametrize(
+    "escape", ["\\x1b", "\\e", "\\0", "\\x9b", "\\N", "\\u202e", "\\u2066", "\\L", "\\a", "\\r", "\\r\\n"]
+)
 @pytest.mark.parametrize("text", ['a: 1\nb: "x{}y"\n', 'a: 1\n"x{}y": 1\n', 'a: 1\nb: [1, {{c: "{}"}}]\n'])
 def test_an_escape_of_such_a_character_is_refused_too(escape: str, text: str, tmp_path: Path) -> None:
     error = refused_bytes(tmp_path, text.format(escape).encode())
@@ -241,8 +243,8 @@ def test_a_byte_order_mark_is_fine(tmp_path: Path) -> None:
 
 
 def test_carriage_returns_are_fine(tmp_path: Path) -> None:
-    document = written(tmp_path, b"a: 1\r\nb: 2\r\n")
-    assert document.data == {"a": 1, "b": 2}
+    document = written(tmp_path, b'a: 1\r\nb: 2\r\nc: "x\r\n  y"\r\nd: |\r\n  x\r\n')
+    assert document.data == {"a": 1, "b": 2, "c": "x y", "d": "x\n"}
     assert document.place(("b",)).line == 2
 
 

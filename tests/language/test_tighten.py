@@ -182,16 +182,20 @@ def test_a_matrix_may_not_drop_a_check_of_the_standard(compressed: Project, matr
 
 
 @pytest.mark.parametrize(
-    "asked",
-    ["slices: {by: writer}", "baseline: required"],
+    ("asked", "says"),
+    [
+        ("slices: {by: writer}", "this check has no such slices as specs/edge.yaml:6 asks for"),
+        ("baseline: required", "this check doesn't have the required baseline that specs/edge.yaml:6 asks for"),
+    ],
     ids=["slices", "baseline"],
 )
-def test_what_the_long_form_of_a_standard_asks_may_not_be_dropped(standard: Project, asked: str) -> None:
+def test_what_the_long_form_of_a_standard_asks_may_not_be_dropped(standard: Project, asked: str, says: str) -> None:
     standard.write(
         STANDARD.replace('accuracy: ">= 97 %"', f'accuracy: {{threshold: ">= 97 %", {asked}}}'),
         "specs/edge.yaml",
     )
-    assert standard.errors(with_accuracy('">= 97 %"'))
+    (error,) = standard.errors(with_accuracy('">= 97 %"')).errors
+    assert error.what == says
 
 
 def test_a_waiver_in_a_standard_is_refused_in_the_specs_that_extend_it_too(standard: Project) -> None:

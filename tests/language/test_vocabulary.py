@@ -28,6 +28,11 @@ def test_a_family_is_found_by_its_percentile() -> None:
     assert VOCABULARY.find("latency") is None
 
 
+@pytest.mark.parametrize("percentile", ["p0", "p0.0", "p99." + "9" * 20, "p0." + "0" * 400 + "1", "p100"])
+def test_a_percentile_that_is_0_or_100_once_it_is_read_is_unknown(percentile: str) -> None:
+    assert VOCABULARY.find(f"latency.{percentile}") is None
+
+
 def test_a_metric_of_ones_own_does_not_replace_an_installed_one() -> None:
     metrics = VOCABULARY.metrics
     extended = VOCABULARY.extended({"accuracy": metrics["rmse"], "mine": metrics["rmse"]})

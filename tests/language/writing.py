@@ -152,7 +152,6 @@ def _metric(
         relations=relations,
         task=task,
         over_classes=over_classes,
-        counts_requests=name == "errors",
     )
 
 

@@ -78,8 +78,9 @@ def test_equality_is_exact() -> None:
     assert judged(Exact(1), threshold).outcome is Outcome.FAIL
 
 
-def test_a_value_that_is_not_a_number_never_passes() -> None:
-    verdict = judged(Resampled(lambda _: math.nan, 5), parse_threshold("<= 60 kB", SIZE))
+@pytest.mark.parametrize("sample", [Resampled(lambda _: math.nan, 5), Exact(math.nan)])
+def test_a_value_that_is_not_a_number_never_passes(sample: Sample) -> None:
+    verdict = judged(sample, parse_threshold("<= 60 kB", SIZE))
     assert (verdict.outcome, verdict.reason) == (Outcome.ERROR, "the measured value is not a number")
 
 
@@ -87,7 +88,6 @@ def test_a_value_that_is_not_a_number_never_passes() -> None:
     ("sample", "threshold"),
     [
         (Proportion(0, 0), parse_threshold(">= 0 %", ACCURACY)),
-        (Exact(math.nan), parse_threshold("<= 60 kB", SIZE)),
         (Quantile(0.95, ()), parse_threshold("<= 200 ms", LATENCY)),
     ],
 )
