@@ -64,7 +64,7 @@ def judge(subjects: Subjects, plan: Plan, check: Check, today: date) -> CheckRec
             "confidence": verdict.confidence,
             "samples": verdict.samples,
             "shown": NOTHING
-            if math.isnan(verdict.value) and not verdict.samples
+            if math.isnan(verdict.value) and (measurement.invalid or not verdict.samples)
             else with_interval(verdict.value, verdict.low, verdict.high, dimension),
         }
     )
