@@ -99,6 +99,8 @@ def test_a_number_without_end_is_none_in_the_record(judged: Judge) -> None:
 def test_where_nothing_was_measured_no_value_is_shown(judged: Judge) -> None:
     record = judged("serve[int8]", "latency.p99", Measurement(Quantile(0.99, ()), disturbed="the machine was busy"))
     assert (record.verdict, record.shown, record.value) == (Outcome.UNDECIDED, "nothing was measured", None)
+    record = judged("serve[int8]", "latency.p99", Measurement(Exact(math.nan), invalid="it is not measured here"))
+    assert (record.verdict, record.shown, record.value) == (Outcome.UNDECIDED, "nothing was measured", None)
 
 
 def test_an_exact_value_has_no_interval(judged: Judge) -> None:
