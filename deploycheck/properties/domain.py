@@ -138,14 +138,14 @@ class Row:
 
 
 def _base(base: int | str | Random, domain: InputDomain, name: str) -> np.ndarray:
+    """Return an array of its own, ``[...]``: also for the shape [], where NumPy would give a scalar."""
     match base:
         case Random(seed):
             random = np.random.default_rng([seed, *name.encode()])
-            return domain.at(random.uniform(size=domain.low.shape))
+            return np.array(domain.at(random.uniform(size=domain.low.shape)))
         case str(end):
-            return domain.at(np.full(domain.low.shape, float(end == HIGHEST)))
-    copy: np.ndarray = domain.examples[base].copy()
-    return copy
+            return np.array(domain.at(np.full(domain.low.shape, float(end == HIGHEST))))
+    return np.array(domain.examples[base])
 
 
 def _shown(change: Change, values: np.ndarray) -> str:

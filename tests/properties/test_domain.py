@@ -55,6 +55,11 @@ def test_a_feature_that_is_missing_in_the_data_may_be_missing() -> None:
     assert np.isnan(Row(1, (Change("x", 1, None),)).values(MIXED)["x"][1])
 
 
+def test_a_change_of_an_input_that_is_one_number_is_made() -> None:
+    assert Row(0, (Change("flag", 0, 0.0),)).values(MIXED)["flag"] == np.False_
+    assert Row(1, (Change("flag", 0, 1.0),)).values(MIXED)["flag"] == np.True_
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
