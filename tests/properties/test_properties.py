@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.language.spec import Input
 from deploycheck.properties import Domain, Property
 from deploycheck.properties.batch_invariant import BATCH_INVARIANT
 from deploycheck.properties.bounded import BOUNDED
 from deploycheck.properties.deterministic import DETERMINISTIC
+from deploycheck.properties.domain import make_domain
 from deploycheck.properties.finite import FINITE
 from deploycheck.properties.invariant_to import INVARIANT_TO
 from deploycheck.properties.monotone_in import MONOTONE_IN
@@ -93,6 +96,39 @@ def test_a_setting_that_the_outputs_dont_fit_is_an_error(
 ) -> None:
     with pytest.raises(DeploycheckError):
         tried(property, GOOD, tmp_path, **settings)
+
+
+def test_a_feature_that_never_varies_can_t_be_raised(tmp_path: Path) -> None:
+    with pytest.raises(DeploycheckError, match=r"x\[1\] has the same value in all data, so nothing can rise"):
+        tried(MONOTONE_IN, Planted(lambda x: -x[:, :1]), tmp_path, domain(EXAMPLES * [1, 0, 1, 1]), feature=1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "feature", "says"),
+    [
+        ((), None, None),
+        ((), [], None),
+        ((4,), 3, None),
+        ((2, 3), [1, 2], None),
+        ((), 0, "has no such feature"),
+        ((4,), None, "it doesn't say which feature of x"),
+        ((4,), [], "has no such feature"),
+        ((4,), 4, "has no such feature"),
+        ((2, 3), 5, "has no such feature"),
+        ((2, 3), [2, 0], "has no such feature"),
+    ],
+)
+def test_the_feature_to_raise_is_one_of_the_input(shape: tuple[int, ...], feature: Any, says: str | None) -> None:
+    settings = MONOTONE_IN.settings.model_validate({"feature": feature})
+    mistakes = list(MONOTONE_IN.find_mistakes(settings, {"x": Input(shape=shape, dtype="float32")}))
+    assert [mistake.what for mistake in mistakes] == ([] if says is None else [ANY])
+    assert all(str(says) in mistake.what for mistake in mistakes)
+    data = make_domain({"x": np.random.default_rng(0).uniform(size=(5, *shape))}, [], 4)
+    if mistakes:
+        with pytest.raises(DeploycheckError, match="has no feature"):
+            MONOTONE_IN.cases(data, settings)
+    else:
+        MONOTONE_IN.cases(data, settings)
 
 
 def test_a_decision_needs_several_outputs(tmp_path: Path) -> None:
