@@ -190,7 +190,8 @@ def _domain_of(making: Making) -> Domain:
     signature = read_signature(making.inputs["model"].file(SIGNATURE))
     inputs = {split: {each.name: splits[split].inputs[each.name] for each in signature.inputs} for split in SPLITS}
     test = inputs.pop("test")
-    return make_domain(test, inputs.values(), making.settings.batching.max_size)
+    takes_missing = {each.name for each in signature.inputs if each.missing}
+    return make_domain(test, inputs.values(), making.settings.batching.max_size, takes_missing)
 
 
 def _search(making: Making, named: NamedProperty, predictor: Predictor, domain: Domain) -> PropertyResult:

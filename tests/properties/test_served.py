@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from deploycheck.properties.rejects_malformed import REJECTS_MALFORMED
 from deploycheck.properties.search import Found, search
 from deploycheck.properties.served import Reply, Served, serving
 from deploycheck.serving.process import ServerProcess
+from deploycheck.serving.protocol import BadRequest, decode_request
+from deploycheck.serving.signature import Signature, TensorMetadata
 from tests.serving.models import write_artifact
 
 IMAGES = np.random.default_rng(0).normal(size=(20, 4, 4, 1)).astype(np.float32)
@@ -90,6 +93,33 @@ def refused_unless(fault: bytes, reply: Reply | None) -> Callable[[bytes], Reply
 
 def hanging(request: bytes) -> Reply | None:
     raise NoAnswer("the server gave no answer within 5 s")
+
+
+def filling(request: bytes) -> Reply | None:
+    """Answer with ones as a server does whose model takes missing values; with others where there are some."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head.decode("latin-1").splitlines()[1:])
+    signature = Signature(
+        model="digits",
+        inputs=(TensorMetadata("image", "FP32", (4, 4, 1), missing=True),),
+        outputs=(TensorMetadata("logits", "FP32", (3,)),),
+    )
+    try:
+        image = decode_request(headers, body, signature, 8).inputs["image"]
+    except BadRequest:
+        return Reply(400, {}, b"")
+    data = [2, 2, 2] if np.isnan(image).any() else [1, 1, 1]
+    return Reply(200, {}, json.dumps({"outputs": [{"name": "logits", "shape": [1, 3], "data": data}]}).encode())
+
+
+@pytest.mark.parametrize(("takes_missing", "refused"), [((), True), (("image",), False)])
+def test_a_missing_value_is_malformed_unless_the_model_takes_it(
+    takes_missing: tuple[str, ...], refused: bool, tmp_path: Path
+) -> None:
+    data = make_domain({"image": IMAGES}, [], 8, takes_missing)
+    given = REJECTS_MALFORMED.settings.model_validate({"examples": 2000})
+    found = search(REJECTS_MALFORMED, Faulty(filling), data, given, saved=tmp_path, key="key")
+    assert bool(found.violation) == refused, (found.violation, found.counterexample)
 
 
 WRONG = b'{"outputs": [{"name": "logits", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}'
