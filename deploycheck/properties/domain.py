@@ -91,10 +91,13 @@ def _input_domain(test: np.ndarray, splits: list[np.ndarray]) -> InputDomain:
 
 
 def cast_like(values: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Return values in the dtype of another array; whole numbers are rounded."""
+    """Return values in the dtype of another array; whole numbers are rounded, and kept in the dtype's range."""
     if like.dtype.kind == "b":
         return values >= 0.5
-    return (values if like.dtype.kind == "f" else np.rint(values)).astype(like.dtype)
+    if like.dtype.kind == "f":
+        return values.astype(like.dtype)
+    ends = np.iinfo(like.dtype)
+    return np.clip(np.rint(values.astype(np.float64)), ends.min, ends.max).astype(like.dtype)
 
 
 @dataclass(frozen=True)

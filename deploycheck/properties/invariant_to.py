@@ -12,7 +12,7 @@ from deploycheck.language.errors import Mistake, did_you_mean
 from deploycheck.language.fields import Arguments, mistake
 from deploycheck.language.spec import Input
 from deploycheck.lazy import np
-from deploycheck.properties.domain import Batch, Domain, example_rows
+from deploycheck.properties.domain import Batch, Domain, cast_like, example_rows
 from deploycheck.properties.outputs import changed
 from deploycheck.properties.property import Predictor, Property
 from deploycheck.properties.settings import ChangeSettings
@@ -71,7 +71,7 @@ def _check(predictor: Predictor, batch: Batch, settings: InvariantSettings) -> s
             f"{transformation} returned {type(transformed).__name__} of the shape {shape}, expected an array of the "
             f"shape {list(inputs[name].shape)}"
         )
-    after = predictor.predict({**inputs, name: transformed.astype(inputs[name].dtype)})
+    after = predictor.predict({**inputs, name: cast_like(transformed, inputs[name])})
     return changed(after, predictor.predict(inputs), settings.tolerance)
 
 

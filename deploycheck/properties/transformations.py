@@ -37,7 +37,7 @@ def shift(array: np.ndarray, by: Sequence[int]) -> np.ndarray:
 
 def scale(array: np.ndarray, by: float) -> np.ndarray:
     """Return the values times ``by``: another brightness, another unit."""
-    return array * by
+    return array * float(by)  # by an integer, NumPy would keep a small dtype, and wrap
 
 
 def _images(array: np.ndarray) -> np.ndarray:

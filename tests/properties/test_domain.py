@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploycheck.properties.domain import HIGHEST, Batch, Change, Domain, Random, Row, batches_of, make_domain, rows
+from deploycheck.properties.domain import (
+    HIGHEST,
+    Batch,
+    Change,
+    Domain,
+    Random,
+    Row,
+    batches_of,
+    cast_like,
+    make_domain,
+    rows,
+)
 
 AGES = np.array([[20, 30], [40, 50], [60, 30]], np.int32)
 FLOATS = np.array([[0.5, np.nan, 7], [1.5, 2, 7], [-1, np.inf, 7]], np.float32)
@@ -70,6 +81,14 @@ def test_a_change_of_an_input_that_is_one_number_is_made() -> None:
 )
 def test_a_row_is_shown_with_its_values(row: Row, says: str) -> None:
     assert row.describe(MIXED).startswith(says)
+
+
+def test_a_value_outside_of_a_dtype_becomes_the_nearest_of_it() -> None:
+    values = np.array([-3, 2.6, 300])
+    assert cast_like(values, np.zeros(3, np.uint8)).tolist() == [0, 3, 255]
+    assert cast_like(values, np.zeros(3, np.int8)).tolist() == [-3, 3, 127]
+    assert cast_like(values, np.zeros(3, np.float16)).tolist() == pytest.approx([-3, 2.6, 300], rel=1e-3)
+    assert cast_like(values, np.zeros(3, bool)).tolist() == [False, True, True]
 
 
 def test_of_a_large_row_only_the_changes_are_shown() -> None:

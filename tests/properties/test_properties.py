@@ -26,6 +26,9 @@ from tests.properties.planted import EXAMPLES, GOOD, WEIGHTS, Planted, domain, t
 RANDOM = np.random.default_rng(0)
 IMAGES = np.random.default_rng(1).uniform(size=(20, 3, 3, 1)).astype(np.float32)
 TOTAL = Planted(lambda x: x.reshape(len(x), 9) @ (np.ones((9, 2), np.float32) * [1, -1]))
+BYTES = np.array([[0, 0], [0, 135], [1, 255]], np.uint8)
+WHITE_IS_ONE = Planted(lambda x: np.abs(x[:, 1:] - np.array([0.0, 255.0])) * -1)
+"""Decides 0 for dark and 1 for light, by the nearer end of the range."""
 FLIP: dict[str, Any] = {"transformation": "flip_horizontal"}
 BRIGHTER: dict[str, Any] = {"transformation": {"scale": {"by": 2.0}}}
 LOWER: dict[str, Any] = {"transformation": {"shift": {"by": [1, 0]}}, "tolerance": 0.01}
@@ -43,6 +46,9 @@ GOODS: list[tuple[Property, Planted, Domain, dict[str, Any]]] = [
     (STABLE_UNDER, GOOD, domain(), {"noise": 1e-4, "tolerance": 0.01}),
     (INVARIANT_TO, TOTAL, domain(IMAGES), FLIP),
     (INVARIANT_TO, TOTAL, domain(IMAGES), BRIGHTER),
+    (INVARIANT_TO, WHITE_IS_ONE, domain(BYTES), BRIGHTER),
+    (INVARIANT_TO, WHITE_IS_ONE, domain(BYTES), {"transformation": {"scale": {"by": 2}}}),
+    (STABLE_UNDER, WHITE_IS_ONE, domain(BYTES), {"noise": 0.02}),
 ]
 BAD: list[tuple[Property, Planted, Domain, dict[str, Any], str]] = [
     (BATCH_INVARIANT, Planted(lambda x: (x - x.mean(axis=0)) @ WEIGHTS), domain(), {}, "alone"),
