@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import StrictStr, field_validator
+from pydantic import PrivateAttr, StrictStr, field_validator
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import Mistake, did_you_mean
@@ -16,7 +16,7 @@ from deploycheck.properties.domain import Batch, Domain, cast_like, example_rows
 from deploycheck.properties.outputs import changed
 from deploycheck.properties.property import Predictor, Property
 from deploycheck.properties.settings import ChangeSettings
-from deploycheck.properties.transformations import TRANSFORMATIONS, find_transformation
+from deploycheck.properties.transformations import TRANSFORMATIONS, Transformation, find_transformation
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -27,6 +27,7 @@ class InvariantSettings(ChangeSettings):
 
     transformation: StrictStr | dict[StrictStr, Arguments]
     input: StrictStr | None = None
+    _function: Transformation | None = PrivateAttr(default=None)
 
     @field_validator("transformation")
     @classmethod
@@ -47,6 +48,26 @@ class InvariantSettings(ChangeSettings):
         ((name, arguments),) = self.transformation.items()
         return name, arguments
 
+    def with_code(self, load_object: Callable[[str], Any]) -> Self:
+        """Return the settings with the function of the transformation."""
+        name, _ = self.named
+        copy = self.model_copy()
+        copy._function = find_transformation(name, load_object)
+        return copy
+
+    def transform(self, array: np.ndarray) -> np.ndarray:
+        """Return an input transformed, in its own dtype; raise ``DeploycheckError`` where that can't be done."""
+        name, arguments = self.named
+        function = self._function or TRANSFORMATIONS[name]
+        transformed: Any = function(array, **arguments)
+        if not isinstance(transformed, np.ndarray) or transformed.shape != array.shape:
+            shape = list(getattr(transformed, "shape", ()))
+            raise DeploycheckError(
+                f"{name} returned {type(transformed).__name__} of the shape {shape}, expected an array of the "
+                f"shape {list(array.shape)}"
+            )
+        return cast_like(transformed, array)
+
 
 def _find_mistakes(settings: InvariantSettings, inputs: Mapping[str, Input]) -> Iterable[Mistake]:
     if settings.input is None and len(inputs) > 1:
@@ -63,15 +84,7 @@ def _cases(domain: Domain, settings: InvariantSettings) -> SearchStrategy[Batch]
 def _check(predictor: Predictor, batch: Batch, settings: InvariantSettings) -> str:
     inputs = batch.inputs
     name = settings.input or next(iter(inputs))
-    transformation, arguments = settings.named
-    transformed: Any = find_transformation(transformation)(inputs[name], **arguments)
-    if not isinstance(transformed, np.ndarray) or transformed.shape != inputs[name].shape:
-        shape = list(getattr(transformed, "shape", ()))
-        raise DeploycheckError(
-            f"{transformation} returned {type(transformed).__name__} of the shape {shape}, expected an array of the "
-            f"shape {list(inputs[name].shape)}"
-        )
-    after = predictor.predict({**inputs, name: cast_like(transformed, inputs[name])})
+    after = predictor.predict({**inputs, name: settings.transform(inputs[name])})
     return changed(after, predictor.predict(inputs), settings.tolerance)
 
 

@@ -212,6 +212,7 @@ def _search(making: Making, named: NamedProperty, predictor: Predictor, domain: 
         raise DeploycheckError(f"the settings of {named.name} are not valid: {place}: {first['msg']}") from error
     try:
         with located(named.check):
+            given = given.with_code(making.extensions.load_object)
             found = search(property, predictor, domain, given, saved=folder, key=key)
     except DeploycheckError as error:
         return PropertyResult(key=key, seed=given.seed, error="; ".join(filter(None, (error.what, error.hint))))
