@@ -10,11 +10,12 @@ from pydantic import PrivateAttr, StrictStr, field_validator
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import Mistake, did_you_mean
 from deploycheck.language.fields import Arguments, mistake
+from deploycheck.language.names import check_arguments, signature_of
 from deploycheck.language.spec import Input
 from deploycheck.lazy import np
 from deploycheck.properties.domain import Batch, Domain, cast_like, example_rows
 from deploycheck.properties.outputs import changed
-from deploycheck.properties.property import Predictor, Property
+from deploycheck.properties.property import Predictor, Property, describe_exception
 from deploycheck.properties.settings import ChangeSettings
 from deploycheck.properties.transformations import TRANSFORMATIONS, Transformation, find_transformation
 
@@ -38,6 +39,11 @@ class InvariantSettings(ChangeSettings):
         (name,) = names
         if ":" not in name and name not in TRANSFORMATIONS:
             raise mistake(f"unknown transformation {name!r}", did_you_mean(name, TRANSFORMATIONS))
+        signature = signature_of(TRANSFORMATIONS[name], filled=1) if name in TRANSFORMATIONS else None
+        for problem in (
+            check_arguments(name, signature, {} if isinstance(value, str) else value[name]) if signature else ()
+        ):
+            raise mistake(problem.what, problem.hint)
         return value
 
     @property
@@ -59,7 +65,15 @@ class InvariantSettings(ChangeSettings):
         """Return an input transformed, in its own dtype; raise ``DeploycheckError`` where that can't be done."""
         name, arguments = self.named
         function = self._function or TRANSFORMATIONS[name]
-        transformed: Any = function(array, **arguments)
+        try:
+            transformed: Any = function(array, **arguments)
+        except DeploycheckError:
+            raise
+        except Exception as error:  # the user's code, or arguments that it doesn't take, may raise anything
+            raise DeploycheckError(
+                f"the transformation {name} raised {describe_exception(error)}",
+                hint=f"correct {name}, or its arguments {arguments}",
+            ) from error
         if not isinstance(transformed, np.ndarray) or transformed.shape != array.shape:
             shape = list(getattr(transformed, "shape", ()))
             raise DeploycheckError(

@@ -16,10 +16,11 @@ from typing import Any
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
-from hypothesis.errors import HypothesisException
+from hypothesis.errors import HypothesisException, Unsatisfiable
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.properties.domain import Domain
-from deploycheck.properties.property import NoAnswer, Predictor, Property
+from deploycheck.properties.property import NoAnswer, Predictor, Property, describe_exception
 from deploycheck.properties.settings import PropertySettings
 
 MOST_SHRINKS, MOST_SHRINK_S = 300, 30.0
@@ -121,6 +122,7 @@ def search(
     """Look for an input that violates a property, first among those that earlier runs saved under ``key``.
 
     The smallest that is found is saved. What a user's check raises, other than ``AssertionError``, is raised.
+    Raises ``DeploycheckError`` where no input can be drawn, or the check rejects all of them.
     """
     tries = _Tries(clock=clock)
     database = KeyedDatabase(saved, key)
@@ -141,7 +143,7 @@ def search(
     def look(case: Any) -> None:
         try:
             violation = tries.violation(property, predictor, case, settings)
-        except HypothesisException:  # the check gives the case up, by ``assume``
+        except HypothesisException:  # the check rejects the case, by ``assume``
             raise
         except Exception as error:
             raise _Broken(error) from error
@@ -154,6 +156,11 @@ def search(
         pass
     except _Broken as broken:
         raise broken.error from None
+    except Unsatisfiable as error:
+        raise DeploycheckError(
+            f"no input could be tried: {describe_exception(error)}",
+            hint="let the property draw other cases, or reject fewer of them by `assume`",
+        ) from error
     if tries.last is None:
         return Found(examples=len(tries.known), saved=database.saved)
     violation, case = tries.last

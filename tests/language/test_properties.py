@@ -94,6 +94,12 @@ def test_each_is_an_expectation_of_no_counterexample(project: Project) -> None:
             "16:48: unknown transformation 'flip_vert'",
             "did you mean 'flip_vertical'?",
         ),
+        ("[{invariant_to: {transformation: shift}}]", "16:48: shift needs by", ""),
+        (
+            "[{invariant_to: {transformation: {scale: {factor: 3}}}}]",
+            "16:48: scale takes no 'factor'",
+            "there are: by",
+        ),
         (
             '[{invariant_to: {transformation: "os:system"}}]',
             "16:48: os is part of Python's standard library",

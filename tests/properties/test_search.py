@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import assume
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.properties import NoAnswer, Property
 from deploycheck.properties.deterministic import DETERMINISTIC
 from deploycheck.properties.finite import FINITE
@@ -89,6 +91,15 @@ def test_a_failed_assertion_is_a_violation_and_another_error_is_raised_at_once(t
     with pytest.raises(KeyError):
         tried(Property(name="own", check=broken), GOOD, tmp_path)
     assert next(calls) == 1
+
+
+def test_a_check_that_rejects_all_inputs_has_tried_none(tmp_path: Path) -> None:
+    def rejecting(predictor: Planted, case: object, settings: object) -> str:
+        assume(False)
+        return ""
+
+    with pytest.raises(DeploycheckError, match="no input could be tried: Unsatisfiable"):
+        tried(Property(name="own", check=rejecting), GOOD, tmp_path)
 
 
 def test_a_model_that_hangs_is_asked_for_a_limited_time_for_a_smaller_input(tmp_path: Path) -> None:
