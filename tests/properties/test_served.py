@@ -137,7 +137,7 @@ def test_a_body_that_is_not_an_answer_is_no_answer() -> None:
 def test_a_server_that_doesn_t_reply_in_time_gave_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deploycheck.serving.client.TIMEOUT_S", 0.05)
     with replying(b"") as served:
-        with pytest.raises(NoAnswer, match="^the server gave no answer within 10 s$"):
+        with pytest.raises(NoAnswer, match=r"^the server gave no answer within 10 s$"):
             served.predict({"image": IMAGES[:1]})
         with pytest.raises(NoAnswer, match=r"^the server gave no answer within 0\.05 s$"):
             served.exchange(b"GET / HTTP/1.1\r\n\r\n", 0.05, ends=False)
@@ -149,16 +149,17 @@ def test_a_server_that_accepts_no_connection_gave_no_answer() -> None:
         served.exchange(b"", 5.0, ends=False)
 
 
-@pytest.mark.parametrize("ask", ["exchange", "predict"])
-def test_a_server_that_is_dying_is_waited_for(ask: str) -> None:
+@pytest.mark.parametrize(
+    "ask",
+    [lambda served: served.predict({"image": IMAGES[:1]}), lambda served: served.exchange(b"", 5.0, ends=False)],
+    ids=["predict", "exchange"],
+)
+def test_a_server_that_is_dying_is_waited_for(ask: Callable[[Served], object]) -> None:
     def start() -> Any:
         return Standing("http://127.0.0.1:1", subprocess.Popen(["sh", "-c", "sleep 0.2; exit 3"]))
 
     with serving(start, "digits") as served, pytest.raises(NoAnswer, match="the server died with exit code 3"):
-        if ask == "predict":
-            served.predict({"image": IMAGES[:1]})
-        else:
-            served.exchange(b"", 5.0, ends=False)
+        ask(served)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_bytes_that_are_not_text_are_an_error_at_their_file(kind: pa.DataType, t
     bad = ParquetTable(
         tmp_path / "d.parquet", pa.table({"x": pa.array([b"a", b"\xff"]).view(pa.binary()).cast(kind, safe=False)})
     )
-    with pytest.raises(DeploycheckError, match="column 'x' of type .* can't be read as text") as caught:
+    with pytest.raises(DeploycheckError, match=r"column 'x' of type .* can't be read as text") as caught:
         bad.texts("x")
     assert caught.value.where == str(tmp_path / "d.parquet")
 
