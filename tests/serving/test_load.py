@@ -169,7 +169,7 @@ def test_a_query_of_which_one_request_fails_is_infinitely_late() -> None:
         return "503: busy" if request == REQUESTS[3] else ""
 
     assert one_by_one(answer, Budget(2), 8) == Responses(
-        (math.inf,) * 2, (0.0,) * 2, {"503: busy": 2}, marks=(False,) * 2
+        (math.inf,) * 2, (0.0,) * 2, {"503: busy": 2}, marks=(False,) * 2, sent=16
     )
 
 
