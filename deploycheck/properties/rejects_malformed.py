@@ -44,8 +44,9 @@ class MalformedSettings(PropertySettings):
 class Malformed:
     """A request with one thing changed; ``what`` says which.
 
-    ``path`` is that of the model's ``infer`` by default. If it ``ends`` early, the server is told that nothing more
-    comes, and may close the connection without an answer. ``plain`` are the inputs of the request without the change.
+    ``path`` is that of the model's ``infer`` by default. If it ``ends`` early, our side of the connection is closed
+    after it, and the server may close its own without an answer. ``plain`` are the inputs of the request without the
+    change.
     """
 
     what: str
@@ -240,16 +241,23 @@ def _http_cases(body: bytes, inputs: Any) -> SearchStrategy[Malformed]:
         "/" + "a" * 5000,
     )
     paths = [case("another path", path=path) for path in (*places, "/v2/models/{model}/infer/../x", "/%ff%fe", "//")]
-    lies = [
+    lengths = [
         case("Content-Length is too small", headers=(("Content-Length", str(size)),)) for size in (0, 1, length - 1)
     ]
-    lies += [case("Content-Length is not a size", headers=(("Content-Length", size),)) for size in ("-1", "x", "1e3")]
+    lengths += [
+        case("Content-Length is not a size", headers=(("Content-Length", size),)) for size in ("-1", "x", "1e3")
+    ]
     early = case("Content-Length is too large", headers=(("Content-Length", str(length + 7)),), ends=True)
     huge = case("Content-Length is huge", headers=(("Content-Length", "9" * 15),))
-    encodings = [case("compressed, it says", headers=(("Content-Encoding", name),)) for name in ("gzip", "br", "x")]
+    encodings = [
+        case("Content-Encoding of a body that isn't compressed", headers=(("Content-Encoding", name),))
+        for name in ("gzip", "br", "x")
+    ]
     kinds = [case("another type", headers=(("Content-Type", name),)) for name in ("text/html", "", "x" * 5000)]
-    chunks = case("chunks that are none", headers=(("Transfer-Encoding", "chunked"),), body=b"zz\r\n" + body)
-    return st.sampled_from([*methods, *paths, *lies, early, huge, *encodings, *kinds, chunks])
+    chunks = case(
+        "a chunk size that is not a number", headers=(("Transfer-Encoding", "chunked"),), body=b"zz\r\n" + body
+    )
+    return st.sampled_from([*methods, *paths, *lengths, early, huge, *encodings, *kinds, chunks])
 
 
 def _cases(domain: Domain, settings: MalformedSettings) -> SearchStrategy[Malformed]:
