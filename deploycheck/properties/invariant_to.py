@@ -17,7 +17,7 @@ from deploycheck.properties.domain import Batch, Domain, cast_like, example_rows
 from deploycheck.properties.outputs import changed
 from deploycheck.properties.property import Predictor, Property, describe_exception
 from deploycheck.properties.settings import ChangeSettings
-from deploycheck.properties.transformations import TRANSFORMATIONS, Transformation, find_transformation
+from deploycheck.properties.transformations import TRANSFORMATIONS, find_transformation
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -28,7 +28,7 @@ class InvariantSettings(ChangeSettings):
 
     transformation: StrictStr | dict[StrictStr, Arguments]
     input: StrictStr | None = None
-    _function: Transformation | None = PrivateAttr(default=None)
+    _function: Callable[..., Any] | None = PrivateAttr(default=None)  # Pydantic evaluates it: without NumPy
 
     @field_validator("transformation")
     @classmethod
