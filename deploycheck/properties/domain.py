@@ -7,8 +7,8 @@ changes, so that the smallest input that shows a fault can be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from deploycheck.lazy import np
@@ -31,13 +31,15 @@ class InputDomain:
     """One input. ``examples`` are ``[n, ...]``, of the test split.
 
     ``low`` and ``high`` are the lowest and highest finite value of each feature in the data, ``[...]``; ``missing``
-    says which features are missing (NaN) in some example, ``[...]`` of bool.
+    says which features are missing (NaN) in some example, ``[...]`` of bool. ``takes_missing`` says that the model
+    takes such values: by its signature, whatever the data have.
     """
 
     examples: np.ndarray
     low: np.ndarray
     high: np.ndarray
     missing: np.ndarray
+    takes_missing: bool = False
 
     def at(self, level: np.ndarray) -> np.ndarray:
         """Return the values at ``level`` of each feature's range: 0 is the lowest, 1 the highest; NaN is missing."""
@@ -58,10 +60,21 @@ class Domain:
         return len(next(iter(self.inputs.values())).examples)
 
 
-def make_domain(test: Mapping[str, np.ndarray], others: Iterable[Mapping[str, np.ndarray]], largest: int) -> Domain:
-    """Return the domain of a model: ``test`` are the inputs of the test split, ``others`` those of the other splits."""
+def make_domain(
+    test: Mapping[str, np.ndarray],
+    others: Iterable[Mapping[str, np.ndarray]],
+    largest: int,
+    takes_missing: Collection[str] = (),
+) -> Domain:
+    """Return the domain of a model: ``test`` are the inputs of the test split, ``others`` those of the other splits.
+
+    ``takes_missing`` names the inputs in which the model takes missing values.
+    """
     splits = [test, *others]
-    inputs = {name: _input_domain(test[name], [split[name] for split in splits]) for name in test}
+    inputs = {
+        name: replace(_input_domain(test[name], [split[name] for split in splits]), takes_missing=name in takes_missing)
+        for name in test
+    }
     return Domain(inputs, min(largest, MOST_ROWS))
 
 
@@ -78,10 +91,13 @@ def _input_domain(test: np.ndarray, splits: list[np.ndarray]) -> InputDomain:
 
 
 def cast_like(values: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Return values in the dtype of another array; whole numbers are rounded."""
+    """Return values in the dtype of another array; whole numbers are rounded, and kept in the dtype's range."""
     if like.dtype.kind == "b":
         return values >= 0.5
-    return (values if like.dtype.kind == "f" else np.rint(values)).astype(like.dtype)
+    if like.dtype.kind == "f":
+        return values.astype(like.dtype)
+    ends = np.iinfo(like.dtype)
+    return np.clip(np.rint(values.astype(np.float64)), ends.min, ends.max).astype(like.dtype)
 
 
 @dataclass(frozen=True)
@@ -138,14 +154,14 @@ class Row:
 
 
 def _base(base: int | str | Random, domain: InputDomain, name: str) -> np.ndarray:
+    """Return an array of its own, ``[...]``: also for the shape [], where NumPy would give a scalar."""
     match base:
         case Random(seed):
             random = np.random.default_rng([seed, *name.encode()])
-            return domain.at(random.uniform(size=domain.low.shape))
+            return np.array(domain.at(random.uniform(size=domain.low.shape)))
         case str(end):
-            return domain.at(np.full(domain.low.shape, float(end == HIGHEST)))
-    copy: np.ndarray = domain.examples[base].copy()
-    return copy
+            return np.array(domain.at(np.full(domain.low.shape, float(end == HIGHEST))))
+    return np.array(domain.examples[base])
 
 
 def _shown(change: Change, values: np.ndarray) -> str:

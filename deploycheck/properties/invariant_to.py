@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import StrictStr, field_validator
+from pydantic import PrivateAttr, StrictStr, field_validator
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import Mistake, did_you_mean
 from deploycheck.language.fields import Arguments, mistake
+from deploycheck.language.names import check_arguments, signature_of
 from deploycheck.language.spec import Input
 from deploycheck.lazy import np
-from deploycheck.properties.domain import Batch, Domain, example_rows
+from deploycheck.properties.domain import Batch, Domain, cast_like, example_rows
 from deploycheck.properties.outputs import changed
-from deploycheck.properties.property import Predictor, Property
+from deploycheck.properties.property import Predictor, Property, describe_exception
 from deploycheck.properties.settings import ChangeSettings
 from deploycheck.properties.transformations import TRANSFORMATIONS, find_transformation
 
@@ -27,6 +28,7 @@ class InvariantSettings(ChangeSettings):
 
     transformation: StrictStr | dict[StrictStr, Arguments]
     input: StrictStr | None = None
+    _function: Callable[..., Any] | None = PrivateAttr(default=None)  # Pydantic evaluates it: without NumPy
 
     @field_validator("transformation")
     @classmethod
@@ -37,6 +39,11 @@ class InvariantSettings(ChangeSettings):
         (name,) = names
         if ":" not in name and name not in TRANSFORMATIONS:
             raise mistake(f"unknown transformation {name!r}", did_you_mean(name, TRANSFORMATIONS))
+        signature = signature_of(TRANSFORMATIONS[name], filled=1) if name in TRANSFORMATIONS else None
+        for problem in (
+            check_arguments(name, signature, {} if isinstance(value, str) else value[name]) if signature else ()
+        ):
+            raise mistake(problem.what, problem.hint)
         return value
 
     @property
@@ -46,6 +53,34 @@ class InvariantSettings(ChangeSettings):
             return self.transformation, {}
         ((name, arguments),) = self.transformation.items()
         return name, arguments
+
+    def with_code(self, load_object: Callable[[str], Any]) -> Self:
+        """Return the settings with the function of the transformation."""
+        name, _ = self.named
+        copy = self.model_copy()
+        copy._function = find_transformation(name, load_object)
+        return copy
+
+    def transform(self, array: np.ndarray) -> np.ndarray:
+        """Return an input transformed, in its own dtype; raise ``DeploycheckError`` where that can't be done."""
+        name, arguments = self.named
+        function = self._function or TRANSFORMATIONS[name]
+        try:
+            transformed: Any = function(array, **arguments)
+        except DeploycheckError:
+            raise
+        except Exception as error:  # the user's code, or arguments that it doesn't take, may raise anything
+            raise DeploycheckError(
+                f"the transformation {name} raised {describe_exception(error)}",
+                hint=f"correct {name}, or its arguments {arguments}",
+            ) from error
+        if not isinstance(transformed, np.ndarray) or transformed.shape != array.shape:
+            shape = list(getattr(transformed, "shape", ()))
+            raise DeploycheckError(
+                f"{name} returned {type(transformed).__name__} of the shape {shape}, expected an array of the "
+                f"shape {list(array.shape)}"
+            )
+        return cast_like(transformed, array)
 
 
 def _find_mistakes(settings: InvariantSettings, inputs: Mapping[str, Input]) -> Iterable[Mistake]:
@@ -63,15 +98,7 @@ def _cases(domain: Domain, settings: InvariantSettings) -> SearchStrategy[Batch]
 def _check(predictor: Predictor, batch: Batch, settings: InvariantSettings) -> str:
     inputs = batch.inputs
     name = settings.input or next(iter(inputs))
-    transformation, arguments = settings.named
-    transformed: Any = find_transformation(transformation)(inputs[name], **arguments)
-    if not isinstance(transformed, np.ndarray) or transformed.shape != inputs[name].shape:
-        shape = list(getattr(transformed, "shape", ()))
-        raise DeploycheckError(
-            f"{transformation} returned {type(transformed).__name__} of the shape {shape}, expected an array of the "
-            f"shape {list(inputs[name].shape)}"
-        )
-    after = predictor.predict({**inputs, name: transformed.astype(inputs[name].dtype)})
+    after = predictor.predict({**inputs, name: settings.transform(inputs[name])})
     return changed(after, predictor.predict(inputs), settings.tolerance)
 
 

@@ -79,7 +79,10 @@ def _index(settings: MonotoneSettings, shape: tuple[int, ...]) -> int | None:
     place = given if isinstance(given, tuple) else (given,)
     if len(place) != len(shape) or any(at >= size for at, size in zip(place, shape, strict=True)):
         return None
-    return int(np.ravel_multi_index(place, shape)) if shape else None
+    index = 0
+    for at, size in zip(place, shape, strict=True):
+        index = index * size + at
+    return index
 
 
 def _find_mistakes(settings: MonotoneSettings, inputs: Mapping[str, Input]) -> Iterable[Mistake]:
@@ -90,14 +93,14 @@ def _find_mistakes(settings: MonotoneSettings, inputs: Mapping[str, Input]) -> I
         yield Mistake(("input",), f"the model has no input {name!r}", did_you_mean(name, inputs))
     else:
         shape = inputs[name].shape
-        place = settings.feature if isinstance(settings.feature, tuple) else (settings.feature,)
-        if settings.feature is None and shape:
+        if _index(settings, shape) is not None:
+            return
+        if settings.feature is None:
             yield Mistake((), f"it doesn't say which feature of {name}", "add `feature: NUMBER`", key=True)
-        elif settings.feature is not None and (
-            len(place) != len(shape) or any(int(at or 0) >= size for at, size in zip(place, shape, strict=True))
-        ):
+        else:
             hint = f"give {len(shape)} number{'' if len(shape) == 1 else 's'}, each below the size of its axis"
-            yield Mistake(("feature",), f"{name} of the shape {list(shape)} has no such feature", hint if shape else "")
+            hint = hint if shape else "leave `feature` out: the input is one number"
+            yield Mistake(("feature",), f"{name} of the shape {list(shape)} has no such feature", hint)
 
 
 def _cases(domain: Domain, settings: MonotoneSettings) -> SearchStrategy[Step]:
@@ -107,6 +110,11 @@ def _cases(domain: Domain, settings: MonotoneSettings) -> SearchStrategy[Step]:
     feature = _index(settings, domain.inputs[name].low.shape) if name is not None and name in domain.inputs else None
     if name is None or feature is None:
         raise DeploycheckError(f"the input {name} has no feature {settings.feature}", hint="correct `feature`")
+    each = domain.inputs[name]
+    if each.low.flat[feature] == each.high.flat[feature]:
+        where = feature_name(name, feature, each.low.shape)
+        what = f"{where} has the same value in all data, so nothing can rise"
+        raise DeploycheckError(what, hint="choose another feature, or remove the property")
     levels = st.lists(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1)), min_size=2, max_size=2, unique=True)
 
     def step(row: Row, pair: list[float]) -> Step:

@@ -23,6 +23,11 @@ class NoAnswer(Exception):
     """The model gave no outputs for an input that it should take; the text says what it did."""
 
 
+def describe_exception(error: Exception) -> str:
+    """Return an exception's name and the first line of its text: ``KeyError: 'logits'``."""
+    return ": ".join(filter(None, (type(error).__name__, next(iter(str(error).splitlines()), ""))))
+
+
 class Predictor(Protocol):
     """A model that can be asked: the exported one in memory, or a running server."""
 

@@ -7,7 +7,7 @@ No change makes another right request of it, so that a 200 must have the answer 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,9 @@ class MalformedSettings(PropertySettings):
 class Malformed:
     """A request with one thing changed; ``what`` says which.
 
-    ``path`` is that of the model's ``infer`` by default. If it ``ends`` early, the server is told that nothing more
-    comes, and may close the connection without an answer. ``plain`` are the inputs of the request without the change.
+    ``path`` is that of the model's ``infer`` by default. If it ``ends`` early, our side of the connection is closed
+    after it, and the server may close its own without an answer. ``plain`` are the inputs of the request without the
+    change.
     """
 
     what: str
@@ -119,11 +120,13 @@ def _nested(depth: int) -> list[Any]:
     return nested
 
 
-JUNK: tuple[Any, ...] = (None, "", "x", {}, [], {"a": []}, _nested(DEEPEST), float("nan"), float("inf"), "\ud800", "\0")
+MISSING: tuple[Any, ...] = (None, float("nan"))
+"""How a missing value is written; in place of a number a model may take it."""
+JUNK: tuple[Any, ...] = (*MISSING, "", "x", {}, [], {"a": []}, _nested(DEEPEST), float("inf"), "\ud800", "\0")
 NUMBERS: tuple[Any, ...] = (True, 0, -1, 1.5, 2**31, 2**63, 10**400, -(2**70))
 
 
-def _json_cases(content: dict[str, Any], inputs: Any) -> SearchStrategy[Malformed]:
+def _json_cases(content: dict[str, Any], inputs: Any, takes_missing: Collection[str]) -> SearchStrategy[Malformed]:
     from hypothesis import strategies as st
 
     def case(what: str, changed: Any) -> Malformed:
@@ -155,10 +158,16 @@ def _json_cases(content: dict[str, Any], inputs: Any) -> SearchStrategy[Malforme
     paths = list(_paths(content))
     numbers = [path for path in paths if "data" in path[:-1]]
     others = [path for path in paths if path not in numbers]
+    in_numbers = [
+        (path, junk)
+        for path in numbers
+        for junk in JUNK
+        if not (junk in MISSING and content["inputs"][path[1]]["name"] in takes_missing)
+    ]
     wholes = [junk for junk in (*JUNK, *NUMBERS) if junk != []]
     return st.one_of(
         st.builds(put, st.sampled_from(others), st.sampled_from(wholes)),
-        st.builds(put, st.sampled_from(numbers or others), st.sampled_from(JUNK)),
+        *([st.sampled_from(in_numbers).map(lambda each: put(*each))] if in_numbers else []),
         st.builds(drop, st.sampled_from(paths)),
         st.builds(twice, st.sampled_from(paths)),
         st.sampled_from([case(f"the body is {json.dumps(junk)[:60]}", junk) for junk in (*JUNK, *NUMBERS)]),
@@ -232,16 +241,23 @@ def _http_cases(body: bytes, inputs: Any) -> SearchStrategy[Malformed]:
         "/" + "a" * 5000,
     )
     paths = [case("another path", path=path) for path in (*places, "/v2/models/{model}/infer/../x", "/%ff%fe", "//")]
-    lies = [
+    lengths = [
         case("Content-Length is too small", headers=(("Content-Length", str(size)),)) for size in (0, 1, length - 1)
     ]
-    lies += [case("Content-Length is not a size", headers=(("Content-Length", size),)) for size in ("-1", "x", "1e3")]
+    lengths += [
+        case("Content-Length is not a size", headers=(("Content-Length", size),)) for size in ("-1", "x", "1e3")
+    ]
     early = case("Content-Length is too large", headers=(("Content-Length", str(length + 7)),), ends=True)
     huge = case("Content-Length is huge", headers=(("Content-Length", "9" * 15),))
-    encodings = [case("compressed, it says", headers=(("Content-Encoding", name),)) for name in ("gzip", "br", "x")]
+    encodings = [
+        case("Content-Encoding of a body that isn't compressed", headers=(("Content-Encoding", name),))
+        for name in ("gzip", "br", "x")
+    ]
     kinds = [case("another type", headers=(("Content-Type", name),)) for name in ("text/html", "", "x" * 5000)]
-    chunks = case("chunks that are none", headers=(("Transfer-Encoding", "chunked"),), body=b"zz\r\n" + body)
-    return st.sampled_from([*methods, *paths, *lies, early, huge, *encodings, *kinds, chunks])
+    chunks = case(
+        "a chunk size that is not a number", headers=(("Transfer-Encoding", "chunked"),), body=b"zz\r\n" + body
+    )
+    return st.sampled_from([*methods, *paths, *lengths, early, huge, *encodings, *kinds, chunks])
 
 
 def _cases(domain: Domain, settings: MalformedSettings) -> SearchStrategy[Malformed]:
@@ -253,7 +269,8 @@ def _cases(domain: Domain, settings: MalformedSettings) -> SearchStrategy[Malfor
     body = json.dumps(content).encode()
     kinds = [_binary_cases(content, inputs), _http_cases(body, inputs)]
     if all(array.dtype != np.float16 for array in inputs.values()):  # which JSON can't carry
-        kinds = [_json_cases(content, inputs), _text_cases(body, inputs), *kinds]
+        takes_missing = [name for name, each in domain.inputs.items() if each.takes_missing]
+        kinds = [_json_cases(content, inputs, takes_missing), _text_cases(body, inputs), *kinds]
     return st.one_of(kinds)
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
-from hypothesis.errors import HypothesisException
+from hypothesis.errors import HypothesisException, Unsatisfiable
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.properties.domain import Domain
 from deploycheck.properties.property import NoAnswer, Predictor, Property
 from deploycheck.properties.settings import PropertySettings
@@ -118,42 +120,53 @@ def search(
     key: str,
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
-    """Look for an input that violates a property, first among those that earlier runs saved under ``key``.
+    """Look for an input that violates a property: first among those that earlier runs saved under ``key``, then others.
 
     The smallest that is found is saved. What a user's check raises, other than ``AssertionError``, is raised.
+    Raises ``DeploycheckError`` where no input can be drawn, or the check rejects all of them.
     """
     tries = _Tries(clock=clock)
     database = KeyedDatabase(saved, key)
 
-    @hypothesis.settings(  # over the seed, which would leave the database out
-        max_examples=settings.examples,
-        database=database,
-        derandomize=False,
-        phases=(Phase.reuse, Phase.generate, Phase.shrink),
-        deadline=None,  # a model may be slow, and a server has its own deadline
-        suppress_health_check=list(HealthCheck),  # they are about tests that people write
-        report_multiple_bugs=False,
-        verbosity=Verbosity.quiet,
-        print_blob=False,
-    )
-    @hypothesis.seed(settings.seed)
-    @hypothesis.given(property.cases(domain, settings))
     def look(case: Any) -> None:
         try:
             violation = tries.violation(property, predictor, case, settings)
-        except HypothesisException:  # the check gives the case up, by ``assume``
+        except HypothesisException:  # the check rejects the case, by ``assume``
             raise
         except Exception as error:
             raise _Broken(error) from error
         if violation:
             raise _Violated
 
-    try:
-        look()
-    except _Violated:
-        pass
-    except _Broken as broken:
-        raise broken.error from None
+    def run(phase: Phase) -> None:
+        limits = hypothesis.settings(
+            max_examples=settings.examples,
+            database=database,
+            derandomize=False,
+            phases=(phase, Phase.shrink),
+            deadline=None,  # a model may be slow, and a server has its own deadline
+            suppress_health_check=list(HealthCheck),  # they are about tests that people write
+            report_multiple_bugs=False,
+            verbosity=Verbosity.quiet,
+            print_blob=False,
+        )
+        seeded = hypothesis.seed(settings.seed)(hypothesis.given(property.cases(domain, settings))(look))
+        try:
+            limits(seeded)()  # over the seed, which would leave the database out
+        except (_Violated, SkipTest, Unsatisfiable):  # the last two: no input was drawn, or the check rejected all
+            pass
+        except _Broken as broken:
+            raise broken.error from None
+
+    run(Phase.reuse)
+    is_replayed = tries.last is not None
+    if not is_replayed:
+        run(Phase.generate)
+    if not tries.known:
+        raise DeploycheckError(
+            "no input could be tried: the check rejects each that is drawn, or none can be drawn",
+            hint="let the property draw other cases, or reject fewer of them by `assume`",
+        )
     if tries.last is None:
         return Found(examples=len(tries.known), saved=database.saved)
     violation, case = tries.last
@@ -162,7 +175,7 @@ def search(
         saved=database.saved,
         violation=violation,
         counterexample=str(case),
-        replayed=tries.before <= database.saved,
+        replayed=is_replayed,
         case=case,
     )
 

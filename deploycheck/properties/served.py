@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.properties.property import Inputs, NoAnswer, Outputs
+from deploycheck.properties.property import Inputs, NoAnswer, Outputs, describe_exception
 from deploycheck.serving.client import TIMEOUT_S, Client, session
-from deploycheck.serving.process import ServerProcess
+from deploycheck.serving.process import DYING_S, ServerProcess
 
 MOST_HEADERS = 65536
+STATUS_LINE = re.compile(r"HTTP/\d\.\d ([1-5]\d\d)(?: |\r)")
 
 
 @dataclass(frozen=True)
@@ -52,20 +55,23 @@ class Served:
         """Return the served outputs; raise ``NoAnswer`` where the server refuses, doesn't answer, or dies."""
         client = Client(self.server.address, self.model, self.http)
         try:
-            return self.loop.run(client.predict(inputs, len(next(iter(inputs.values())))))
+            return self.loop.run(client.predict_once(inputs))
         except DeploycheckError as error:
             raise NoAnswer(f"the server answered {error.what}") from error
         except TimeoutError as error:
+            self.check_alive()
             raise NoAnswer(f"the server gave no answer within {TIMEOUT_S:g} s") from error
         except aiohttp.ClientError as error:
-            self.check_alive()
+            self.check_alive(DYING_S)
             raise NoAnswer(f"the server gave no answer: {type(error).__name__}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise NoAnswer(f"the server gave a reply that is not an answer: {describe_exception(error)}") from error
 
     def exchange(self, request: bytes, timeout_s: float, *, ends: bool) -> Reply | None:
         """Send bytes as they are and return the reply, or None where the server closes the connection without one.
 
         ``ends`` closes our side of the connection after the request. Raises ``NoAnswer`` if the server doesn't reply
-        within ``timeout_s``, or dies.
+        within ``timeout_s``, replies with what is not HTTP, accepts no connection, or dies.
         """
         address = urlsplit(self.server.address)
         try:
@@ -75,13 +81,20 @@ class Served:
         except TimeoutError as error:
             self.check_alive()
             raise NoAnswer(f"the server gave no answer within {timeout_s:g} s") from error
-        self.check_alive()
+        except OSError as error:
+            self.check_alive(DYING_S)
+            raise NoAnswer(f"the server accepts no connection: {type(error).__name__}") from error
+        self.check_alive(DYING_S if reply is None else 0.0)
         return reply
 
-    def check_alive(self) -> None:
-        """Raise ``NoAnswer`` if the server has died; another one is started then."""
+    def check_alive(self, dying_s: float = 0.0) -> None:
+        """Raise ``NoAnswer`` if the server has died, or dies within ``dying_s``; another one is started then."""
         process = self.server.process
-        code = process.poll() if process else None
+        if process is None:
+            return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(dying_s)
+        code = process.returncode
         if code is not None:
             self.server.stop()
             self.server = self._started()
@@ -117,9 +130,17 @@ async def _exchange(host: str, port: int, request: bytes, timeout_s: float, *, e
             writer.close()
 
 
-async def _read(reader: asyncio.StreamReader) -> Reply | None:
-    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
+async def _read(reader: asyncio.StreamReader) -> Reply:
+    """Read a reply; raise ``NoAnswer`` for what is not HTTP."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except asyncio.LimitOverrunError as error:
+        raise NoAnswer(f"the server's reply has more than {MOST_HEADERS} bytes of headers") from error
+    status = STATUS_LINE.match(head)
+    if status is None:
+        raise NoAnswer(f"the server's reply is not HTTP: it begins with {head[:80]!r}")
+    _, *lines = head.split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     length = headers.get("content-length", "")
-    body = await reader.readexactly(int(length)) if length.isdigit() else await reader.read()
-    return Reply(int(first.split()[1]), headers, body)
+    body = await reader.readexactly(int(length)) if length.isdecimal() else await reader.read()
+    return Reply(int(status[1]), headers, body)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, Self
 
 from pydantic import Field, StrictInt
 
@@ -22,6 +23,11 @@ class PropertySettings(Section):
     examples: Examples = 100
     seed: Seed = 0
     label: Name | None = None
+
+    def with_code(self, load_object: Callable[[str], Any]) -> Self:
+        """Return the settings with the objects that they name by import path; by default they name none."""
+        del load_object
+        return self
 
 
 class ToleranceSettings(PropertySettings):

@@ -5,7 +5,6 @@ Images are ``[n, height, width]`` or ``[n, height, width, channels]``.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -37,7 +36,7 @@ def shift(array: np.ndarray, by: Sequence[int]) -> np.ndarray:
 
 def scale(array: np.ndarray, by: float) -> np.ndarray:
     """Return the values times ``by``: another brightness, another unit."""
-    return array * by
+    return array * float(by)  # by an integer, NumPy would keep a small dtype, and wrap
 
 
 def _images(array: np.ndarray) -> np.ndarray:
@@ -51,15 +50,9 @@ TRANSFORMATIONS: Mapping[str, Transformation] = {
 }
 
 
-def find_transformation(name: str) -> Transformation:
+def find_transformation(name: str, load_object: Callable[[str], Any]) -> Transformation:
     """Return a transformation: a built-in one, or the user's function by import path."""
-    if name in TRANSFORMATIONS:
-        return TRANSFORMATIONS[name]
-    module, _, attribute = name.partition(":")
-    try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        raise DeploycheckError(f"can't import {name}: {type(error).__name__}: {error}") from error
+    found = TRANSFORMATIONS.get(name) or load_object(name)
     if not callable(found):
         raise DeploycheckError(f"{name} is {type(found).__name__}, expected a function of an array")
     return cast("Transformation", found)

@@ -67,11 +67,19 @@ class Client:
         count = len(next(iter(inputs.values())))
         parts = []
         for start in range(0, count, batch):
-            request = encode_request({name: array[start : start + batch] for name, array in inputs.items()})
             with _deadline_named(self.url):
-                headers, body = await self.ask(request)
-            parts.append(decode_response({key.lower(): value for key, value in headers.items()}, body))
+                parts.append(
+                    await self.predict_once({name: array[start : start + batch] for name, array in inputs.items()})
+                )
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    async def predict_once(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs by name for inputs that are sent in one request; raise ``TimeoutError`` without a reply.
+
+        Raises ``ValueError``, ``KeyError`` or ``TypeError`` for a reply that is not an answer.
+        """
+        headers, body = await self.ask(encode_request(inputs))
+        return decode_response({key.lower(): value for key, value in headers.items()}, body)
 
 
 @contextmanager

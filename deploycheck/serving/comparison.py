@@ -40,7 +40,8 @@ class Side:
     rounds: list[int] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
+    lasted_s: float = 0.0
+    busy_s: float = 0.0
     sent: int = 0
 
     def report(self) -> LoadReport:
@@ -121,14 +122,13 @@ async def take_rounds(a: Side, b: Side, bench: Bench) -> list[Disturbance]:
         for side, turn in turns:
             side.failures.update(turn.responses.failures)
             side.failures.update(turn.throughput.failures)
-            side.sent += len(turn.responses.latencies_s) + turn.throughput.asked
+            side.sent += turn.responses.sent + turn.throughput.asked
         if found or not all(turn.is_whole for _, turn in turns):
             what = found or "a turn was disturbed"
             disturbed.append(Disturbance(round_began - began, clock() - round_began, what))
             continue
         for side in (a, b):
             _add_round(side, [turn for other, turn in turns if other is side])
-            side.seconds += clock() - round_began
         is_dead = not all(turn.throughput.rates[0] for _, turn in turns)
         if is_dead or all_decided(goals, a.report(), b.report()):
             break
@@ -145,28 +145,30 @@ async def _take_turn(side: Side, goals: tuple[Goal, ...], turn: int, bench: Benc
 
 
 def _add_round(side: Side, turns: list[_Turn]) -> None:
-    """Add a side's turns of a round to what was seen of it: all latencies, and the mean of the rates."""
+    """Add a side's turns of a round to what was seen of it: all latencies, the mean of the rates, and the seconds."""
     latencies = [latency for turn in turns for latency in turn.responses.undisturbed().latencies_s]
     side.latencies += latencies
     side.rounds.append(len(latencies))
     side.rates.append(sum(turn.throughput.rates[0] for turn in turns) / len(turns))
+    side.lasted_s += sum(turn.responses.lasted_s for turn in turns)
+    side.busy_s += sum(turn.throughput.lasted_s for turn in turns)
 
 
 async def _finish(side: Side, disturbed: list[Disturbance]) -> LoadReport:
     """Return the whole report of a side."""
     metrics = await side.client.scrape()
-    rounds = f"in turn A B B A, {len(side.rates)} rounds, over {side.seconds:.1f} s"
+    rounds = f"in turn A B B A, {len(side.rates)} rounds"
     return replace(
         side.report(),
-        schedule=f"{len(side.latencies)} requests {rounds}",
-        saturation=rounds,
+        schedule=f"{len(side.latencies)} requests {rounds}, over {side.lasted_s:.1f} s",
+        saturation=f"{rounds}, over {side.busy_s:.1f} s",
         sent=side.sent,
         failed=side.failures.total(),
         failures=describe_failures(side.failures),
         cold_start_s=side.server.cold_start_s,
         disturbed_start=side.server.disturbed_start,
-        lasted_s=side.seconds if side.latencies else 0.0,
-        busy_s=side.seconds,
+        lasted_s=side.lasted_s,
+        busy_s=side.busy_s,
         peak_memory_bytes=metrics[PEAK_MEMORY],
         recompilations=int(await side.client.compilations() - side.compiled),
         disturbed=tuple(disturbed),

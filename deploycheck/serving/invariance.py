@@ -15,11 +15,13 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from deploycheck.serving.batching import batch_sizes
-from deploycheck.serving.opening import open_for_serving
 from deploycheck.serving.predict import BATCH
+from deploycheck.serving.runtimes import Engine
 
 SMALLER, FEW = 16, 11
 """A smaller batch size, and how many examples such a batch gets; the rest of it is padding."""
+SIZES = (1, SMALLER, BATCH)
+"""The batch sizes of the programs that answer a sample."""
 PADDING = -1
 """In place of an example's row: a row of zeros, with which the engine pads."""
 
@@ -69,24 +71,21 @@ class Move:
 
 
 def find_dependence(
-    artifact: Path, examples: Path, answers: Path, extensions: Sequence[Path] = (), *, classes: bool
+    engine: Engine, open_again: Callable[[Sequence[int]], Engine], examples: Path, answers: Path, *, classes: bool
 ) -> str:
     """Return what shows that an exported model's answers depend on their batch; empty where nothing does.
 
+    ``engine`` is compiled for the batch sizes ``SIZES``; ``open_again`` returns one of the same model for others.
     ``examples`` and ``answers`` are the files that ``predict`` was given. With ``classes`` the answer to an example is
     the class of its highest output.
     """
-    engine = open_for_serving(artifact, extensions, (1, SMALLER, BATCH))
-    engine.compile()
     arrays, evaluated = load_file(examples), load_file(answers)
     inputs = {tensor.name: arrays[f"inputs/{tensor.name}"] for tensor in engine.signature.inputs}
     sample = choose_sample(len(next(iter(evaluated.values()))))
     moves = find_moves(_asking(engine.run, inputs), evaluated, trials(sample, engine.signature.rounds), classes=classes)
     if not moves:
         return ""
-    smaller = open_for_serving(artifact, extensions, batch_sizes(BATCH))
-    smaller.compile()
-    return describe(_asking(smaller.run, inputs), evaluated, moves, len(sample))
+    return describe(_asking(open_again(batch_sizes(BATCH)).run, inputs), evaluated, moves, len(sample))
 
 
 def _asking(run: Callable[[Mapping[str, np.ndarray]], Outputs], inputs: Mapping[str, np.ndarray]) -> Ask:

@@ -103,7 +103,7 @@ class LoadGenerator:
             recorder = LoadRecorder(budget, self.watch(), self.clock)
             elapsed, interval_ends = 0.0, recorder.began + INTERVAL_S
             while not recorder.is_full(elapsed):
-                query = recorder.start()
+                query = recorder.start(together=together)
                 asked = [requests[(query * together + row) % len(requests)] for row in range(together)]
                 recorder.finish(query, *filter(None, await asyncio.gather(*map(self.ask, asked))))
                 now = self.clock()

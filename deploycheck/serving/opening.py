@@ -40,6 +40,13 @@ def open_for_serving(folder: Path, extensions: Sequence[Path], sizes: Sequence[i
             raise LoadError(what) from error
 
 
+def open_compiled(folder: Path, extensions: Sequence[Path], sizes: Sequence[int]) -> Engine:
+    """Return what ``open_for_serving`` returns, compiled for these batch sizes."""
+    engine = open_for_serving(folder, extensions, sizes)
+    engine.compile()
+    return engine
+
+
 def _check(artifact: Artifact) -> None:
     """Raise ``LoadError`` unless it is an exported model that hasn't expired."""
     if artifact.kind != "model":

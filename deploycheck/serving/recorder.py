@@ -26,6 +26,7 @@ class LoadRecorder:
         self.clock = clock
         self.began = self.interval_began = clock()
         self.latencies: list[float | None] = []
+        self.sent = 0
         self.lags: list[float] = []
         self.due: list[float] = []
         self.failures: Counter[str] = Counter()
@@ -41,9 +42,10 @@ class LoadRecorder:
         self.looks = looks(budget.most)
         self.next_look: float = next(self.looks)
 
-    def start(self, due: float | None = None) -> int:
-        """Return the number of the next request, which is due at ``due``, or now."""
+    def start(self, due: float | None = None, together: int = 1) -> int:
+        """Return the number of the next request, or query of several, which is due at ``due``, or now."""
         row = len(self.latencies)
+        self.sent += together
         self.latencies.append(None)
         self.lags.append(0.0)
         self.due.append(self.clock() if due is None else due)
@@ -95,6 +97,7 @@ class LoadRecorder:
             joined(self.disturbed),
             tuple(row in self.marked for row in range(count)),
             max(0.0, self.due[count - 1] - self.began) if count else 0.0,
+            self.sent,
         )
 
     def is_full(self, elapsed: float) -> bool:

@@ -19,7 +19,8 @@ class Responses:
 
     The lag is how late the client itself sent the request. ``marks`` says which requests were in flight while the
     machine was disturbed, or waited for those that were; ``disturbed`` is what disturbed it. ``failures`` are of all
-    requests. ``lasted_s`` is when the last of them was due, in seconds from the load's beginning.
+    requests, of which ``sent`` is the number: a stream's query is several, and a load that is cut short has sent more
+    than it saw. ``lasted_s`` is when the last of them was due, in seconds from the load's beginning.
     """
 
     latencies_s: tuple[float, ...] = ()
@@ -28,6 +29,7 @@ class Responses:
     disturbed: tuple[Disturbance, ...] = ()
     marks: tuple[bool, ...] = ()
     lasted_s: float = 0.0
+    sent: int = 0
 
     def undisturbed(self) -> Responses:
         """Return the same of the undisturbed requests only, with the failures and disturbances of all."""

@@ -70,7 +70,7 @@ async def _measure(
         doubt=responses.doubt,
         requests_per_s=_samples_per_s(bench, throughput.rates),
         saturation=f"{blocks}, {bench.scenario.saturation(max_size)} kept in flight",
-        sent=len(responses.latencies_s) + throughput.asked,
+        sent=responses.sent + throughput.asked,
         failed=failed.total(),
         failures=describe_failures(failed),
         disturbed=(*responses.disturbed, *busy),

@@ -35,8 +35,9 @@ def find_modes(call: Callable[..., Any], inputs: Iterable[str], name: str) -> di
     unknown = [parameter.name for parameter in rest if parameter.name not in TRAINING and _is_bool(parameter)]
     if unknown:
         raise DeploycheckError(
-            f"{name} has the argument {unknown[0]!r}, a bool of which it isn't known whether it is the mode",
-            hint=f"call a mode {', '.join(TRAINING)}; set what isn't a mode where the model is built",
+            f"{name} has an unknown bool argument {unknown[0]!r}, which could switch training on",
+            hint=f"rename it to one of {', '.join(TRAINING)} if it is the mode; otherwise set it where the model is "
+            "built",
         )
     return {parameter.name: TRAINING[parameter.name] for parameter in rest if parameter.name in TRAINING}
 

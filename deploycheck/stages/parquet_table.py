@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,24 +42,39 @@ class ParquetTable:
             what = f"column {name!r} is of type {kind}: only numbers and booleans can be inputs or labels"
             hint = "turn it into numbers in a loader of your own, or name it under `columns` to slice by it"
             raise DeploycheckError(what, where=str(self.path), hint=hint)
-        if column.null_count or not plain:
-            column = column.cast(pa.float64(), safe=False)
-        found: np.ndarray = column.to_numpy()
+        with self._converting(name, column, "numbers"):
+            if column.null_count or not plain:
+                column = column.cast(pa.float64(), safe=False)
+            found: np.ndarray = column.to_numpy()
         return found
 
     def texts(self, name: str) -> np.ndarray:
-        """Return a column as text, ``[n]``; a missing value is empty."""
+        """Return a column as text, ``[n]``; a missing value is empty. Raises ``DeploycheckError`` for what is none."""
         import pyarrow as pa
 
         column = self._column(name)
         if pa.types.is_nested(column.type):
-            raise DeploycheckError(f"column {name!r} is of type {column.type}, by which nothing can be sliced")
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            column = column.cast(pa.large_string())
-        there = column.drop_null().to_numpy().astype(str)
+            what = f"column {name!r} is of type {column.type}, by which nothing can be sliced"
+            raise DeploycheckError(what, where=str(self.path), hint="leave it out of `columns`")
+        with self._converting(name, column, "text"):
+            if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+                column = column.cast(pa.large_string())
+            there = column.drop_null().to_numpy().astype(str)
         texts = np.full(len(column), "", dtype=there.dtype)
         texts[column.is_valid().to_numpy()] = there
         return texts
+
+    @contextmanager
+    def _converting(self, name: str, column: Any, into: str) -> Iterator[None]:
+        """Raise ``DeploycheckError`` at the column where it can't be converted within the block."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, UnicodeError) as error:
+            what = f"column {name!r} of type {column.type} can't be read as {into}: {error}"
+            hint = "convert it in a loader of your own, or leave it out"
+            raise DeploycheckError(what, where=str(self.path), hint=hint) from error
 
     def _column(self, name: str) -> Any:
         import pyarrow as pa

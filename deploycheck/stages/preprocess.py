@@ -55,7 +55,8 @@ def _fit_standardize(inputs: Arrays, *, epsilon: float = 0.0) -> dict[str, np.nd
     for name, array in inputs.items():
         mean, deviation = _moments(array)
         fitted[f"{name}.mean"] = np.asarray(mean, np.float32)
-        fitted[f"{name}.deviation"] = np.asarray(np.where(_is_constant(array), 1.0, deviation + epsilon), np.float32)
+        is_constant = _is_constant(len(array), mean, deviation)
+        fitted[f"{name}.deviation"] = np.asarray(np.where(is_constant, 1.0, deviation + epsilon), np.float32)
     return fitted
 
 
@@ -65,15 +66,14 @@ def _moments(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.nanmean(exact, axis=0), np.nanstd(exact, axis=0)
 
 
-def _is_constant(array: np.ndarray) -> np.ndarray:
-    """Return which features have one value in all examples, but for rounding; they are not scaled.
+def _is_constant(count: int, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Return which features of ``count`` examples have one value in all, but for rounding; they are not scaled.
 
     The bound on rounding in the variance is scikit-learn's (Chan, Golub and LeVeque, The American Statistician 37,
     1983). A deviation that float32 can't tell from 0 beside the mean, or at all, is rounding too: the model computes
     in float32.
     """
-    mean, deviation = _moments(array)
-    count, epsilon = len(array), np.finfo(np.float64).eps
+    epsilon = np.finfo(np.float64).eps
     least = np.maximum(np.finfo(np.float32).eps * np.abs(mean), np.finfo(np.float32).tiny)
     rounding = count * epsilon * deviation**2 + (count * mean * epsilon) ** 2
     constant: np.ndarray = (deviation <= least) | (deviation**2 <= rounding)
@@ -102,7 +102,7 @@ def _name_features(inputs: Arrays, is_meant: Callable[[np.ndarray], np.ndarray])
 
 
 def _remark_constant(inputs: Arrays) -> str:
-    constant = _name_features(inputs, _is_constant)
+    constant = _name_features(inputs, lambda array: _is_constant(len(array), *_moments(array)))
     return f"constant in the training split, so standardize does not scale it: {constant}" if constant else ""
 
 

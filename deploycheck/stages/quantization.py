@@ -55,8 +55,8 @@ def _refuse_little(sizes: Mapping[str, int], found: Collection[str], at_least: f
         return
     raise DeploycheckError(
         f"only {_counted(sizes, found, 'would be int8')}",
-        hint="a weight is reached where it is, as it is, the second operand of a matrix product or a convolution: not "
-        "behind a cast, a transpose or a reshape, not in a loop, not in an embedding. To accept less, write "
+        hint="only a weight that goes unchanged into a matrix product or convolution, as its second operand, becomes "
+        "int8; not one that is cast, transposed, reshaped, used in a loop or in an embedding. To accept less, write "
         "`quantize: {at_least: ...}`",
     )
 

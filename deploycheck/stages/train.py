@@ -16,7 +16,7 @@ import optax
 import orbax.checkpoint as ocp
 from jax import lax
 
-from deploycheck.errors import DeploycheckError
+from deploycheck.errors import DeploycheckError, located
 from deploycheck.stages.checkpoints import Progress, checkpoints, restore, save
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.model import Model, PyTree, predictor
@@ -107,10 +107,8 @@ def _check_model(model: Model, job: Job) -> None:
     inputs = dict(model.inputs)
     shapes = jax.eval_shape(model.apply, model.params, model.state, inputs)
     for split, labels in ({name: part.labels for name, part in job.examples.items()} | dict(job.labels)).items():
-        try:
+        with located(f"labels of the {split} split"):
             job.task.check(shapes, labels)
-        except DeploycheckError as error:
-            raise DeploycheckError(f"{error.what} (labels of the {split} split)", hint=error.hint) from error
     jax.eval_shape(model.train, model.params, model.state, inputs, jax.random.key(0))
 
 

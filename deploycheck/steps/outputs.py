@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deploycheck.errors import DeploycheckError
@@ -87,16 +88,19 @@ class OutputsStep(StepKind):
 
         Those of the baseline are not refused: it was promoted by an earlier run.
         """
-        from deploycheck.serving.invariance import find_dependence
-        from deploycheck.serving.predict import predict
+        from deploycheck.serving.invariance import SIZES, find_dependence
+        from deploycheck.serving.opening import open_compiled
+        from deploycheck.serving.predict import BATCH, predict
 
         artifact, examples, answers = making.inputs["model"], making.inputs["data"].file(TEST), making.out / OUTPUTS
-        files, depends = making.extensions.files, ""
+        open_engine, depends = partial(open_compiled, artifact.path, making.extensions.files), ""
+        is_baseline = making.settings.variant == BASELINE
         classes = making.extensions.tasks[making.settings.task].word.labels == "classes"
         try:
-            predict(artifact.path, examples, answers, files)
-            if making.settings.variant != BASELINE:
-                depends = find_dependence(artifact.path, examples, answers, files, classes=classes)
+            engine = open_engine((BATCH,) if is_baseline else SIZES)
+            predict(engine, examples, answers)
+            if not is_baseline:
+                depends = find_dependence(engine, open_engine, examples, answers, classes=classes)
         except DeploycheckError as error:
             raise DeploycheckError(f"{FAILED}: {error.where}: {error.what}", hint=error.hint) from error
         except Exception as error:  # the artifact may be damaged, and a plugin's runtime may raise anything

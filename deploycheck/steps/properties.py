@@ -6,6 +6,7 @@ The first asks V's exported artifact in this process, the second its server.
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from deploycheck.errors import DeploycheckError, located
+from deploycheck.errors import DeploycheckError
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.properties import check_name
 from deploycheck.language.spec import Batching, Serve
@@ -190,12 +191,14 @@ def _domain_of(making: Making) -> Domain:
     signature = read_signature(making.inputs["model"].file(SIGNATURE))
     inputs = {split: {each.name: splits[split].inputs[each.name] for each in signature.inputs} for split in SPLITS}
     test = inputs.pop("test")
-    return make_domain(test, inputs.values(), making.settings.batching.max_size)
+    takes_missing = {each.name for each in signature.inputs if each.missing}
+    return make_domain(test, inputs.values(), making.settings.batching.max_size, takes_missing)
 
 
 def _search(making: Making, named: NamedProperty, predictor: Predictor, domain: Domain) -> PropertyResult:
     from hypothesis.configuration import set_hypothesis_home_dir
 
+    from deploycheck.properties.property import describe_exception
     from deploycheck.properties.search import search
     from deploycheck.store.arrays import write_arrays
 
@@ -210,10 +213,15 @@ def _search(making: Making, named: NamedProperty, predictor: Predictor, domain: 
         place = ".".join(map(str, first["loc"]))
         raise DeploycheckError(f"the settings of {named.name} are not valid: {place}: {first['msg']}") from error
     try:
-        with located(named.check):
-            found = search(property, predictor, domain, given, saved=folder, key=key)
+        given = given.with_code(making.extensions.load_object)
+        found = search(property, predictor, domain, given, saved=folder, key=key)
     except DeploycheckError as error:
-        return PropertyResult(key=key, seed=given.seed, error="; ".join(filter(None, (error.what, error.hint))))
+        at = f"{error.where}: " if error.where else ""
+        said = at + "; ".join(filter(None, (error.what, error.hint)))
+        return PropertyResult(key=key, seed=given.seed, error=said)
+    except Exception as error:  # the user's check may raise anything, which leaves the other properties as they are
+        traceback.print_exc()
+        return PropertyResult(key=key, seed=given.seed, error=f"the check raised {describe_exception(error)}")
     file = f"{len(list(making.out.iterdir()))}.safetensors"
     inputs = getattr(found.case, "inputs", None)
     if isinstance(inputs, Mapping):

@@ -94,6 +94,17 @@ def test_each_is_an_expectation_of_no_counterexample(project: Project) -> None:
             "16:48: unknown transformation 'flip_vert'",
             "did you mean 'flip_vertical'?",
         ),
+        ("[{invariant_to: {transformation: shift}}]", "16:48: shift needs by", ""),
+        (
+            "[{invariant_to: {transformation: {scale: {factor: 3}}}}]",
+            "16:48: scale takes no 'factor'",
+            "there are: by",
+        ),
+        (
+            '[{invariant_to: {transformation: "os:system"}}]',
+            "16:48: os is part of Python's standard library",
+            "a spec names code of the project or of an installed package: write a function there that calls it",
+        ),
     ],
 )
 def test_a_mistake_is_reported_at_its_place(project: Project, listed: str, error: str, hint: str) -> None:

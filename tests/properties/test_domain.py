@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploycheck.properties.domain import HIGHEST, Batch, Change, Domain, Random, Row, batches_of, make_domain, rows
+from deploycheck.properties.domain import (
+    HIGHEST,
+    LOWEST,
+    Batch,
+    Change,
+    Domain,
+    Random,
+    Row,
+    batches_of,
+    cast_like,
+    make_domain,
+    rows,
+)
 
 AGES = np.array([[20, 30], [40, 50], [60, 30]], np.int32)
 FLOATS = np.array([[0.5, np.nan, 7], [1.5, 2, 7], [-1, np.inf, 7]], np.float32)
@@ -33,15 +45,25 @@ def test_a_row_is_what_the_model_takes(row: Row) -> None:
     assert x[2] == 7
 
 
-@settings(max_examples=30)
-@given(st.data())
-def test_a_row_has_a_name_that_says_all_of_it(data: st.DataObject) -> None:
-    one, other = data.draw(rows(MIXED)), data.draw(rows(MIXED))
-    if repr(one) == repr(other):
-        assert all(
-            np.array_equal(array, other.values(MIXED)[name], equal_nan=True)
-            for name, array in one.values(MIXED).items()
-        )
+NAMED = (
+    Row(0),
+    Row(1),
+    Row(HIGHEST),
+    Row(LOWEST),
+    Row(Random(0)),
+    Row(Random(1)),
+    Row(0, (Change("age", 0, 1.0),)),
+    Row(0, (Change("age", 1, 1.0),)),
+    Row(0, (Change("age", 1, 0.5),)),
+    Row(0, (Change("x", 1, 1.0),)),
+    Row(0, (Change("x", 1, None),)),
+    Row(0, (Change("x", 1, None), Change("age", 1, 1.0))),
+)
+
+
+@given(st.sampled_from(NAMED) | rows(MIXED), st.sampled_from(NAMED) | rows(MIXED))
+def test_a_row_has_a_name_that_says_all_of_it(one: Row, other: Row) -> None:
+    assert (repr(one) == repr(other)) == (one == other)
 
 
 @settings(max_examples=20)
@@ -55,6 +77,11 @@ def test_a_feature_that_is_missing_in_the_data_may_be_missing() -> None:
     assert np.isnan(Row(1, (Change("x", 1, None),)).values(MIXED)["x"][1])
 
 
+def test_a_change_of_an_input_that_is_one_number_is_made() -> None:
+    assert Row(0, (Change("flag", 0, 0.0),)).values(MIXED)["flag"] == np.False_
+    assert Row(1, (Change("flag", 0, 1.0),)).values(MIXED)["flag"] == np.True_
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -65,6 +92,14 @@ def test_a_feature_that_is_missing_in_the_data_may_be_missing() -> None:
 )
 def test_a_row_is_shown_with_its_values(row: Row, says: str) -> None:
     assert row.describe(MIXED).startswith(says)
+
+
+def test_a_value_outside_of_a_dtype_becomes_the_nearest_of_it() -> None:
+    values = np.array([-3, 2.6, 300])
+    assert cast_like(values, np.zeros(3, np.uint8)).tolist() == [0, 3, 255]
+    assert cast_like(values, np.zeros(3, np.int8)).tolist() == [-3, 3, 127]
+    assert cast_like(values, np.zeros(3, np.float16)).tolist() == pytest.approx([-3, 2.6, 300], rel=1e-3)
+    assert cast_like(values, np.zeros(3, bool)).tolist() == [False, True, True]
 
 
 def test_of_a_large_row_only_the_changes_are_shown() -> None:

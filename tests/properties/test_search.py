@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import assume
+from hypothesis import strategies as st
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.properties import NoAnswer, Property
 from deploycheck.properties.deterministic import DETERMINISTIC
 from deploycheck.properties.finite import FINITE
-from deploycheck.properties.search import search
+from deploycheck.properties.search import KeyedDatabase, search
 from tests.properties.planted import GOOD, WEIGHTS, Planted, domain, tried
 
 NAN_REGION = Planted(lambda x: np.where(x[:, 2:3] > 0.9, np.nan, x @ WEIGHTS))
@@ -36,6 +39,12 @@ def test_the_next_search_tries_the_saved_input_first(tmp_path: Path) -> None:
     assert (first.replayed, first.saved) == (False, 0)
     assert (second.replayed, second.examples) == (True, 1)
     assert second.counterexample == first.counterexample
+
+
+def test_an_input_is_replayed_only_if_an_earlier_run_found_it(tmp_path: Path) -> None:
+    KeyedDatabase(tmp_path, "key").save(b"", b"of cases that are not drawn any more")
+    found = tried(FINITE, Planted(lambda x: np.full((len(x), 1), np.nan)), tmp_path)
+    assert (found.saved, found.examples, found.replayed) == (1, 1, False)
 
 
 def test_a_saved_input_of_another_key_is_not_tried(tmp_path: Path) -> None:
@@ -89,6 +98,18 @@ def test_a_failed_assertion_is_a_violation_and_another_error_is_raised_at_once(t
     with pytest.raises(KeyError):
         tried(Property(name="own", check=broken), GOOD, tmp_path)
     assert next(calls) == 1
+
+
+def test_a_check_that_rejects_all_inputs_has_tried_none(tmp_path: Path) -> None:
+    def rejecting(predictor: Planted, case: object, settings: object) -> str:
+        assume(False)
+        return ""
+
+    with pytest.raises(DeploycheckError, match="no input could be tried"):
+        tried(Property(name="own", check=rejecting), GOOD, tmp_path)
+    nothing = Property(name="own", check=print, cases=lambda domain, settings: st.nothing())
+    with pytest.raises(DeploycheckError, match="no input could be tried"):
+        tried(nothing, GOOD, tmp_path)
 
 
 def test_a_model_that_hangs_is_asked_for_a_limited_time_for_a_smaller_input(tmp_path: Path) -> None:

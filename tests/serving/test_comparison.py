@@ -19,6 +19,7 @@ from deploycheck.serving.load import LoadGenerator, undisturbed
 from deploycheck.serving.load_report import Disturbance, LoadReport
 from deploycheck.serving.protocol import Encoded
 from deploycheck.serving.scenarios import Server
+from deploycheck.serving.throughput import BLOCK_S
 from deploycheck.store import Artifact, open_artifact
 from deploycheck.verdict import fewest_rounds
 from tests.serving.benches import make_bench
@@ -49,9 +50,9 @@ def test_two_servers_are_measured_in_turn(model: Artifact, tmp_path: Path, monke
     a, b = compared(model, tmp_path, {"rate": "1000 /s"}, AS_FAST, MEDIAN_OF_TWO)
     assert len(a.requests_per_s) == len(b.requests_per_s) == len(a.rounds) == 2
     assert sum(a.rounds) == len(a.latencies_s) == 2 * 2 * Server().requests_per_turn(Load(rate="1000 /s"))
-    over = f"in turn A B B A, 2 rounds, over {a.busy_s:.1f} s"
-    assert a.saturation == over
-    assert a.schedule == f"{len(a.latencies_s)} requests {over}"
+    rounds = "in turn A B B A, 2 rounds"
+    assert a.saturation == f"{rounds}, over {a.busy_s:.1f} s"
+    assert a.schedule == f"{len(a.latencies_s)} requests {rounds}, over {a.lasted_s:.1f} s"
     for side in (a, b):
         assert side.failed == side.recompilations == 0
         assert side.cold_start_s > 0
@@ -152,6 +153,9 @@ def test_two_without_checks_are_compared_in_all_there_is_for_all_rounds(
     a, b, _ = TwoServers({"A": 0.01, "B": 0.01}).compare(make_bench(tmp_path, {"rate": "400 /s"}))
     assert len(a.rates) == 3
     assert a.rounds == b.rounds == [80] * 3
+    assert a.lasted_s == pytest.approx(6 * 0.1, abs=0.2), "its own turns, without those of the other"
+    assert a.busy_s == pytest.approx(6 * BLOCK_S, abs=0.1)
+    assert a.sent > sum(a.rounds)
 
 
 def test_a_server_that_answers_nothing_more_ends_the_comparison(tmp_path: Path) -> None:

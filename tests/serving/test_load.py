@@ -129,11 +129,14 @@ def test_what_was_sent_while_the_machine_was_disturbed_is_marked_and_not_sent_ag
         await asyncio.sleep(0.001)
         return ""
 
-    seen = open_loop(answer, Budget(40), watch=reporting("another program", "another program"))
+    seen = open_loop(answer, Budget(160), watch=reporting("", "", "another program", "another program"))
     assert [one.what for one in seen.disturbed] == ["another program"]
+    assert seen.disturbed[0].at_s == pytest.approx(0.4, abs=0.1)
     assert seen.disturbed[0].lasted_s == pytest.approx(0.4, abs=0.1)
-    assert len(seen.latencies_s) == len(sent) == 40
-    assert any(seen.marks)
+    assert len(seen.latencies_s) == len(sent) == 160
+    marked = [row for row, mark in enumerate(seen.marks) if mark]
+    assert marked == list(range(marked[0], marked[-1] + 1))
+    assert (marked[0], marked[-1]) == pytest.approx((20, 100), abs=10), "the intervals before and after too"
 
 
 def test_a_machine_that_is_never_quiet_ends_the_load_all_the_same() -> None:
@@ -169,7 +172,7 @@ def test_a_query_of_which_one_request_fails_is_infinitely_late() -> None:
         return "503: busy" if request == REQUESTS[3] else ""
 
     assert one_by_one(answer, Budget(2), 8) == Responses(
-        (math.inf,) * 2, (0.0,) * 2, {"503: busy": 2}, marks=(False,) * 2
+        (math.inf,) * 2, (0.0,) * 2, {"503: busy": 2}, marks=(False,) * 2, sent=16
     )
 
 

@@ -32,13 +32,22 @@ def test_a_request_counts_from_when_it_was_due_and_its_lag_is_the_clients_own() 
     recorder.leave(row)
     clock.advance(0.5)
     recorder.finish(row)
-    assert recorder.responses() == Responses((0.75,), (0.25,), marks=(False,), lasted_s=1.0)
+    assert recorder.responses() == Responses((0.75,), (0.25,), marks=(False,), lasted_s=1.0, sent=1)
 
 
 def test_a_request_that_fails_is_infinitely_late_and_counted_by_reason() -> None:
     recorder = recorder_of()
-    recorder.finish(recorder.start(), "503: busy", "503: busy", "400: bad")
-    assert recorder.responses() == Responses((float("inf"),), (0.0,), {"503: busy": 2, "400: bad": 1}, marks=(False,))
+    recorder.finish(recorder.start(together=8), "503: busy", "503: busy", "400: bad")
+    failures = {"503: busy": 2, "400: bad": 1}
+    assert recorder.responses() == Responses((float("inf"),), (0.0,), failures, marks=(False,), sent=8)
+
+
+def test_of_a_load_that_is_cut_short_all_that_was_sent_is_counted() -> None:
+    recorder = recorder_of()
+    for _ in range(5):
+        recorder.finish(recorder.start(), "503: busy")
+    seen = recorder.responses(3)
+    assert (len(seen.latencies_s), seen.failures, seen.sent) == (3, {"503: busy": 5}, 5)
 
 
 def test_what_was_in_flight_while_the_machine_was_disturbed_is_marked() -> None:

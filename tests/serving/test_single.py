@@ -113,7 +113,7 @@ def test_a_service_that_is_slow_one_second_in_twenty_passes_no_more_than_half_of
         seen = generate(stalls, lambda generator: send_requests(generator, "A", bench))
         report = LoadReport(latencies_s=seen.latencies_s, disturbed_requests=seen.marks)
         passed += p99(0.03).is_decided(report) and float(np.quantile(report.latencies_s, 0.99)) < 0.03
-    assert passed <= 5
+    assert 0 < passed <= 5
 
 
 def test_a_busy_server_is_watched_for_as_long(tmp_path: Path) -> None:

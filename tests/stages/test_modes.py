@@ -55,7 +55,7 @@ def test_a_bool_of_an_unknown_name_is_refused(call: Callable[..., Any], resolved
     wrapped.__signature__ = known  # type: ignore[attr-defined]
     with pytest.raises(DeploycheckError) as raised:
         of(wrapped)
-    assert raised.value.what.startswith("Net.__call__ has the argument 'is_eval', a bool")
+    assert raised.value.what.startswith("Net.__call__ has an unknown bool argument 'is_eval'")
     assert "train, training, is_training, deterministic, use_running_average" in raised.value.hint
 
 

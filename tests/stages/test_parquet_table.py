@@ -82,6 +82,16 @@ def test_nothing_can_be_sliced_by_lists(tmp_path: Path) -> None:
         read(tmp_path, [[1], [2]]).texts("x")
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(1), pa.string()], ids=str)
+def test_bytes_that_are_not_text_are_an_error_at_their_file(kind: pa.DataType, tmp_path: Path) -> None:
+    bad = ParquetTable(
+        tmp_path / "d.parquet", pa.table({"x": pa.array([b"a", b"\xff"]).view(pa.binary()).cast(kind, safe=False)})
+    )
+    with pytest.raises(DeploycheckError, match=r"column 'x' of type .* can't be read as text") as caught:
+        bad.texts("x")
+    assert caught.value.where == str(tmp_path / "d.parquet")
+
+
 def test_the_names_of_folders_add_no_column(tmp_path: Path) -> None:
     folder = tmp_path / "year=2024"
     folder.mkdir()

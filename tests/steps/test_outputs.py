@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.serving import invariance, predict
+from deploycheck.serving import invariance, opening, predict
 from deploycheck.serving.runtimes._xla_engine import XlaEngine
 from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.signature import read_signature
@@ -165,13 +165,22 @@ def test_what_is_promoted_already_is_not_refused(
 def test_the_runtime_is_looked_for_in_the_files_that_declare_extensions(
     chain: Steps, data: Artifact, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(predict, "predict", lambda *given: asked.extend(given))
+    opened: list[Any] = []
+    monkeypatch.setattr(opening, "open_compiled", lambda *given: opened.append(given))
+    monkeypatch.setattr(predict, "predict", lambda *_: None)
+    monkeypatch.setattr(invariance, "find_dependence", lambda *_, classes: "")
     extensions = replace(chain.extensions, files=(Path("/a/conftest.py"), Path("/b.py")))
-    monkeypatch.setattr(invariance, "find_dependence", lambda *given, classes: "")
     Steps(tmp_path, extensions).make("outputs", XLA_OUTPUTS, data=data, model=model)
-    assert asked[0] == model.path
-    assert asked[3] == (Path("/a/conftest.py"), Path("/b.py"))
+    assert opened == [(model.path, extensions.files, invariance.SIZES)]
+
+
+def test_one_engine_answers_the_split_and_the_sample(
+    chain: Steps, data: Artifact, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_all, compiled = XlaEngine.compile, []
+    monkeypatch.setattr(XlaEngine, "compile", lambda engine: compiled.append(engine.sizes) or compile_all(engine))
+    Steps(tmp_path, chain.extensions).make("outputs", XLA_OUTPUTS, data=data, model=model)
+    assert compiled == [(1, 16, 64)]
 
 
 def test_the_first_output_of_several_is_what_metrics_are_given(tmp_path: Path) -> None:

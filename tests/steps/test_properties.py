@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.language.properties import check_name
 from deploycheck.language.spec import Batching
 from deploycheck.properties import Batch, Predictor, Property, PropertySettings
 from deploycheck.steps import STEP_KINDS
@@ -19,12 +21,27 @@ def _check(predictor: Predictor, batch: Batch, settings: PropertySettings) -> st
     return "" if outputs.shape == (len(batch.rows), 4) else f"the outputs are {outputs.shape[1]} per example"
 
 
+def _broken(predictor: Predictor, batch: Batch, settings: PropertySettings) -> str:
+    raise KeyError("logits\nand more")
+
+
+def _misplaced(predictor: Predictor, batch: Batch, settings: PropertySettings) -> str:
+    raise DeploycheckError("can't be read", where="users.py:3", hint="write it anew")
+
+
+BROKEN, MISPLACED = Property(name="broken", check=_broken), Property(name="misplaced", check=_misplaced)
+
+
+def turn_around(array: np.ndarray) -> np.ndarray:
+    return -array
+
+
 FOUR_OUTPUTS = Property(name="four_outputs", check=_check)
 NOT_A_PROPERTY = _check
 
 
 def settings(*properties: tuple[str, dict[str, object]]) -> PropertiesSettings:
-    named = tuple(NamedProperty(check=name, name=name, settings=given) for name, given in properties)
+    named = tuple(NamedProperty(check=check_name(name, given), name=name, settings=given) for name, given in properties)
     return PropertiesSettings(properties=named, key="clusters", runtime="xla", batching=Batching(max_size=4))
 
 
@@ -39,6 +56,33 @@ def test_each_property_has_a_result_of_its_own(chain: Steps, data: Artifact, mod
     assert found[own].counterexample.startswith("test example 0 (x = [")
     assert load_file(found[own].inputs)["x"].shape == (1, 4)
     assert "the model has no output 'no'" in found["bounded"].error
+
+
+def test_a_check_that_raises_is_an_error_of_that_property_alone(chain: Steps, data: Artifact, model: Artifact) -> None:
+    broken, misplaced = (f"tests.steps.test_properties:{name}" for name in ("BROKEN", "MISPLACED"))
+    shifted = {"transformation": {"scale": {"by": [3]}}}
+    asked = settings((broken, {}), (misplaced, {}), ("invariant_to", shifted), ("finite", {"examples": 3}))
+    found = read_results(chain.make("compress_properties", asked, "raising", data=data, model=model), "int8")
+    assert found[broken].error == "the check raised KeyError: 'logits\\nand more'"
+    assert found[misplaced].error == "users.py:3: can't be read; write it anew"
+    assert found["invariant_to"].error.startswith("the transformation scale raised TypeError: ")
+    assert (found["finite"].error, found["finite"].examples) == ("", 3)
+
+
+def test_a_transformation_by_import_path_is_loaded_as_all_code_is(
+    chain: Steps, data: Artifact, model: Artifact
+) -> None:
+    properties = (
+        ("tests.steps.test_properties:turn_around", "turned", "", "the decision is"),
+        ("tests.steps.test_properties:NOT_THERE", "missing", "has no attribute 'NOT_THERE'", ""),
+        ("tests.steps.test_properties:FOUR_OUTPUTS", "number", "is Property, expected a function of an array", ""),
+        ("os:system", "standard", "os:system is code of Python's standard library", ""),
+    )
+    asked = settings(*(("invariant_to", {"transformation": path, "label": label}) for path, label, _, _ in properties))
+    found = read_results(chain.make("compress_properties", asked, "transformed", data=data, model=model), "int8")
+    for _, label, error, violation in properties:
+        assert error in found[f"invariant_to.{label}"].error
+        assert violation in found[f"invariant_to.{label}"].violation
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.serving.predict import predict
+from deploycheck.serving.opening import open_compiled
+from deploycheck.serving.predict import BATCH, predict
 from deploycheck.serving.process import ServerProcess
 from deploycheck.serving.protocol import decode_response, encode_request
 from deploycheck.serving.runtimes import Runtime, find_runtime
@@ -74,16 +75,16 @@ def test_runtimes_are_named_without_importing_jax_or_numpy() -> None:
 
 def test_a_plugins_runtime_evaluates_its_own_export(exported: Path, tmp_path: Path) -> None:
     save_file({"inputs/x": EXAMPLES}, tmp_path / "examples")
-    predict(exported, tmp_path / "examples", tmp_path / "answers", [PLUGIN])
+    predict(open_compiled(exported, [PLUGIN], (BATCH,)), tmp_path / "examples", tmp_path / "answers")
     answers = load_file(tmp_path / "answers")
     assert answers.keys() == {"scores", "best"}
     np.testing.assert_allclose(answers["scores"], EXAMPLES @ KERNEL, rtol=1e-6)
     np.testing.assert_array_equal(answers["best"], (EXAMPLES @ KERNEL).argmax(axis=1))
 
 
-def test_without_the_plugin_the_evaluation_says_which_runtime_it_lacks(exported: Path, tmp_path: Path) -> None:
+def test_without_the_plugin_the_evaluation_says_which_runtime_it_lacks(exported: Path) -> None:
     with pytest.raises(DeploycheckError, match="artifact: there is no runtime 'numpy', only xla"):
-        predict(exported, tmp_path / "examples", tmp_path / "answers")
+        open_compiled(exported, (), (BATCH,))
 
 
 def test_a_plugins_runtime_serves_its_own_export(exported: Path, tmp_path: Path) -> None:
