@@ -325,7 +325,7 @@ def _promote_each(
 def _apply_rule_again(spec: SpecRecord, evidence: Evidence) -> None:
     refusals = find_refusals(spec, evidence.created, datetime.now(UTC))
     if refusals:
-        raise DeploycheckError("; ".join(refusals), hint="run the gate again")
+        raise DeploycheckError("; ".join(refusals), hint="run the gate again, with --deploycheck-fresh")
 
 
 def _move(

@@ -36,7 +36,7 @@ def _candidate(chosen: CandidateRecord) -> Candidate:
 def _untrusted(spec: SpecRecord) -> Iterator[Reason]:
     if spec.from_store:
         names = ", ".join(spec.from_store)
-        yield Reason(f"{names}: taken from the store, not made by this run; run again with --deploycheck-fresh")
+        yield Reason(f"{names}: taken from the store, not made by this run")
 
 
 def _ended_waivers(checks: tuple[CheckRecord, ...], today: date) -> Iterator[Reason]:

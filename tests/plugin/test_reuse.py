@@ -216,7 +216,7 @@ def test_answers_put_into_a_shared_cache_promote_nothing(
     assert project.spec["from_store"] == ["data", "outputs[trained]"]
     monkeypatch.chdir(project.pytester.path)
     assert main(["promote", "evidence.json", "--cache", str(tmp_path)]) == 1
-    assert "data, outputs[trained]: found in the store" in capsys.readouterr().err
+    assert "data, outputs[trained]: taken from the store" in capsys.readouterr().err
     assert project.run("--deploycheck-promote", "spec.yaml", cache=tmp_path).ret == 1
     assert project.verdicts()["train::accuracy"] == "fail"
     assert not project.promoted
