@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from deploycheck.checks.metric import metric
@@ -11,6 +11,7 @@ from deploycheck.verdict import Exact, Measurement
 
 if TYPE_CHECKING:
     from deploycheck.store import Artifact
+    from deploycheck.store.weights import Stored
 
 STAGES = ("train", "compress")
 NAMED = 4
@@ -38,16 +39,15 @@ def size_ratio(artifact: Artifact, reference_artifact: Artifact) -> Measurement:
 @metric("parameters", dimension=Dimension.COUNT, direction="lower", stages=STAGES, sample=Exact, lowest=1.0)
 def parameters(artifact: Artifact) -> Measurement:
     """Number of trained weights, whatever their type; scales of quantised weights are not counted."""
-    shapes = _read_shapes(artifact)
-    counts = [math.prod(shape) for name, shape in shapes.items() if _is_trained(name, shapes)]
-    return Measurement(Exact(sum(counts)))
+    stored = _read_layout(artifact)
+    return Measurement(Exact(sum(it.count for name, it in stored.items() if _is_trained(name, stored))))
 
 
 @metric("quantized_share", dimension=Dimension.PROPORTION, direction="higher", stages=["compress"], sample=Exact)
 def quantized_share(artifact: Artifact) -> Measurement:
     """Share of the trained weights' numbers that are stored as int8."""
-    shapes = _read_shapes(artifact)
-    counts = {name: math.prod(shape) for name, shape in shapes.items() if _is_trained(name, shapes)}
+    stored = _read_layout(artifact)
+    counts = {name: it.count for name, it in stored.items() if _is_trained(name, stored)}
     quantized = sum(count for name, count in counts.items() if name.endswith("/qvalue"))
     left = sorted((name for name in counts if not name.endswith("/qvalue")), key=lambda name: -counts[name])
     named = ", ".join(name.removeprefix("params/") for name in left[:NAMED])
@@ -56,14 +56,12 @@ def quantized_share(artifact: Artifact) -> Measurement:
     return Measurement(Exact(quantized / sum(counts.values())), note=note)
 
 
-def _read_shapes(artifact: Artifact) -> dict[str, list[int]]:
-    """Read the shape of every weight, and none of the weights themselves."""
-    from safetensors import safe_open
+def _read_layout(artifact: Artifact) -> dict[str, Stored]:
+    from deploycheck.store.weights import read_layout
 
-    with safe_open(artifact.file("weights.safetensors"), framework="numpy") as weights:
-        return {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118 - not a mapping
+    return read_layout(artifact.file("weights.safetensors"))
 
 
-def _is_trained(name: str, shapes: dict[str, list[int]]) -> bool:
-    is_scale = name.endswith("/scale") and name.removesuffix("scale") + "qvalue" in shapes
+def _is_trained(name: str, stored: Mapping[str, Stored]) -> bool:
+    is_scale = name.endswith("/scale") and name.removesuffix("scale") + "qvalue" in stored
     return name.startswith("params/") and not is_scale

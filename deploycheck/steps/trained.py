@@ -26,7 +26,7 @@ from deploycheck.stages.model import Model, PyTree, build_model, to_network
 from deploycheck.stages.network import Network, TensorSpec
 from deploycheck.stages.preprocess import Steps, apply_all
 from deploycheck.store import Artifact
-from deploycheck.store.arrays import write_arrays
+from deploycheck.store.weights import read_weights, write_weights
 
 if TYPE_CHECKING:
     from deploycheck.extensions import Extensions
@@ -62,7 +62,7 @@ class Trained:
 
 def write(trained: Trained, folder: Path) -> None:
     """Write a model into ``folder``."""
-    write_arrays({**trained.model.weights, **trained.fitted}, folder / WEIGHTS)
+    write_weights({**trained.model.weights, **trained.fitted}, folder / WEIGHTS)
     (folder / CONFIG).write_text(trained.config.model_dump_json(indent=1) + "\n")
 
 
@@ -71,10 +71,8 @@ def read(artifact: Artifact, extensions: Extensions) -> Trained:
 
     Raises ``DeploycheckError`` where the build now gives weights of other names, shapes or dtypes.
     """
-    from safetensors.numpy import load_file
-
     config = Config.model_validate_json(artifact.file(CONFIG).read_bytes())
-    arrays = load_file(artifact.file(WEIGHTS))
+    arrays = read_weights(artifact.file(WEIGHTS))
     fitted = {name: array for name, array in arrays.items() if name.startswith(PREPROCESS)}
     model = form_of(config, fitted, extensions)
     # After the user's code was imported: it may have turned on 64-bit numbers in JAX.

@@ -13,7 +13,7 @@ import numpy as np
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
-def write_arrays(arrays: Mapping[str, Any], file: Path) -> None:
+def write_arrays(arrays: Mapping[str, Any], file: Path, metadata: dict[str, str] | None = None) -> None:
     """Write arrays (NumPy's or JAX's) as safetensors.
 
     Each is first copied row by row: safetensors writes the memory in its own order, and a transposed array would
@@ -23,7 +23,7 @@ def write_arrays(arrays: Mapping[str, Any], file: Path) -> None:
     from safetensors.numpy import save_file
 
     try:
-        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file, metadata)
     except SafetensorError as error:
         refused = _SYSTEM_ERROR.search(str(error))  # it has the number in its text alone
         if refused is None:

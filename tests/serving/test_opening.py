@@ -58,7 +58,7 @@ def test_a_damaged_file_is_found_before_anything_is_deserialised(
 
     flip_a_byte(write_artifact(tmp_path) / name)
     monkeypatch.setattr("deploycheck.serving.runtimes._xla_engine.export.deserialize", never)
-    monkeypatch.setattr("deploycheck.serving.runtimes._xla_engine.load_file", never)
+    monkeypatch.setattr("deploycheck.serving.runtimes._xla_engine.read_weights", never)
     monkeypatch.setattr("deploycheck.serving.opening.read_signature", never)
     with pytest.raises(CorruptArtifact, match=name):
         open_it(tmp_path)

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
-from safetensors.numpy import load_file
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.serving.runtimes._xla_export import PROGRAM, WEIGHTS
 from deploycheck.serving.signature import DTYPES, SIGNATURE, read_signature
 from deploycheck.store import Artifact
+from deploycheck.store.weights import read_weights
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 """JAX's own name for the event that it compiled a program."""
@@ -46,7 +46,7 @@ class XlaEngine:
         self._program = export.deserialize(bytearray(program.read_bytes()))
         self._wide = any(aval.dtype.itemsize == WIDE for aval in self._program.in_avals + self._program.out_avals)
         with jax.enable_x64(self._wide):
-            self._weights = {name: jax.device_put(array) for name, array in load_file(weights).items()}
+            self._weights = {name: jax.device_put(array) for name, array in read_weights(weights).items()}
         self._compiled: dict[int, Any] = {}
 
     def compile(self) -> float:

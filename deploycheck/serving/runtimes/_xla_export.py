@@ -19,7 +19,7 @@ from jax import export
 from deploycheck.errors import DeploycheckError
 from deploycheck.serving.signature import Signature, TensorMetadata, tensor_metadata, write_signature
 from deploycheck.stages.network import Inputs, Network, TensorSpec, Weights
-from deploycheck.store.arrays import write_arrays
+from deploycheck.store.weights import write_weights
 
 PROGRAM, WEIGHTS = "model.jax_export", "weights.safetensors"
 _ROUNDS = re.compile(r"xbf16>|xf16>|xf8E|stablehlo\.round_nearest|stablehlo\.(dot_general|convolution)\b.*xu?i[48]>")
@@ -59,7 +59,7 @@ def write(network: Network, inputs: Mapping[str, TensorSpec], name: str, folder:
         rounds=_ROUNDS.search(exported.mlir_module()) is not None,
     )
     (folder / PROGRAM).write_bytes(program)
-    write_arrays(network.weights, folder / WEIGHTS)
+    write_weights(network.weights, folder / WEIGHTS)
     write_signature(
         signature,
         folder,

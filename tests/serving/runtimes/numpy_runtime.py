@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from deploycheck.serving.signature import SIGNATURE, Signature, read_signature, tensor_metadata, write_signature
 from deploycheck.stages.network import Network, TensorSpec
 from deploycheck.store import Artifact
-from deploycheck.store.arrays import write_arrays
+from deploycheck.store.weights import read_weights, write_weights
 
 WEIGHTS = "weights.safetensors"
 
@@ -24,7 +23,7 @@ class NumpyEngine:
         self.sizes = tuple(sizes)
         self.signature = read_signature(artifact.file(SIGNATURE))
         self.on_compile: Callable[[], None] = lambda: None
-        self._kernel = load_file(artifact.file(WEIGHTS))["kernel"]
+        self._kernel = read_weights(artifact.file(WEIGHTS))["kernel"]
 
     def compile(self) -> float:
         return 0.0
@@ -48,7 +47,7 @@ class NumpyRuntime:
             inputs=tuple(tensor_metadata(key, each.shape, each.dtype) for key, each in inputs.items()),
             outputs=tuple(tensor_metadata(key, each.shape[1:], each.dtype.name) for key, each in outputs.items()),
         )
-        write_arrays(network.weights, folder / WEIGHTS)
+        write_weights(network.weights, folder / WEIGHTS)
         write_signature(signature, folder)
 
     def engine(self, artifact: Artifact, sizes: Sequence[int]) -> NumpyEngine:
