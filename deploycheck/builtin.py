@@ -20,6 +20,7 @@ from deploycheck.properties.stable_under import STABLE_UNDER
 from deploycheck.registry.sqlite import SQLITE
 from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.scenarios import SCENARIOS
+from deploycheck.stages.formats import MSGPACK, NPZ_WEIGHTS, ORBAX, SAFETENSORS
 from deploycheck.stages.loaders import CSV, NPZ, PARQUET
 from deploycheck.stages.methods.quantize import QUANTIZE
 from deploycheck.stages.preprocess import fill_missing, scale, standardize
@@ -37,6 +38,7 @@ def pytest_deploycheck_extensions() -> Sequence[Extension]:
     return [
         *metrics,
         *(NPZ, CSV, PARQUET),
+        *(SAFETENSORS, NPZ_WEIGHTS, ORBAX, MSGPACK),
         *(scale, standardize, fill_missing),
         QUANTIZE,
         *(CLASSIFICATION, REGRESSION),

@@ -26,6 +26,7 @@ from deploycheck.ref import Source
 from deploycheck.registry.scheme import RegistryScheme
 from deploycheck.serving.runtimes import Runtime
 from deploycheck.serving.scenarios import Scenario
+from deploycheck.stages.formats import WeightFormat
 from deploycheck.stages.loaders import Loader
 from deploycheck.stages.methods import Method
 from deploycheck.stages.preprocess import Preprocessing
@@ -34,6 +35,7 @@ from deploycheck.stages.tasks import Task
 Extension = (
     MetricFunction
     | Loader
+    | WeightFormat
     | Preprocessing
     | Method
     | Runtime
@@ -58,6 +60,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "metrics": Kind("metric", MetricFunction, lambda metric: metric.word.name),
     "loaders": Kind("loader", Loader, lambda loader: loader.name),
+    "formats": Kind("format of weights", WeightFormat, lambda format: format.name),
     "preprocessing": Kind("preprocessing step", Preprocessing, lambda step: step.name),
     "methods": Kind("compression method", Method, lambda method: method.name),
     "runtimes": Kind("runtime", Runtime, lambda runtime: runtime.name),
@@ -81,6 +84,7 @@ class Extensions:
     root: Path
     metrics: Mapping[str, MetricFunction]
     loaders: Mapping[str, Loader]
+    formats: Mapping[str, WeightFormat]
     preprocessing: Mapping[str, Preprocessing]
     methods: Mapping[str, Method]
     runtimes: Mapping[str, Runtime]
@@ -100,6 +104,7 @@ class Extensions:
             metrics={name: metric.word for name, metric in self.metrics.items()},
             loaders={name: signature_of(loader.load) for name, loader in self.loaders.items()},
             preprocessing={name: signature_of(step.fit, filled=1) for name, step in self.preprocessing.items()},
+            formats=frozenset(self.formats),
             methods={name: method.options for name, method in self.methods.items()},
             runtimes=frozenset(self.runtimes),
             registries={name: registry.check for name, registry in self.registries.items()},
@@ -124,6 +129,14 @@ class Extensions:
         if not callable(function):
             raise _unexpected(name, found, "a function, or a deploycheck.stages.loaders.Loader")
         return cast("Callable[..., Any]", function)
+
+    def weight_reader(self, name: str) -> Callable[[Path], Mapping[str, Any]]:
+        """Return the function that reads weights of a format: an installed one, or one by import path."""
+        found = self.formats.get(name) or self.load_object(name)
+        function: Any = found.read if isinstance(found, WeightFormat) else found
+        if not callable(function):
+            raise _unexpected(name, found, "a function, or a deploycheck.stages.formats.WeightFormat")
+        return cast("Callable[[Path], Mapping[str, Any]]", function)
 
     def preprocessing_step(self, name: str) -> Preprocessing:
         """Return a preprocessing step: an installed one, or one by import path."""

@@ -205,18 +205,20 @@ def find_impossible(spec: Spec, extensions: Extensions) -> list[SpecError]:
     """Return an error, at its place in the spec, for each check that its metric can't give."""
     errors = []
     for item in spec.expectations:
-        what = _impossible(item, _subjects(item, spec, extensions))
+        what = _impossible(item, _subjects(item, spec, extensions), trains=spec.train.trains)
         if what:
             errors.append(SpecError(what, spec.place(*item.path, key=True)))
     return errors
 
 
-def _impossible(item: Expectation, parameters: frozenset[str]) -> str:
+def _impossible(item: Expectation, parameters: frozenset[str], *, trains: bool) -> str:
     subjects = [subject_of(parameter) for parameter in parameters]
     if item.slices and not all(subject.per_example for subject in subjects):
         return f"{item.name} can't be sliced: it isn't measured on test examples"
     section = item.section
     about = item.variant or (TRAINED if section in ("train", "compress", "serve") else None)
+    if "training" in parameters and not trains:
+        return f"{item.name} is measured of a training, and this spec has none"
     missing = [name for name in parameters if not name.startswith(REFERENCE) and not _has_step(name, about)]
     if missing:
         return f"{item.name} can't be measured in {section}: there is no {missing[0]} of it"

@@ -5,6 +5,7 @@ It works on plain data, so that these mistakes are found in a spec whose structu
 
 from __future__ import annotations
 
+import difflib
 from datetime import date, timedelta
 from typing import Any
 
@@ -54,6 +55,7 @@ def check_parts(
         return []
     return [
         *_check_needs(data),
+        *_check_training(data),
         *(_check_variants(data) if "compress" in own else ()),
         *_check_served(data),
         *_check_task(data, expected, vocabulary),
@@ -70,11 +72,38 @@ def check_parts(
 def _check_needs(data: dict[str, Any]) -> list[Mistake]:
     """A stage needs the stages before it."""
     needs = {"model": ("data", "train"), "compress": ("train",), "serve": ("train",)}
+    given = data.keys() | ({"train"} if "weights" in mapping(data, "model") else set())
     return [
         Mistake((name,), f"`{name}` needs a section `{needed}`", f"add `{needed}:`", key=True)
         for name, before in needs.items()
         for needed in before
-        if name in data and needed not in data
+        if name in data and needed not in given
+    ]
+
+
+TRAINING = ("optimizer", "epochs", "batch_size")
+"""What a section `train` has all of, or none of for a model whose weights are taken as they are."""
+
+
+def _check_training(data: dict[str, Any]) -> list[Mistake]:
+    """A model without weights is trained; one that is trained has all that it takes, and data to be trained on."""
+    train = get(data, ("train",))
+    if not isinstance(train, dict):
+        return []
+    mistyped = [key for key in train if key not in Train.model_fields]
+    missing = [name for name in TRAINING if name not in train and not difflib.get_close_matches(name, mistyped)]
+    if len(missing) < len(TRAINING) or "weights" not in mapping(data, "model"):
+        mistakes = [Mistake(("train",), f"`train` has no {name!r}", f"add `{name}: ...`", key=True) for name in missing]
+        shares = mapping(data, "data", "split")
+        empty = [name for name in ("train", "validation") if shares.get(name) == 0]
+        hint = "give it a share of the examples"
+        return mistakes + [
+            Mistake(("data", "split", name), f"a training needs examples for {name}", hint) for name in empty
+        ]
+    hint = f"add {', '.join(f'`{name}`' for name in TRAINING)} to train the model further, or leave it out"
+    useless = [name for name in train if name in Train.model_fields and name not in ("loss", "expect")]
+    return [
+        Mistake(("train", name), f"nothing is trained, so `{name}` has no effect", hint, key=True) for name in useless
     ]
 
 

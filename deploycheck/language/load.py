@@ -107,10 +107,11 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     errors += find_loosened(cell, expected, vocabulary)
     if errors:
         raise SpecErrors(_first_per_place(errors))
-    if tree is None or tree.model is None or tree.data is None or tree.train is None:
+    if tree is None or tree.model is None or tree.data is None:
         return None
+    train = tree.train or Train()
     content = json.dumps(cell.data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    task = installed.task_of(tree.train.loss)
+    task = installed.task_of(train.loss)
     return Spec(
         path=path,
         label=cell.label,
@@ -121,7 +122,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
         confidence=tree.confidence,
         model=tree.model,
         data=tree.data,
-        train=tree.train,
+        train=train,
         task=task.name if task else "",
         compress=tree.compress,
         serve=tree.serve,

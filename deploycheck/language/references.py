@@ -30,7 +30,10 @@ def check_references(data: dict[str, Any], root: Path, installed: Vocabulary) ->
     mistakes = [
         *_check_call(data, ("model", "build"), root, FILLED_BY_TRAINING),
         *_check_call(data, ("data", "load"), root),
-        *_check_file(data, root),
+        *_check_file(data, ("data", "with", "path"), root),
+        *_check_file(data, ("model", "weights", "path"), root),
+        *_check_path(data, ("model", "weights", "load"), root),
+        *_check_path(data, ("model", "weights", "names"), root),
         *_check_installed(data, installed),
         *_check_optimizer(data),
     ]
@@ -84,6 +87,14 @@ def _check_call(
     return [_placed(problem, path, (*path[:-1], "with")) for problem in check_import(name, root, arguments, filled)]
 
 
+def _check_path(data: dict[str, Any], path: SpecPath, root: Path) -> list[Mistake]:
+    """Check an import path that is written alone; whatever else is there has no code to look for."""
+    name = get(data, path)
+    if not isinstance(name, str) or ":" not in name:
+        return []
+    return [_placed(problem, path) for problem in check_import(name, root, None)]
+
+
 def _placed(problem: Problem, path: SpecPath, arguments: SpecPath | None = None) -> Mistake:
     """Return a problem as a mistake: at the argument that it concerns, or at ``path``."""
     if problem.argument is None or arguments is None:
@@ -120,9 +131,8 @@ def _options(data: dict[str, Any], path: SpecPath) -> dict[str, Any]:
     return given if isinstance(given, dict) else {}
 
 
-def _check_file(data: dict[str, Any], root: Path) -> list[Mistake]:
-    """Check the file that a loader is given: it exists, and is in the project."""
-    at = ("data", "with", "path")
+def _check_file(data: dict[str, Any], at: SpecPath, root: Path) -> list[Mistake]:
+    """Check the file that is read: it exists, and is in the project."""
     written = get(data, at)
     if not isinstance(written, str):
         return []

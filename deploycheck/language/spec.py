@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -93,20 +94,54 @@ class Input(Section):
     dtype: Literal["bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "float32"]
 
 
+def _check_format(load: str, info: ValidationInfo) -> str:
+    vocabulary: Vocabulary | None = info.context
+    if ":" in load or "." in load:
+        check_import_path(load)
+    elif vocabulary is not None:
+        check_known(load, vocabulary.formats, "format of weights")
+    return load
+
+
+SHA256 = "^[0-9a-f]{64}$"
+
+
+def _check_digest(digest: str) -> str:
+    if not re.fullmatch(SHA256, digest):
+        raise mistake(f"{shorten(digest)} is not 64 small hexadecimal digits", "`sha256sum FILE` prints them")
+    return digest
+
+
+class Weights(Section):
+    """Weights that a model has before any training, from a file or a folder of the project.
+
+    ``names`` says where each of the model's weights is: a table from its name to that in the file, or the import path
+    of a function that takes all arrays of the file by name and returns those of the model by name.
+    """
+
+    load: Annotated[StrictStr, AfterValidator(_check_format)]
+    path: StrictStr
+    sha256: Annotated[StrictStr, AfterValidator(_check_digest), Field(json_schema_extra={"pattern": SHA256})] | None = (
+        None
+    )
+    names: Annotated[dict[StrictStr, StrictStr], Field(min_length=1), Whole()] | ImportPath | None = None
+
+
 class Model(Section):
-    """What is trained: a callable that returns the model, with its keyword arguments."""
+    """What is shipped: a callable that returns the model, with its keyword arguments, and its first weights."""
 
     build: ImportPath
     arguments: With = Field(default={}, alias="with")
     input: Annotated[dict[Name, Input], Field(min_length=1)]
+    weights: Weights | None = None
 
 
 class Split(Section):
     """How examples are divided; the three shares sum to 1."""
 
-    train: Annotated[Number, Field(gt=0, lt=1)] = 0.8
-    validation: Annotated[Number, Field(gt=0, lt=1)] = 0.1
-    test: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    train: Annotated[Number, Field(ge=0, lt=1)] = 0.8
+    validation: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[Number, Field(gt=0, le=1)] = 0.1
     seed: Seed = 0
     stratify: StrictBool = True
 
@@ -188,19 +223,27 @@ class StopEarly(Section):
 
 
 class Train(Section):
-    """How the model is trained, and what it must reach. The loss selects the task: what labels and outputs are."""
+    """How the model is trained, and what it must reach. The loss selects the task: what labels and outputs are.
+
+    A model with ``weights`` need not be trained: then there is no optimiser, no batch size and no number of epochs.
+    """
 
     loss: Annotated[StrictStr, Installed("loss")] = "cross_entropy"
-    optimizer: Annotated[One, AfterValidator(_check_rate), Field(json_schema_extra=_RATE_SCHEMA)]
+    optimizer: Annotated[One, AfterValidator(_check_rate), Field(json_schema_extra=_RATE_SCHEMA)] | None = None
     schedule: Annotated[
         dict[Literal["constant", "cosine", "linear"], ScheduleOptions], Field(min_length=1, max_length=1), Whole()
     ] = Field(default={"constant": ScheduleOptions()})
     regularize: Regularize = Regularize()
-    epochs: Annotated[Positive, Field(le=MOST_EPOCHS)]
-    batch_size: Annotated[Positive, Field(le=1_000_000)]
+    epochs: Annotated[Positive, Field(le=MOST_EPOCHS)] | None = None
+    batch_size: Annotated[Positive, Field(le=1_000_000)] | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1_000), AfterValidator(unique("seed"))] = (0,)
     stop_early: StopEarly | None = None
     expect: Expectations = Field(default={})
+
+    @property
+    def trains(self) -> bool:
+        """Whether the model is trained, and not only taken as it is."""
+        return self.epochs is not None
 
     @model_validator(mode="after")
     def _check_watch(self, info: ValidationInfo) -> Self:

@@ -142,6 +142,7 @@ class Vocabulary:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     loaders: Mapping[str, Signature | None] = field(default_factory=dict)
     preprocessing: Mapping[str, Signature | None] = field(default_factory=dict)
+    formats: frozenset[str] = frozenset()
     methods: Mapping[str, type[Section]] = field(default_factory=dict)
     runtimes: frozenset[str] = frozenset()
     registries: Mapping[str, Callable[[str, Path], None]] = field(default_factory=dict)

@@ -39,7 +39,9 @@ class Recipe:
 
 
 def recipe_of(section: Train) -> Recipe:
-    """Return a spec's ``train`` section as a recipe."""
+    """Return a spec's ``train`` section as a recipe; it says how to train."""
+    if section.optimizer is None or section.epochs is None or section.batch_size is None:
+        raise ValueError("nothing is trained by this section")
     ((optimizer, options),) = section.optimizer.items()
     ((schedule, shape),) = section.schedule.items()
     stop = section.stop_early

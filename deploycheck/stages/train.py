@@ -104,12 +104,16 @@ def _titled(title: str, progress: Callable[[str], None]) -> Callable[[str], None
 
 def _check_model(model: Model, job: Job) -> None:
     """Refuse a model that can't be trained, or whose outputs don't fit the labels, before it is trained."""
-    inputs = dict(model.inputs)
-    shapes = jax.eval_shape(model.apply, model.params, model.state, inputs)
-    for split, labels in ({name: part.labels for name, part in job.examples.items()} | dict(job.labels)).items():
+    check_outputs(model, job.task, {name: part.labels for name, part in job.examples.items()} | dict(job.labels))
+    jax.eval_shape(model.train, model.params, model.state, dict(model.inputs), jax.random.key(0))
+
+
+def check_outputs(model: Model, task: Task, labels: Mapping[str, np.ndarray]) -> None:
+    """Raise ``DeploycheckError`` where a model's outputs don't fit the labels, ``[n]``, of a split."""
+    shapes = jax.eval_shape(model.apply, model.params, model.state, dict(model.inputs))
+    for split, those in labels.items():
         with located(f"labels of the {split} split"):
-            job.task.check(shapes, labels)
-    jax.eval_shape(model.train, model.params, model.state, inputs, jax.random.key(0))
+            task.check(shapes, those)
 
 
 @dataclass(frozen=True)

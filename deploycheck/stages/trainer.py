@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods import Builder
 from deploycheck.stages.model import Model, PyTree
@@ -18,13 +19,13 @@ from deploycheck.stages.train import Job, fit, unchanged
 class Trainer:
     """What a method that trains is given: the preprocessed examples, and a way to train on them.
 
-    ``examples`` has ``train`` and ``validation``, never ``test``. ``recipe`` is the spec's ``train`` section. A
-    training that was killed continues from its latest checkpoint in ``scratch``.
+    ``examples`` has ``train`` and ``validation``, never ``test``. ``recipe`` is the spec's ``train`` section, or
+    None where nothing is trained. A training that was killed continues from its latest checkpoint in ``scratch``.
     """
 
     examples: Mapping[str, Examples]
     task: Task
-    recipe: Recipe
+    recipe: Recipe | None
     seed: int
     scratch: Path
     progress: Callable[[str], None]
@@ -46,6 +47,9 @@ class Trainer:
         for each training of a method.
         """
         chosen = recipe or self.recipe
+        if chosen is None:
+            hint = "give `train` an optimizer, epochs and a batch_size"
+            raise DeploycheckError(f"{name}: the spec's `train` section has no training to go by", hint=hint)
         job = Job(
             examples=self.examples,
             task=self.task,

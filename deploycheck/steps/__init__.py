@@ -16,11 +16,13 @@ from deploycheck.steps.outputs import OutputsStep
 from deploycheck.steps.properties import PropertiesStep, in_memory, served
 from deploycheck.steps.training import TrainingStep
 from deploycheck.steps.variant import VariantStep
+from deploycheck.steps.weights import WeightsStep
 
 STEP_KINDS: Mapping[str, StepKind] = {
     kind.name: kind
     for kind in (
         DataStep(),
+        WeightsStep(),
         TrainingStep(),
         VariantStep(),
         ModelStep(),

@@ -11,6 +11,7 @@ from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Input, Split
 from deploycheck.ref import Ref, Source
 from deploycheck.steps.kind import Making, Metadata, StepKind, Subject
+from deploycheck.steps.project_files import find_file
 from deploycheck.store import Artifact
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class DataStep(StepKind):
         _check_inputs(loaded.inputs, settings.input)
         fractions = {name: getattr(settings.split, name) for name in examples.SPLITS}
         splits = examples.split(loaded, fractions, seed=settings.split.seed, stratify=settings.split.stratify)
-        empty = [name for name, part in splits.items() if not len(part)]
+        empty = [name for name, part in splits.items() if fractions[name] and not len(part)]
         if empty:
             raise DeploycheckError(f"no examples are left for {', '.join(empty)}, of {len(loaded)}")
         _check_labels(splits["train"].labels)
@@ -116,14 +117,11 @@ def _with_path(arguments: Mapping[str, Any], root: Path) -> dict[str, Any]:
     given = arguments.get("path")
     if not isinstance(given, str):
         return dict(arguments)
-    path = (root / given).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise DeploycheckError(f"{given} is outside of the project", hint="move the file into it")
-    return {**arguments, "path": path}
+    return {**arguments, "path": find_file(given, root)}
 
 
 def _check_labels(labels: Any) -> None:
-    if (labels == labels[0]).all():
+    if len(labels) and (labels == labels[0]).all():
         what = f"every label of the training split is {labels[0]}: there is nothing to learn"
         raise DeploycheckError(what, hint="check which column or array has the labels, and the split")
 

@@ -41,8 +41,8 @@ class ExpectedOutputsStep(StepKind):
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the data and the step that has the weights."""
-        del spec, extensions
-        return {"data": DATA, "weights": source_of(ref.of[0])}
+        del extensions
+        return {"data": DATA, "weights": source_of(spec, ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> ExpectedOutputsSettings:
         """Return the code that puts the model together."""

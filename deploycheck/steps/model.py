@@ -55,8 +55,8 @@ class ModelStep(StepKind):
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the step that has the variant's weights."""
-        del spec, extensions
-        return {"weights": source_of(ref.of[0])}
+        del extensions
+        return {"weights": source_of(spec, ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> ModelSettings:
         """Return the spec's name and runtime."""

@@ -12,6 +12,7 @@ from deploycheck.stages import training
 from deploycheck.stages.training import TrainingReport
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, Subject
+from deploycheck.steps.weights import WEIGHTS
 from deploycheck.store import Artifact
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ class TrainingStep(StepKind):
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
         """Yield the train stage."""
-        del spec
-        yield "train", None, TRAINING
+        if spec.train.trains:
+            yield "train", None, TRAINING
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
-        """Return the data."""
-        del spec, ref, extensions
-        return {"data": DATA}
+        """Return the data, and the weights that the training starts from, where the spec names some."""
+        del ref, extensions
+        return {"data": DATA, **({"start": WEIGHTS} if spec.model.weights else {})}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> TrainingSettings:
         """Return the model and train sections; what is expected of the model doesn't change the training."""
@@ -107,8 +108,12 @@ class TrainingStep(StepKind):
             labels={"test": dataset.splits["test"].labels},
         )
 
+        start = making.inputs.get("start")
+        weights = trained.read(start, extensions).model.weights if start else {}
+
         def build(seed: int) -> Any:
-            return trained.build(config, dataset.fitted, extensions, seed)
+            model = trained.build(config, dataset.fitted, extensions, seed)
+            return model.with_weights(weights) if weights else model
 
         runs = train.train(build, job, section.seeds, making.scratch, making.progress)
         best, report = train.best_run(runs), train.report_of(runs)
@@ -118,6 +123,8 @@ class TrainingStep(StepKind):
         return {"deployed": report.spread}
 
 
-def source_of(variant: str) -> Ref:
+def source_of(spec: Spec, variant: str) -> Ref:
     """Return the step whose artifact holds a variant's weights."""
-    return TRAINING if variant == TRAINED else Ref("variant", (variant,))
+    if variant != TRAINED:
+        return Ref("variant", (variant,))
+    return TRAINING if spec.train.trains else WEIGHTS

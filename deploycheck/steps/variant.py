@@ -49,7 +49,7 @@ class VariantStep(StepKind):
         """Return the step that has its weights, and the data for a method that trains or may train."""
         section = _section(spec, ref)
         name, _ = section.method
-        source = {"weights": source_of(section.source or TRAINED)}
+        source = {"weights": source_of(spec, section.source or TRAINED)}
         return {**source, "data": DATA} if _trains(name, extensions) else source
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> VariantSettings:
@@ -87,7 +87,7 @@ class VariantStep(StepKind):
             trainer = Trainer(
                 examples=trained.prepared_examples(source.config, dataset, making.extensions),
                 task=making.extensions.tasks[source.config.task],
-                recipe=recipe_of(settings.train),
+                recipe=recipe_of(settings.train) if settings.train.trains else None,
                 seed=source.config.seed,
                 scratch=making.scratch,
                 progress=making.progress,

@@ -234,6 +234,7 @@ def inside(location: str, root: Path) -> None:
 VOCABULARY = Vocabulary(
     metrics={metric.name: metric for metric in METRICS},
     loaders=dict.fromkeys(("npz", "csv", "parquet")),
+    formats=frozenset({"npz", "safetensors"}),
     preprocessing=dict.fromkeys(("scale", "standardize")),
     methods={"quantize": Quantize, "prune": Prune, "half": Half},
     runtimes=frozenset({"xla", "onnxruntime"}),

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from sklearn.datasets import load_digits
 
 from deploycheck.cli import main
+from deploycheck.store.weights import read_weights
 from tests.plugin.conftest import SPEC, Project
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
@@ -83,7 +85,7 @@ def check_lint(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator
 
 def test_there_is_an_example_of_each_kind() -> None:
     kinds = (
-        *("metric", "loader", "preprocessing step", "compression method that trains"),
+        *("metric", "loader", "format of weights", "preprocessing step", "compression method that trains"),
         *("runtime", "task", "registry", "report", "property"),
     )
     assert [title.removeprefix("A ") for title in EXAMPLES] == list(kinds)
@@ -109,6 +111,23 @@ def test_a_loader(project: Project, check_lint: Callable[[], None]) -> None:
     check_lint()
 
 
+def test_a_format_of_weights(project: Project, check_lint: Callable[[], None]) -> None:
+    random = np.random.default_rng(0)
+    for layer, shape in (("hidden", (64, 64)), ("out", (64, 10))):
+        folder = project.pytester.path / "weights" / layer
+        folder.mkdir(parents=True)
+        np.save(folder / "kernel.npy", random.normal(size=shape).astype("float32"))
+        np.save(folder / "bias.npy", np.zeros(shape[1], "float32"))
+
+    def untrained(spec: dict[str, Any]) -> None:
+        spec["train"] = {"expect": {"accuracy": ">= 90 %"}}
+
+    written(project, "A format of weights", untrained)
+    project.run("spec.yaml::train")
+    assert project.verdicts() == {"train::completes": "pass", "train::accuracy": "fail"}
+    check_lint()
+
+
 def test_a_preprocessing_step(project: Project, check_lint: Callable[[], None]) -> None:
     written(project, "A preprocessing step")
     project.run("spec.yaml::train::accuracy")
@@ -121,9 +140,7 @@ def test_a_compression_method_that_trains(project: Project, check_lint: Callable
     project.run("spec.yaml::compress[sparse]")
     assert set(project.verdicts().values()) == {"pass"}
     variant = next(step for step in project.spec["steps"] if step["step"] == "variant[sparse]")
-    from safetensors.numpy import load_file
-
-    weights = load_file(project.cache.parent / variant["path"] / "weights.safetensors")
+    weights = read_weights(project.cache.parent / variant["path"] / "weights.safetensors")
     kernel = weights["params/hidden/kernel"]
     assert (kernel == 0).mean() == pytest.approx(0.5, abs=0.01)
     check_lint()

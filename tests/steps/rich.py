@@ -27,6 +27,7 @@ model:
   build: project_code:build
   with: {features: [32], wide: true, head: {bias: null}}
   input: {image: {shape: [8, 8], dtype: float32}}
+  weights: {load: npz, path: start.npz, names: project_code:named}
 data:
   load: project_code:digits
   with: {rows: 100}
@@ -74,6 +75,7 @@ def build(features, wide, head): ...
 def build_another(features, wide, head): ...
 def digits(rows): ...
 def letters(rows): ...
+def named(arrays): ...
 def sure(labels, outputs, over): ...
 METHOD = OTHER = PROPERTY = None
 """
@@ -95,6 +97,7 @@ class OtherRuntime:
 def extensions_of(root: Path) -> Extensions:
     """Return the built-in extensions and a second runtime, for the project that the spec belongs to."""
     (root / "project_code.py").write_text(CODE)
+    (root / "start.npz").touch()
     found = built_in(root)
     return replace(found, runtimes={**found.runtimes, "other": OtherRuntime()})
 

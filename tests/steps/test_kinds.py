@@ -23,6 +23,7 @@ from tests.steps.rich import SPEC, extensions_of, other, rich_plan, settings_of
 CPU = {"backend": "cpu", "device": "cpu"}
 REFS = (
     Ref("data"),
+    Ref("weights"),
     Ref("training"),
     *(Ref("variant", (variant,)) for variant in ("int8", "smaller")),
     *(Ref(kind, (variant,)) for kind in ("model", "outputs") for variant in ("trained", "int8", "smaller")),
@@ -115,7 +116,7 @@ BUILT = _variants("variant", "model", "expected_outputs")
 """The steps that put a model together from its code."""
 TIMED = _variants("load", "comparison", "noise")
 PROPERTIES = _variants("compress_properties", "serve_properties")
-DATA, TRAINING, BASELINE = Ref("data"), Ref("training"), Ref("baseline")
+DATA, WEIGHTS, TRAINING, BASELINE = Ref("data"), Ref("weights"), Ref("training"), Ref("baseline")
 VARIANTS = _variants("variant")
 
 
@@ -128,24 +129,27 @@ VARIANTS = _variants("variant")
         ("\nname: digits", "\nname: letters", {*_variants("model"), *PROPERTIES}),
         ("confidence: 90 %", "confidence: 80 %", TIMED),
         ("over: 0.9", "over: 0.8", set()),
-        ("build: project_code:build", "build: project_code:build_another", {TRAINING, *BUILT}),
-        ("features: [32]", "features: [64]", {TRAINING}),
-        ("head: {bias: null}", "head: {bias: 0}", {TRAINING}),
-        ("shape: [8, 8]", "shape: [9, 8]", {DATA, TRAINING}),
-        ("dtype: float32", "dtype: uint8", {DATA, TRAINING}),
+        ("build: project_code:build", "build: project_code:build_another", {WEIGHTS, TRAINING, *BUILT}),
+        ("features: [32]", "features: [64]", {WEIGHTS, TRAINING}),
+        ("head: {bias: null}", "head: {bias: 0}", {WEIGHTS, TRAINING}),
+        ("shape: [8, 8]", "shape: [9, 8]", {DATA, WEIGHTS, TRAINING}),
+        ("dtype: float32", "dtype: uint8", {DATA, WEIGHTS, TRAINING}),
+        ("load: npz", "load: safetensors", {WEIGHTS}),
+        ("path: start.npz", "path: project_code.py", {WEIGHTS}),
+        ("names: project_code:named", "names: {hidden: fc}", {WEIGHTS}),
         ("project_code:digits", "project_code:letters", {DATA}),
         ("rows: 100", "rows: 90", {DATA}),
         ("train: 0.5, validation: 0.1", "train: 0.4, validation: 0.2", {DATA}),
         ("stratify: false", "stratify: true", {DATA}),
-        ("by: 0.0625", "by: 0.125", {DATA, TRAINING}),
-        ("[{scale: {by: 0.0625}}]", "[{standardize: {}}]", {DATA, TRAINING, *BUILT}),
+        ("by: 0.0625", "by: 0.125", {DATA, WEIGHTS, TRAINING}),
+        ("[{scale: {by: 0.0625}}]", "[{standardize: {}}]", {DATA, WEIGHTS, TRAINING, *BUILT}),
         ('missing_values: "== 0"', 'missing_values: "<= 9"', set()),
         ("learning_rate: 3e-3", "learning_rate: 1e-3", {TRAINING, *VARIANTS}),
         ("warmup: 5 %", "warmup: 6 %", {TRAINING, *VARIANTS}),
         ("l1: 1e-5", "l1: 2e-5", {TRAINING, *VARIANTS}),
         ("epochs: 3", "epochs: 4", {TRAINING, *VARIANTS}),
         ("batch_size: 64", "batch_size: 32", {TRAINING, *VARIANTS}),
-        ("seeds: [0, 1]", "seeds: [1, 0]", {TRAINING, *VARIANTS}),
+        ("seeds: [0, 1]", "seeds: [1, 0]", {WEIGHTS, TRAINING, *VARIANTS}),
         ("patience: 5", "patience: 6", {TRAINING, *VARIANTS}),
         ('accuracy: ">= 97 %"', 'accuracy: ">= 96 %"', set()),
         ("quantize: {weights: int8}", "quantize: {weights: int8, activations: int8}", {Ref("variant", ("int8",))}),

@@ -1,0 +1,57 @@
+"""A model with weights from elsewhere is gated like one that was trained here."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.plugin.conftest import SPEC, Project
+
+PAGE = Path(__file__).parents[2] / "docs" / "own-weights.md"
+FILE = re.compile(r"^```\w+ (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_the_project_of_the_page_is_gated_from_weights_to_promotion(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project.pytester.path
+    for name, text in FILE.findall(PAGE.read_text()):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    assert len((root / "specs/digits.yaml").read_text().splitlines()) <= 25
+    monkeypatch.chdir(root)
+    runpy.run_path("weights.py")
+    spec = (root / "specs/digits.yaml").read_text()
+    project.write(
+        spec.replace("  variants: [int8]\n", "  variants: [int8]\n  load: {rate: 400 /s, min_duration: 0 s}\n")
+    )
+    result = project.run("--deploycheck-promote", "spec.yaml")
+    assert result.ret == 0
+    assert project.spec["decision"] == "promoted"
+    result.stdout.fnmatch_lines(["note: train::completes: weights of digits.npz, sha256:*"])
+    assert {step["step"] for step in project.spec["steps"]} >= {"weights", "model[int8]"}
+    assert "training" not in {step["step"] for step in project.spec["steps"]}
+
+
+def test_a_training_starts_from_the_weights(project: Project) -> None:
+    """One more epoch at a rate of almost nothing keeps a model as good as its weights; by itself it learns nothing."""
+    root = project.pytester.path
+    project.write(SPEC)
+    project.run("spec.yaml::train::completes")
+    trained = next(step for step in project.spec["steps"] if step["step"] == "training")
+    arrays = load_file(project.cache.parent / trained["path"] / "weights.safetensors")
+    save_file(
+        {name: np.asarray(array) for name, array in arrays.items() if "preprocess" not in name}, root / "w.safetensors"
+    )
+    further = SPEC.replace("learning_rate: 5e-3", "learning_rate: 1e-7").replace("epochs: 12", "epochs: 1")
+    project.write(further)
+    assert project.run("spec.yaml::train::accuracy").ret == 1
+    start = "  weights: {load: safetensors, path: w.safetensors}\ndata:\n"
+    project.write(further.replace("data:\n", start, 1))
+    assert project.run("spec.yaml::train::accuracy").ret == 0
+    assert {"weights", "training"} <= {step["step"] for step in project.spec["steps"]}
