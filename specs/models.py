@@ -53,3 +53,46 @@ def halve(image: jax.Array) -> jax.Array:
 def conv_classifier(shape: Sequence[int], features: Sequence[int], classes: int, rngs: nnx.Rngs) -> ConvClassifier:
     """Build the classifier for images of ``shape`` (height, width, channels)."""
     return ConvClassifier(shape, features, classes, rngs)
+
+
+class SpeakerClassifier(nnx.Module):
+    """Frames of varying number, ``[b, n, d]``, to logits ``[b, classes]``: layers on windows of three, and a mean."""
+
+    def __init__(self, dimensions: int, width: int, depth: int, classes: int, rngs: nnx.Rngs) -> None:
+        widths = [dimensions, *[width] * depth]
+        self.windows = nnx.List(nnx.Linear(3 * before, after, rngs=rngs) for before, after in pairwise(widths))
+        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.out = nnx.Linear(width, classes, rngs=rngs)
+
+    def __call__(self, frames: jax.Array, present: jax.Array) -> jax.Array:
+        """Return logits; ``present``, ``[b, n]``, says which frames there are."""
+        there = present[..., None].astype(frames.dtype)
+        for window in self.windows:
+            padded = jnp.pad(frames * there, ((0, 0), (1, 1), (0, 0)))
+            frames = nnx.relu(window(jnp.concatenate([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], axis=-1)))
+        mean = (frames * there).sum(axis=1) / there.sum(axis=1)
+        return self.out(self.dropout(mean))
+
+
+def speaker_classifier(dimensions: int, width: int, depth: int, classes: int, rngs: nnx.Rngs) -> SpeakerClassifier:
+    """Build the classifier of speakers."""
+    return SpeakerClassifier(dimensions, width, depth, classes, rngs)
+
+
+class Dense(nnx.Module):
+    """Dense layers: features ``[b, features]`` to logits ``[b, classes]``."""
+
+    def __init__(self, features: int, hidden: Sequence[int], classes: int, rngs: nnx.Rngs) -> None:
+        self.layers = nnx.List(nnx.Linear(before, after, rngs=rngs) for before, after in pairwise([features, *hidden]))
+        self.out = nnx.Linear([features, *hidden][-1], classes, rngs=rngs)
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Return logits."""
+        for layer in self.layers:
+            features = nnx.relu(layer(features))
+        return self.out(features)
+
+
+def dense_classifier(features: int, hidden: Sequence[int], classes: int, rngs: nnx.Rngs) -> Dense:
+    """Build the classifier of ``features`` numbers."""
+    return Dense(features, hidden, classes, rngs)
