@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["deploycheck.runner.worker", "pytest"])
+FORKS.set_forkserver_preload(["deploycheck.runner.worker", "pytest", "sklearn.datasets"])
 
 
 def _work(pipes: Sequence[Connection], folder: Path, environment: Mapping[str, str]) -> None:
