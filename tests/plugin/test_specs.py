@@ -53,7 +53,7 @@ def specs(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
             "speech",
             "specs.models:speaker_classifier",
             "worse:first_sound",
-            {"accuracy", "accuracy.worst_class"},
+            {"accuracy"},
             {"learned"},
         ),
     ],
