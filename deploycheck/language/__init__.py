@@ -10,10 +10,12 @@ from deploycheck.language.load import Spec, load
 from deploycheck.language.recognize import SUFFIXES, Recognition, recognize_file
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.tree import SpecSection, json_schema
+from deploycheck.language.variants import AnotherModel
 from deploycheck.language.vocabulary import Dimension, Metric, PropertyWord, TaskWord, Vocabulary
 
 __all__ = [
     "SUFFIXES",
+    "AnotherModel",
     "Dimension",
     "Expectation",
     "Metric",

@@ -22,6 +22,7 @@ from deploycheck.language.names import (
 )
 from deploycheck.language.properties import find_properties
 from deploycheck.language.spec import ANSWERS
+from deploycheck.language.variants import model_keys
 from deploycheck.language.vocabulary import Vocabulary
 
 
@@ -35,6 +36,7 @@ def check_references(data: dict[str, Any], root: Path, installed: Vocabulary) ->
         *_check_path(data, ("model", "weights", "load"), root),
         *_check_path(data, ("model", "weights", "names"), root),
         *_check_installed(data, installed),
+        *_check_models(data, root, installed),
         *_check_optimizer(data),
     ]
     for name in mapping(data, "metrics"):
@@ -123,6 +125,19 @@ def _check_installed(data: dict[str, Any], installed: Vocabulary) -> list[Mistak
     return mistakes
 
 
+def _check_models(data: dict[str, Any], root: Path, installed: Vocabulary) -> list[Mistake]:
+    """Check the models that methods are given, as ``model`` is checked; one without ``build`` is the spec's own."""
+    mistakes = []
+    for path in _models(data, installed):
+        own, at, given = get(data, ("model", "build")), (*path, "with"), get(data, (*path, "with"))
+        if "build" in get(data, path):
+            mistakes += _check_call(data, (*path, "build"), root, FILLED_BY_TRAINING)
+        elif isinstance(own, str) and IMPORT_PATH.fullmatch(own) and isinstance(given, dict):
+            problems = check_import(own, root, {**mapping(data, "model", "with"), **given}, FILLED_BY_TRAINING)
+            mistakes += [_placed(problem, path, at) for problem in problems if problem.argument in given]
+    return mistakes
+
+
 def _options(data: dict[str, Any], path: SpecPath) -> dict[str, Any]:
     """Return the options of the preprocessing step at ``path``."""
     *_, index, name = path
@@ -177,6 +192,17 @@ def _methods(data: dict[str, Any]) -> Iterator[SpecPath]:
         method = mapping(data, "compress", "variants", variant, "method")
         if len(method) == 1:
             yield ("compress", "variants", variant, "method", *method)
+
+
+def _models(data: dict[str, Any], installed: Vocabulary) -> Iterator[SpecPath]:
+    """Yield the path of each mapping with which an installed method is given another model."""
+    for variant in mapping(data, "compress", "variants"):
+        at: SpecPath = ("compress", "variants", variant)
+        for methods in (at, (*at, "method")):
+            written = get(data, methods)
+            for name in written.keys() & installed.methods.keys() if isinstance(written, dict) else ():
+                paths = [(*methods, name, key) for key in model_keys(installed.methods[name])]
+                yield from (path for path in paths if isinstance(get(data, path), dict))
 
 
 def _properties(data: dict[str, Any]) -> Iterator[SpecPath]:

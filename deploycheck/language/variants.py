@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from deploycheck.language.errors import Mistake, did_you_mean
-from deploycheck.language.fields import Arguments, Name, One, Section, mistake, refuse
+from deploycheck.language.fields import Arguments, ImportPath, Name, One, Section, With, mistake, refuse
 from deploycheck.language.properties import WrittenProperty
 from deploycheck.language.spec import Expectations
 from deploycheck.language.vocabulary import Vocabulary
@@ -31,15 +31,35 @@ _NOTHING = Vocabulary()
 """What is installed where a validator is given no vocabulary."""
 
 
+class AnotherModel(Section):
+    """A model besides the spec's own, as an option of a method; it has the spec's inputs and task.
+
+    Without ``build`` it is built as the spec's own model, whose arguments it has where ``with`` gives no others.
+    """
+
+    build: ImportPath | None = None
+    arguments: With = Field(default={}, alias="with")
+
+
+def model_keys(options: type[Section] | None) -> list[str]:
+    """Return the keys under which a method's options name another model."""
+    fields = options.model_fields.items() if options else ()
+    return [
+        field.alias or name for name, field in fields if AnotherModel in (field.annotation, *get_args(field.annotation))
+    ]
+
+
 class Variant(Section):
     """One deployable form: made from the trained model, or from the variant ``source``, by one method.
 
     ``method`` is the name of an installed method, or an import path, with its options as plain data. The options of
-    an installed method are complete, and its options class accepts them.
+    an installed method are complete, and its options class accepts them. ``models`` are the import paths of the
+    models that they name.
     """
 
     source: StrictStr | None = None
     method: tuple[str, Arguments]
+    models: tuple[ImportPath, ...] = ()
     expect: Expectations = Field(default={})
 
 
@@ -78,7 +98,7 @@ class VariantForm(Section):
     )
     expect: Expectations = Field(default={})
 
-    def variant(self) -> Variant:
+    def variant(self, vocabulary: Vocabulary) -> Variant:
         """Return the variant that is written; refuse one without a method, or with several."""
         fields = type(self).model_fields
         installed = {
@@ -91,7 +111,10 @@ class VariantForm(Section):
             found = ", ".join(name for name, _ in methods) or "none"
             hint = "build one variant `from` another to chain methods"
             raise mistake(f"a variant has one method, found {found}", hint, key=True)
-        return Variant(source=self.source, method=methods[0], expect=self.expect)
+        name, options = methods[0]
+        named = [options[key].get("build") for key in model_keys(vocabulary.methods.get(name)) if key in options]
+        models = tuple(path for path in named if path)
+        return Variant(source=self.source, method=methods[0], models=models, expect=self.expect)
 
 
 @functools.lru_cache(maxsize=16)
@@ -107,7 +130,8 @@ def variant_form(vocabulary: Vocabulary) -> type[VariantForm]:
 def _read_variant(value: Any, info: ValidationInfo) -> Variant:
     if isinstance(value, Variant):
         return value
-    return variant_form(info.context or _NOTHING).model_validate(value, context=info.context).variant()
+    vocabulary: Vocabulary = info.context or _NOTHING
+    return variant_form(vocabulary).model_validate(value, context=info.context).variant(vocabulary)
 
 
 WrittenVariant = Annotated[Variant, PlainValidator(_read_variant, json_schema_input_type=VariantForm)]

@@ -96,7 +96,8 @@ class TaskWord:
     ``losses`` are the names that ``train.loss`` may have for it; no two tasks share one, so the loss selects the task.
     ``scores`` are what an epoch reports on the validation examples besides the loss. ``labels`` is what messages
     call its labels: ``classes`` or ``numbers``. ``label_slices`` says whether examples can be sliced by ``label``,
-    ``most_accurate`` whether ``promote.choose: most_accurate`` can compare its variants.
+    ``most_accurate`` whether ``promote.choose: most_accurate`` can compare its variants. With ``logits``, a model's
+    first output are the logits of classes, along its last axis.
     """
 
     name: str
@@ -105,6 +106,7 @@ class TaskWord:
     labels: str
     label_slices: bool
     most_accurate: bool
+    logits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,17 +38,23 @@ def unchanged(params: PyTree) -> PyTree:
 class Job:
     """What all runs of a training share.
 
-    ``examples`` has ``train`` and ``validation``, preprocessed. ``loss`` gives each example's loss. ``project`` is
-    applied to the params after every step. ``labels`` are those of further splits, which the model's outputs must fit
-    as they must fit those of ``examples``.
+    ``examples`` has ``train`` and ``validation``, preprocessed. ``loss(outputs, targets)`` gives each example's loss.
+    ``targets`` are arrays, or trees of arrays, ``[n, ...]``, by split; those of a split that is left out are its
+    labels. ``project`` is applied to the params after every step. ``labels`` are those of further splits, which the
+    model's outputs must fit as they must fit those of ``examples``.
     """
 
     examples: Mapping[str, Examples]
     task: Task
     recipe: Recipe
     loss: Loss
+    targets: Mapping[str, PyTree] = field(default_factory=dict)
     project: Callable[[PyTree], PyTree] = unchanged
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def targets_of(self, split: str) -> PyTree:
+        """Return the targets of a split on the device."""
+        return jax.tree.map(jnp.asarray, self.targets.get(split, self.examples[split].labels))
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ def _titled(title: str, progress: Callable[[str], None]) -> Callable[[str], None
 def _check_model(model: Model, job: Job) -> None:
     """Refuse a model that can't be trained, or whose outputs don't fit the labels, before it is trained."""
     check_outputs(model, job.task, {name: part.labels for name, part in job.examples.items()} | dict(job.labels))
+    for split, targets in job.targets.items():
+        _check_targets(split, targets, len(job.examples[split]))
     jax.eval_shape(model.train, model.params, model.state, dict(model.inputs), jax.random.key(0))
 
 
@@ -114,6 +122,14 @@ def check_outputs(model: Model, task: Task, labels: Mapping[str, np.ndarray]) ->
     for split, those in labels.items():
         with located(f"labels of the {split} split"):
             task.check(shapes, those)
+
+
+def _check_targets(split: str, targets: PyTree, count: int) -> None:
+    """Refuse targets of which an example would have none; JAX would take another example's."""
+    lengths = {len(array) for array in jax.tree.leaves(targets)}
+    if lengths != {count}:
+        found = ", ".join(map(str, sorted(lengths))) or "none"
+        raise DeploycheckError(f"the {split} split has {count} examples, and its targets are for {found}")
 
 
 @dataclass(frozen=True)
@@ -157,12 +173,13 @@ def _run(
     if progress.epochs and not progress.finished:
         say(f"resumed after epoch {len(progress.epochs)}")
     key = jax.random.key(seed)
-    inputs, labels = _on_device(job.examples["train"])
+    inputs = {name: jnp.asarray(array) for name, array in job.examples["train"].inputs.items()}
+    targets = job.targets_of("train")
     started, first, saving, saved_at = time.monotonic(), len(progress.epochs), 0.0, time.monotonic()
     while not progress.finished:
         number = len(progress.epochs)
         carry = (progress.params, progress.state, progress.optimizer)
-        carry, loss = program.epoch(carry, inputs, labels, jax.random.fold_in(key, number))
+        carry, loss = program.epoch(carry, inputs, targets, jax.random.fold_in(key, number))
         epoch = Epoch(float(loss), *_validate(program, carry[:2], job))
         for name, value in epoch.values.items():
             if not math.isfinite(value):
@@ -215,10 +232,6 @@ def _is_better(epoch: Epoch, than: Epoch, watch: str) -> bool:
     return epoch.scores[name] > than.scores[name]
 
 
-def _on_device(examples: Examples) -> tuple[dict[str, jax.Array], jax.Array]:
-    return {name: jnp.asarray(array) for name, array in examples.inputs.items()}, jnp.asarray(examples.labels)
-
-
 def _compile_epoch(
     model: Model, transform: optax.GradientTransformation, job: Job
 ) -> Callable[..., tuple[tuple[PyTree, PyTree, PyTree], jax.Array]]:
@@ -230,21 +243,21 @@ def _compile_epoch(
     batch = min(job.recipe.batch_size, count)
     steps = count // batch
 
-    def loss(params: PyTree, state: PyTree, inputs: Any, labels: jax.Array, key: jax.Array) -> Any:
+    def loss(params: PyTree, state: PyTree, inputs: Any, targets: PyTree, key: jax.Array) -> Any:
         outputs, state = model.train(params, state, inputs, key)
-        fit = job.loss(outputs, labels).mean()
+        fit = job.loss(outputs, targets).mean()
         return fit + _penalty(params, job.recipe), (fit, state)
 
     @jax.jit
-    def epoch(carry: Any, inputs: Any, labels: jax.Array, key: jax.Array) -> Any:
+    def epoch(carry: Any, inputs: Any, targets: PyTree, key: jax.Array) -> Any:
         shuffle, dropout = jax.random.split(key)
         order = jax.random.permutation(shuffle, count)[: steps * batch].reshape(steps, batch)
 
         def step(carry: Any, now: Any) -> Any:
             rows, key = now
             params, state, optimizer = carry
-            chosen = {name: array[rows] for name, array in inputs.items()}
-            gradient, (fit, state) = jax.grad(loss, has_aux=True)(params, state, chosen, labels[rows], key)
+            chosen = jax.tree.map(lambda array: array[rows], (inputs, targets))
+            gradient, (fit, state) = jax.grad(loss, has_aux=True)(params, state, *chosen, key)
             updates, optimizer = transform.update(gradient, optimizer, params)
             return (job.project(optax.apply_updates(params, updates)), state, optimizer), fit
 
@@ -268,5 +281,5 @@ def _validate(program: _Program, weights: tuple[PyTree, PyTree], job: Job) -> tu
     examples = job.examples["validation"]
     outputs = program.predict(weights, examples.inputs)
     on_device = {name: jnp.asarray(array) for name, array in outputs.items()}
-    loss = float(job.loss(on_device, jnp.asarray(examples.labels)).mean())
+    loss = float(job.loss(on_device, job.targets_of("validation")).mean())
     return loss, dict(job.task.scores(outputs, examples.labels))

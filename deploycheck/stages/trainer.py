@@ -37,14 +37,16 @@ class Trainer:
         recipe: Recipe | None = None,
         *,
         loss: Loss | None = None,
+        targets: Mapping[str, PyTree] | None = None,
         project: Callable[[PyTree], PyTree] | None = None,
         name: str = "finetune",
     ) -> Model:
         """Train the model further, from its own weights; return it with the weights of its best epoch.
 
-        ``loss(outputs, labels)`` gives each example's loss, ``[batch]``, in place of the task's. ``project`` is
-        applied to the params after every step: it may put pruned weights back to zero. ``name`` is different
-        for each training of a method.
+        ``loss(outputs, targets)`` gives each example's loss, ``[batch]``, in place of the task's. The targets are
+        the labels, or for each split an array, or a tree of arrays, ``[n, ...]``, in the order of ``examples``.
+        ``project`` is applied to the params after every step: it may put pruned weights back to zero. ``name`` is
+        different for each training of a method.
         """
         chosen = recipe or self.recipe
         if chosen is None:
@@ -55,6 +57,7 @@ class Trainer:
             task=self.task,
             recipe=chosen,
             loss=loss or self.task.losses[chosen.loss],
+            targets=targets or {},
             project=project or unchanged,
         )
         return fit(model, job, self.seed, self.scratch / name, lambda line: self.progress(f"{name}: {line}"))

@@ -102,8 +102,9 @@ def form_of(config: Config, fitted: Mapping[str, Any], extensions: Extensions) -
 def builder(config: Config, fitted: Mapping[str, Any], extensions: Extensions) -> Builder:
     """Return a function that builds other models for the same inputs and task, freshly initialised."""
 
-    def build_another(path: str, arguments: Mapping[str, Any]) -> Model:
-        other = config.model_copy(update={"build": path, "arguments": dict(arguments)})
+    def build_another(path: str | None, arguments: Mapping[str, Any]) -> Model:
+        changed = dict(arguments) if path else {**config.arguments, **arguments}
+        other = config.model_copy(update={"build": path or config.build, "arguments": changed})
         return build(other, fitted, extensions, config.seed)
 
     return build_another

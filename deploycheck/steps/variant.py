@@ -66,7 +66,7 @@ class VariantStep(StepKind):
         )
 
     def sources(self, settings: VariantSettings) -> Iterable[Source]:
-        """Yield the model's code, the preprocessing steps, the task and the methods."""
+        """Yield the code of the models, the preprocessing steps, the task and the methods."""
         yield from (Source(kind, name) for kind, name in settings.uses)
 
     def make(self, making: Making) -> Metadata:
@@ -114,11 +114,12 @@ def _trains(name: str, extensions: Extensions) -> bool:
 
 def uses_of(spec: Spec, variant: str) -> tuple[tuple[str, str], ...]:
     """Return everything that building a variant uses by name, each as its kind (of ``Source``) and its name."""
-    methods = []
+    models, methods = [("models", spec.model.build)], []
     at = variant
     while at != TRAINED and spec.compress is not None:
         section = spec.compress.variants[at]
+        models += [("models", path) for path in section.models]
         methods.append(("methods", section.method[0]))
         at = section.source or TRAINED
     steps = [("preprocessing", name) for name, _ in preprocess_of(spec)]
-    return (("models", spec.model.build), *steps, ("tasks", spec.task), *reversed(methods))
+    return (*models, *steps, ("tasks", spec.task), *reversed(methods))

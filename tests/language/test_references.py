@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploycheck.language import SpecErrors, Vocabulary, load
+from deploycheck.language import AnotherModel, Section, SpecErrors, Vocabulary, load
 from deploycheck.language.names import signature_of
 from tests.language.writing import MINIMAL, Project, with_module
 from tests.planning import EXTENSIONS
@@ -104,6 +104,61 @@ def test_the_options_of_an_installed_step_are_checked_where_they_are_written(
 ) -> None:
     installed = replace(vocabulary, preprocessing={"shift": signature_of(fit_shift, filled=1)})
     assert refusals(project, with_steps(f"[{step}]"), installed) == ([(9, column, what)] if what else [])
+
+
+class Learn(Section):
+    """A method with two other models, one of which may be left out."""
+
+    student: AnotherModel
+    helper: AnotherModel | None = None
+
+
+STUDENT = """\
+def student(features, rngs, depth=1): ...
+"""
+
+
+@pytest.mark.parametrize("form", ["learn: {{{}}}", "method: {{learn: {{{}}}}}"], ids=["by name", "under method"])
+@pytest.mark.parametrize(
+    ("written", "at", "what"),
+    [
+        ("student: {build: 'specs.student:student', with: {features: [8]}}", "", ""),
+        ("student: {with: {features: [8]}}", "", ""),
+        ("student: {}", "", ""),
+        ("student: {with: {feature: [8]}}", "feature:", "conv_classifier takes no 'feature'"),
+        ("student: {build: 'specs.student:student'}", "'specs", "student needs features"),
+        ("student: {build: 'specs.student:studnet'}", "'specs", "specs.student has no studnet"),
+        ("student: {build: specs.student}", "specs", "'specs.student' is not an import path"),
+        (
+            "student: {build: 'specs.student:student', with: {features: [8], width: 3}}",
+            "width",
+            "student takes no 'width'",
+        ),
+        ("student: {}, helper: {with: {widths: 3}}", "widths", "conv_classifier takes no 'widths'"),
+        ("student: {wiht: {}}", "wiht", "unknown key 'wiht' in `compress.variants.small."),
+    ],
+)
+def test_a_model_that_a_method_is_given_is_checked_as_the_specs_own(
+    project: Project, vocabulary: Vocabulary, form: str, written: str, at: str, what: str
+) -> None:
+    project.write(STUDENT, "specs/student.py")
+    line = f"    small: {{{form.format(written)}}}"
+    text = f"{MINIMAL}compress:\n  variants:\n{line}\n"
+    found = refusals(project, text, replace(vocabulary, methods={"learn": Learn}))
+    assert [column for _, column, _ in found] == ([line.index(at) + 1] if at else [])
+    assert [message[: len(what)] for _, _, message in found] == ([what] if at else [])
+
+
+def test_the_models_that_a_method_is_given_are_known_by_their_paths(project: Project, vocabulary: Vocabulary) -> None:
+    project.write(STUDENT, "specs/student.py")
+    written = "{student: {build: 'specs.student:student', with: {features: [8]}}, helper: {with: {features: [2]}}}"
+    variants = f"{{a: {{learn: {written}}}, b: {{method: {{learn: {written}}}}}}}"
+    file = project.write(f"{MINIMAL}compress: {{variants: {variants}}}\n")
+    (spec,) = load(file, project.root, replace(vocabulary, methods={"learn": Learn}))
+    assert spec.compress is not None
+    assert {name: it.models for name, it in spec.compress.variants.items()} == dict.fromkeys(
+        "ab", ("specs.student:student",)
+    )
 
 
 def test_a_standard_may_leave_a_loaders_arguments_to_its_specs(project: Project, vocabulary: Vocabulary) -> None:

@@ -104,6 +104,27 @@ def test_a_loss_of_its_own_takes_the_place_of_the_tasks(examples: Splits, tmp_pa
     assert accuracy(fitted, examples["validation"]) < 0.7
 
 
+def test_a_loss_may_have_targets_of_its_own_in_the_order_of_the_examples(examples: Splits, tmp_path: Path) -> None:
+    def distance(outputs: Any, targets: dict[str, jax.Array]) -> jax.Array:
+        return jnp.square(outputs["logits"] - targets["near"]["logits"]).sum(axis=1)
+
+    rows = {name: np.eye(3, dtype=np.float32)[(part.labels + 1) % 3] for name, part in examples.items()}
+    targets = {name: {"near": {"logits": array}} for name, array in rows.items()}
+    fitted = trainer_for(examples, tmp_path).fit(plain(0), replace(RECIPE, epochs=15), loss=distance, targets=targets)
+    moved = {name: replace(part, labels=(part.labels + 1) % 3) for name, part in examples.items()}
+    assert accuracy(fitted, moved["validation"]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("targets", "found"), [({"near": np.zeros(199)}, "199"), ({"a": np.zeros(200), "b": np.zeros(3)}, "3, 200")]
+)
+def test_targets_that_are_not_one_per_example_are_refused(
+    targets: Any, found: str, examples: Splits, tmp_path: Path
+) -> None:
+    with pytest.raises(DeploycheckError, match=f"the train split has 200 examples, and its targets are for {found}"):
+        trainer_for(examples, tmp_path).fit(plain(0), targets={"train": targets})
+
+
 def test_project_is_applied_after_every_step(examples: Splits, tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = replace(RECIPE, options={"learning_rate": 1.0}, epochs=2, batch_size=20)

@@ -86,6 +86,40 @@ def test_what_is_no_method_is_refused(chain: Steps, trained: Artifact) -> None:
         chain.make("variant", settings("CLASSES"), "refused", weights=trained)
 
 
+def test_a_student_is_built_as_the_spec_builds_its_model_or_by_another_function(
+    chain: Steps, trained: Artifact, data: Artifact
+) -> None:
+    student = VariantSettings(
+        variant="student",
+        method="distill",
+        options={"model": {"with": {"width": 2}}, "alpha": 0.7, "temperature": 4.0, "train": {"epochs": 2}},
+        train=TRAIN,
+        uses=USES,
+    )
+    artifact = chain.make("variant", student, "student", weights=trained, data=data)
+    read = files.read(artifact, chain.extensions)
+    assert {name: array.shape for name, array in read.model.weights.items()} == {
+        "params/hidden": (4, 2),
+        "params/out": (2, 3),
+    }
+    assert read.config.build == "tests.steps.users:build"
+    int8 = VariantSettings(variant="int8", method="quantize", options={"weights": "int8"}, train=TRAIN, uses=USES)
+    smaller = files.read(chain.make("variant", int8, "student-int8", weights=artifact), chain.extensions)
+    assert smaller.model.weights["params/hidden/qvalue"].shape == (4, 2)
+    assert [name for name, _ in smaller.config.methods] == ["distill", "quantize"]
+    other = student.model_copy(update={"options": {"model": {"build": "tests.steps.users:line"}, "alpha": 1.0}})
+    line = files.read(chain.make("variant", other, "line", weights=trained, data=data), chain.extensions)
+    assert set(line.model.weights) == {"params/line"}
+
+
+def test_a_student_that_is_no_model_is_refused_by_its_name(chain: Steps, trained: Artifact, data: Artifact) -> None:
+    options = {"model": {"build": "tests.steps.users:by_name"}, "alpha": 1.0}
+    broken = VariantSettings(variant="broken", method="distill", options=options, train=TRAIN, uses=USES)
+    with pytest.raises(DeploycheckError, match="it returned str, which is not a model") as caught:
+        chain.make("variant", broken, "broken", weights=trained, data=data)
+    assert caught.value.where == "tests.steps.users:by_name"
+
+
 def test_the_code_behind_a_variant_is_that_of_all_it_is_made_from(tmp_path: Any) -> None:
     variants = "{a: {quantize: {weights: int8}}, b: {from: a, method: {'specs.models:halve': {}}}}"
     loaded = spec(f"{HEAD}compress: {{variants: {variants}}}\n", tmp_path)
@@ -94,5 +128,12 @@ def test_the_code_behind_a_variant_is_that_of_all_it_is_made_from(tmp_path: Any)
     assert uses_of(loaded, "trained") == (model, task)
     assert uses_of(loaded, "a") == (model, task, quantize)
     assert uses_of(loaded, "b") == (model, task, quantize, ("methods", "specs.models:halve"))
+    other = "{build: 'specs.models:ConvClassifier', with: {shape: [8, 8, 1], features: [2], classes: 10}}"
+    distilled = f"{{distill: {{model: {other}, alpha: 1}}}}"
+    variants = f"{{a: {distilled}, b: {{from: a, quantize: {{weights: int8}}}}}}"
+    students = spec(f"{HEAD}compress: {{variants: {variants}}}\n", tmp_path)
+    student, distill = ("models", "specs.models:ConvClassifier"), ("methods", "distill")
+    assert uses_of(students, "trained") == (model, task)
+    assert uses_of(students, "b") == (model, student, task, distill, quantize)
     kind = STEP_KINDS["variant"]
     assert kind.settings(loaded, Ref("variant", ("b",)), ()).model_dump()["method"] == "specs.models:halve"

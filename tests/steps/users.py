@@ -31,6 +31,14 @@ def build(width: int, key: jax.Array) -> tuple[dict[str, jax.Array], Callable[..
     return params, apply
 
 
+def line(key: jax.Array) -> tuple[dict[str, jax.Array], Callable[..., jax.Array]]:
+    return {"line": jax.random.normal(key, (FEATURES, CLASSES))}, lambda params, x: x @ params["line"]
+
+
+def by_name() -> str:
+    return "resnet50"
+
+
 def clusters(rows: int) -> tuple[np.ndarray, np.ndarray, dict[str, list[str]]]:
     """Return numbers that are near their class's own, with a column to slice by."""
     labels = np.arange(rows) % CLASSES

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from deploycheck.stages.model import Model
     from deploycheck.stages.trainer import Trainer
 
-Builder = Callable[[str, Mapping[str, Any]], "Model"]
-"""``build(import_path, arguments)`` returns another model, freshly initialised."""
+Builder = Callable[[str | None, Mapping[str, Any]], "Model"]
+"""``build(import_path, arguments)`` returns another model, freshly initialised.
+
+Without an import path it is the spec's own, and the arguments are those that differ from the spec's.
+"""
 
 
 @runtime_checkable

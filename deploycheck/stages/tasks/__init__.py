@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     import jax
     import numpy as np
 
-Loss = Callable[[Mapping[str, "jax.Array"], "jax.Array"], "jax.Array"]
-"""``loss(outputs, labels)`` gives each example's loss, ``[batch]``; it is traced by JAX."""
+Loss = Callable[[Mapping[str, "jax.Array"], Any], "jax.Array"]
+"""``loss(outputs, labels)`` gives each example's loss, ``[batch]``; it is traced by JAX.
+
+A method that trains may give its own loss other targets than the labels: a tree of arrays, each ``[batch, ...]``.
+"""
 
 
 @runtime_checkable

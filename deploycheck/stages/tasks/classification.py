@@ -38,6 +38,7 @@ class Classification:
         labels="classes",
         label_slices=True,
         most_accurate=True,
+        logits=True,
     )
     outputs = (LOGITS,)
     losses: Mapping[str, Loss] = MappingProxyType({"cross_entropy": cross_entropy})
