@@ -22,6 +22,7 @@ from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.scenarios import SCENARIOS
 from deploycheck.stages.formats import MSGPACK, NPZ_WEIGHTS, ORBAX, SAFETENSORS
 from deploycheck.stages.loaders import CSV, NPZ, PARQUET
+from deploycheck.stages.methods.distill import DISTILL
 from deploycheck.stages.methods.quantize import QUANTIZE
 from deploycheck.stages.preprocess import fill_missing, scale, standardize
 from deploycheck.stages.tasks.classification import CLASSIFICATION
@@ -40,7 +41,7 @@ def pytest_deploycheck_extensions() -> Sequence[Extension]:
         *(NPZ, CSV, PARQUET),
         *(SAFETENSORS, NPZ_WEIGHTS, ORBAX, MSGPACK),
         *(scale, standardize, fill_missing),
-        QUANTIZE,
+        *(QUANTIZE, DISTILL),
         *(CLASSIFICATION, REGRESSION),
         XLA,
         *SCENARIOS,

@@ -1,0 +1,130 @@
+"""Distillation: a student is trained to give what its teacher gives.
+
+Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015. With the weight ``alpha`` of the teacher and
+the temperature T, each example's loss is::
+
+    alpha * T^2 * KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) * loss(student, label)
+
+The gradients of the first term shrink as 1 / T^2, so T^2 keeps the weights of both terms when T is changed. Where a
+model gives numbers and not logits, the first term is ``alpha`` times the mean squared difference to the teacher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.stages.examples import Examples
+from deploycheck.stages.model import Model, PyTree, predictor
+from deploycheck.stages.network import Inputs, Outputs
+from deploycheck.stages.recipe import Recipe
+from deploycheck.stages.tasks import Loss, Task
+from deploycheck.stages.trainer import Trainer
+
+Divergence = Callable[[jax.Array, jax.Array], jax.Array]
+"""``divergence(student, teacher)`` says how far outputs are from each other, ``[batch]``, both ``[batch, ...]``."""
+
+LABELS, TEACHER = "labels", "teacher"
+"""What the targets of a distillation are: each example's label, and what the teacher gives for it."""
+
+
+def distill(
+    teacher: Model, student: Model, trainer: Trainer, recipe: Recipe, *, alpha: float, temperature: float | None
+) -> Model:
+    """Return the student, trained by the recipe to give what its teacher gives.
+
+    The teacher answers each training and validation example once, in inference mode, before the training.
+    Raises ``DeploycheckError`` where the two give outputs of different names or shapes, and for a temperature where
+    the outputs aren't logits.
+    """
+    _check_outputs(teacher, student)
+    output = trainer.task.outputs[0]
+    divergence = divergence_for(trainer.task, temperature)
+    trainer.progress("distill: the teacher answers the training and validation examples")
+    answers = _answers(teacher, trainer.examples, recipe.batch_size)
+    return trainer.fit(
+        student,
+        recipe,
+        loss=mixed_loss(trainer.task.losses[recipe.loss], divergence, output, alpha),
+        targets={
+            split: {LABELS: part.labels, TEACHER: answers[split][output]} for split, part in trainer.examples.items()
+        },
+        name="distill",
+    )
+
+
+def mixed_loss(loss: Loss, divergence: Divergence, output: str, alpha: float) -> Loss:
+    """Return ``alpha`` times the divergence of ``output`` from the teacher's, and 1 - ``alpha`` times a task's loss."""
+
+    def mixed(outputs: Outputs, targets: Mapping[str, jax.Array]) -> jax.Array:
+        from_teacher = divergence(outputs[output], targets[TEACHER])
+        return alpha * from_teacher + (1 - alpha) * loss(outputs, targets[LABELS])
+
+    return mixed
+
+
+def divergence_for(task: Task, temperature: float | None) -> Divergence:
+    """Return how a task's outputs are compared with a teacher's; the temperature is 1 where it is None."""
+    if task.word.logits:
+        return softened_divergence(temperature or 1.0)
+    if temperature is not None:
+        what = f"a temperature softens logits, and a model for {task.word.name} gives none"
+        raise DeploycheckError(what, hint="leave `temperature` out")
+    return squared_difference
+
+
+def softened_divergence(temperature: float) -> Divergence:
+    """Return T^2 times the Kullback-Leibler divergence, in nats, of the student's softened classes from the teacher's.
+
+    Classes are along the last axis; where there are further axes, it is the mean over them.
+    """
+
+    def divergence(student: jax.Array, teacher: jax.Array) -> jax.Array:
+        softened = [jax.nn.log_softmax(logits / temperature, axis=-1) for logits in (student, teacher)]
+        nats = optax.losses.kl_divergence_with_log_targets(*softened)
+        return temperature**2 * _mean_per_example(nats)
+
+    return divergence
+
+
+def squared_difference(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Return the mean squared difference over all numbers of an example."""
+    return _mean_per_example(jnp.square(student - teacher))
+
+
+def _mean_per_example(values: jax.Array) -> jax.Array:
+    return values.reshape(len(values), -1).mean(axis=1)
+
+
+def _check_outputs(teacher: Model, student: Model) -> None:
+    given, asked = _shapes(student), _shapes(teacher)
+    if given != asked:
+        raise DeploycheckError(
+            f"for a batch of 2 the student gives {_shown(given)}, and its teacher {_shown(asked)}",
+            hint="end the student in the same outputs as its teacher",
+        )
+
+
+def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    shapes = jax.eval_shape(model.apply, model.params, model.state, dict(model.inputs))
+    return {name: part.shape for name, part in shapes.items()}
+
+
+def _shown(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+
+
+def _answers(model: Model, examples: Mapping[str, Examples], batch: int) -> dict[str, Mapping[str, np.ndarray]]:
+    """Return a model's outputs for the examples of each split, computed ``batch`` at a time."""
+
+    def infer(weights: PyTree, inputs: Inputs) -> Outputs:
+        params, state = weights
+        return model.apply(params, state, inputs)
+
+    predict = predictor(infer, min(batch, *(len(part) for part in examples.values())))
+    return {split: predict((model.params, model.state), part.inputs) for split, part in examples.items()}

@@ -1,0 +1,63 @@
+"""``distill``: a smaller model that learns from a larger one. The arithmetic is in ``stages/distillation.py``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from deploycheck.language import AnotherModel
+from deploycheck.language.fields import Number, Section
+from deploycheck.stages.methods.finetuning import Finetune
+
+if TYPE_CHECKING:
+    from deploycheck.stages.methods import Builder
+    from deploycheck.stages.model import Model
+    from deploycheck.stages.trainer import Trainer
+
+
+class DistillOptions(Section):
+    """The student, and what it learns from.
+
+    ``alpha`` (0..1) is the weight of the teacher, and 1 - ``alpha`` that of the labels. ``temperature`` softens the
+    logits of both models; 1 if it is left out. Without ``train`` the student is trained as the spec trains its model.
+    """
+
+    model: AnotherModel
+    alpha: Annotated[Number, Field(ge=0, le=1)]
+    temperature: Annotated[Number, Field(gt=0, le=1_000)] | None = None
+    train: Finetune | None = None
+
+
+class Distill:
+    """A student that is trained from its own first weights to give what its teacher, the source, gives."""
+
+    name = "distill"
+    options = DistillOptions
+    trains = True
+
+    def compress(self, source: Model, options: DistillOptions, trainer: Trainer | None) -> Model:
+        """Return the trained student; raise ``DeploycheckError`` where its outputs aren't of its teacher's shapes."""
+        from deploycheck.stages.distillation import distill
+
+        if trainer is None:
+            raise ValueError("a distillation needs a trainer")
+        return distill(
+            source,
+            self._student(options, trainer.build),
+            trainer,
+            options.train.recipe(trainer.recipe) if options.train else trainer.recipe,
+            alpha=options.alpha,
+            temperature=options.temperature,
+        )
+
+    def structure(self, source: Model, options: DistillOptions, build: Builder) -> Model:
+        """Return the student's form."""
+        del source
+        return self._student(options, build).form
+
+    def _student(self, options: DistillOptions, build: Builder) -> Model:
+        return build(options.model.build, options.model.arguments)
+
+
+DISTILL = Distill()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from deploycheck.stages.examples import Examples
+from deploycheck.stages.methods import Method
+from deploycheck.stages.methods.distill import DISTILL, DistillOptions
+from deploycheck.stages.model import Model, build_model
+from deploycheck.stages.recipe import Recipe
+from deploycheck.stages.tasks.classification import CLASSIFICATION
+from deploycheck.stages.trainer import Trainer
+from tests.stages.networks import IMAGE, LOGITS, build, plain_net
+
+RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=1, batch_size=32)
+SMALL = {"model": {"with": {"width": 2}}, "alpha": 0.5, "temperature": 2}
+
+
+def build_plain(path: str | None, arguments: Mapping[str, Any]) -> Model:
+    assert path is None
+    return build_model(plain_net, arguments, IMAGE, seed=1, outputs=LOGITS)
+
+
+def trainer_for(examples: Mapping[str, Examples], scratch: Path, lines: list[str]) -> Trainer:
+    return Trainer(
+        examples=examples,
+        task=CLASSIFICATION,
+        recipe=RECIPE,
+        seed=0,
+        scratch=scratch,
+        progress=lines.append,
+        build=build_plain,
+    )
+
+
+def test_it_is_a_method_that_trains() -> None:
+    assert isinstance(DISTILL, Method)
+    assert DISTILL.trains
+
+
+def test_the_structure_is_the_form_of_what_it_makes_whatever_the_teacher(
+    examples: Mapping[str, Examples], tmp_path: Path
+) -> None:
+    options, teacher = DistillOptions.model_validate(SMALL), build("nnx", 0)
+    made = DISTILL.compress(teacher, options, trainer_for(examples, tmp_path, []))
+    form = DISTILL.structure(teacher.form, options, build_plain)
+    assert form.weights == made.form.weights
+    assert {name: array.shape for name, array in made.params.items()} == {
+        "kernel": (36, 2),
+        "head": (2, 3),
+        "bias": (3,),
+    }
+    again, inputs = form.with_weights(made.weights), examples["validation"].inputs
+    outputs = [model.apply(model.params, model.state, inputs)["logits"] for model in (made, again)]
+    np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize(("train", "epochs"), [({}, 1), ({"train": {"epochs": 3}}, 3)])
+def test_it_trains_as_the_spec_does_or_as_its_own_section_says(
+    train: dict[str, Any], epochs: int, examples: Mapping[str, Examples], tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    options = DistillOptions.model_validate({**SMALL, **train})
+    DISTILL.compress(build("function", 0), options, trainer_for(examples, tmp_path, lines))
+    assert lines[-1].startswith(f"distill: epoch {epochs}/{epochs}")
+
+
+@pytest.mark.parametrize(
+    ("changed", "at"),
+    [
+        ({"temperature": 0}, ("temperature",)),
+        ({"temperature": -1}, ("temperature",)),
+        ({"alpha": 1.01}, ("alpha",)),
+        ({"alpha": -0.1}, ("alpha",)),
+        ({"alpha": "half"}, ("alpha",)),
+        ({"model": {"build": "no path"}}, ("model", "build")),
+        ({"model": {"features": [8]}}, ("model", "features")),
+        ({"train": {"epochs": 0}}, ("train", "epochs")),
+        ({"hints": {}}, ("hints",)),
+    ],
+)
+def test_options_that_it_does_not_have_are_refused(changed: dict[str, Any], at: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        DistillOptions.model_validate({**SMALL, **changed})
+    assert [error["loc"] for error in caught.value.errors()] == [at]
+
+
+@pytest.mark.parametrize("missing", ["model", "alpha"])
+def test_the_student_and_the_weight_of_its_teacher_are_said(missing: str) -> None:
+    with pytest.raises(ValidationError, match="Field required"):
+        DistillOptions.model_validate({name: value for name, value in SMALL.items() if name != missing})
