@@ -22,6 +22,7 @@ from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.scenarios import SCENARIOS
 from deploycheck.stages.formats import MSGPACK, NPZ_WEIGHTS, ORBAX, SAFETENSORS
 from deploycheck.stages.loaders import CSV, NPZ, PARQUET
+from deploycheck.stages.methods.dead_zone import DEAD_ZONE
 from deploycheck.stages.methods.distill import DISTILL
 from deploycheck.stages.methods.quantize import QUANTIZE
 from deploycheck.stages.preprocess import fill_missing, scale, standardize
@@ -41,7 +42,7 @@ def pytest_deploycheck_extensions() -> Sequence[Extension]:
         *(NPZ, CSV, PARQUET),
         *(SAFETENSORS, NPZ_WEIGHTS, ORBAX, MSGPACK),
         *(scale, standardize, fill_missing),
-        *(QUANTIZE, DISTILL),
+        *(QUANTIZE, DEAD_ZONE, DISTILL),
         *(CLASSIFICATION, REGRESSION),
         XLA,
         *SCENARIOS,

@@ -43,10 +43,10 @@ def test_it_is_a_method_that_trains() -> None:
     assert DISTILL.trains
 
 
-def test_the_structure_is_the_form_of_what_it_makes_whatever_the_teacher(
+def test_the_structure_is_the_form_of_what_it_makes_and_not_of_the_teacher(
     examples: Mapping[str, Examples], tmp_path: Path
 ) -> None:
-    options, teacher = DistillOptions.model_validate(SMALL), build("nnx", 0)
+    options, teacher = DistillOptions.model_validate(SMALL), build("function", 0)
     made = DISTILL.compress(teacher, options, trainer_for(examples, tmp_path, []))
     form = DISTILL.structure(teacher.form, options, build_plain)
     assert form.weights == made.form.weights
