@@ -9,6 +9,7 @@ from pathlib import Path
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods import Builder
+from deploycheck.stages.methods.finetuning import Finetune
 from deploycheck.stages.model import Model, PyTree
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tasks import Loss, Task
@@ -48,10 +49,7 @@ class Trainer:
         ``project`` is applied to the params after every step: it may put pruned weights back to zero. ``name`` is
         different for each training of a method.
         """
-        chosen = recipe or self.recipe
-        if chosen is None:
-            hint = "give `train` an optimizer, epochs and a batch_size"
-            raise DeploycheckError(f"{name}: the spec's `train` section has no training to go by", hint=hint)
+        chosen = recipe or self.recipe_for(None, name)
         job = Job(
             examples=self.examples,
             task=self.task,
@@ -61,3 +59,13 @@ class Trainer:
             project=project or unchanged,
         )
         return fit(model, job, self.seed, self.scratch / name, lambda line: self.progress(f"{name}: {line}"))
+
+    def recipe_for(self, changes: Finetune | None, name: str = "finetune") -> Recipe:
+        """Return the spec's recipe with what a method's options change in it.
+
+        Raises ``DeploycheckError`` where the spec's ``train`` section trains nothing.
+        """
+        if self.recipe is None:
+            hint = "give `train` an optimizer, epochs and a batch_size"
+            raise DeploycheckError(f"{name}: the spec's `train` section has no training to go by", hint=hint)
+        return changes.recipe(self.recipe) if changes else self.recipe

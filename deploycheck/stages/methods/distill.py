@@ -46,7 +46,7 @@ class Distill:
             source,
             self._student(options, trainer.build),
             trainer,
-            options.train.recipe(trainer.recipe) if options.train else trainer.recipe,
+            trainer.recipe_for(options.train, self.name),
             alpha=options.alpha,
             temperature=options.temperature,
         )

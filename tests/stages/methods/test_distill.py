@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods import Method
 from deploycheck.stages.methods.distill import DISTILL, DistillOptions
@@ -68,6 +70,14 @@ def test_it_trains_as_the_spec_does_or_as_its_own_section_says(
     options = DistillOptions.model_validate({**SMALL, **train})
     DISTILL.compress(build("function", 0), options, trainer_for(examples, tmp_path, lines))
     assert lines[-1].startswith(f"distill: epoch {epochs}/{epochs}")
+
+
+def test_a_spec_that_trains_nothing_has_no_recipe_for_a_student(
+    examples: Mapping[str, Examples], tmp_path: Path
+) -> None:
+    trainer = replace(trainer_for(examples, tmp_path, []), recipe=None)
+    with pytest.raises(DeploycheckError, match="distill: the spec's `train` section has no training to go by"):
+        DISTILL.compress(build("function", 0), DistillOptions.model_validate(SMALL), trainer)
 
 
 @pytest.mark.parametrize(
