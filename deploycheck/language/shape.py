@@ -48,10 +48,14 @@ def replaced_methods(parent: Mapping[str, Any], child: Mapping[str, Any], path: 
     return parent.keys() - child.keys() - {*shared} if child.keys() - {*shared} else ()
 
 
+_OTHER_MODEL: SpecPath = ("compress", "variants", "*", "*", "*", "with")
+"""The arguments of another model (``AnotherModel``) in the options of any method that is installed."""
+
+
 @functools.cache
 def _whole_mappings() -> tuple[SpecPath, ...]:
     """Return the paths of the mappings that a spec gives as a whole; ``*`` is any key."""
-    return tuple(_find_whole(Tree, ()))
+    return (*_find_whole(Tree, ()), _OTHER_MODEL)
 
 
 def _find_whole(model: type[BaseModel], path: SpecPath) -> Iterator[SpecPath]:

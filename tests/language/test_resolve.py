@@ -393,6 +393,14 @@ def test_a_choice_replaces_the_one_of_the_standard_as_a_whole(
     assert next(iter(schedule.values())).warmup == 0
 
 
+def test_the_arguments_of_a_methods_other_model_replace_those_of_the_standard(standard: Project) -> None:
+    variant = "compress: {{variants: {{small: {{learn: {{model: {{with: {}}}, alpha: 0.5}}}}}}}}\n"
+    standard.write(STANDARD + variant.format("{a: 1, b: 2}"), "specs/standards/edge.yaml")
+    file = standard.write(CHILD + variant.replace(", alpha: 0.5", "").format("{a: 3}"))
+    ((cell,), _) = resolve(file, standard.root)
+    assert cell.data["compress"]["variants"]["small"] == {"learn": {"model": {"with": {"a": 3}}, "alpha": 0.5}}
+
+
 @pytest.mark.parametrize(
     ("under", "over", "method"),
     [

@@ -157,6 +157,28 @@ def test_a_file_that_the_users_code_opens_counts(
     assert made.because() == {}
 
 
+STUDENT = """
+import jax
+from net import build_function
+
+def build(key):
+    return build_function(WIDTH, key)
+"""
+
+
+def test_the_code_of_a_student_counts_for_what_is_made_of_it_and_not_for_its_teacher(
+    gate: Callable[..., Gate],
+) -> None:
+    chain = "student: {distill: {model: {build: 'student:build'}, alpha: 0.7, temperature: 4, train: {epochs: 2}}}"
+    small = SPEC.replace("int8: {quantize", f"{chain}\n    small: {{from: student, quantize")
+    made = gate(small, "compress[small]::completes", student=STUDENT.replace("WIDTH", "8"))
+    assert {"training", "variant[student]", "variant[small]", "model[small]"} <= made.because().keys()
+    made.project.pytester.makepyfile(student=STUDENT.replace("WIDTH", "4"))
+    again = made.because()
+    assert again["variant[student]"] == "source student changed"
+    assert again.keys() == {"variant[student]", "variant[small]", "model[small]", "outputs[small]"}
+
+
 def test_the_setting_that_changed_is_named(gate: Callable[..., Gate]) -> None:
     made = gate(loading("digits_data:digits"))
     assert made.because() == {"data": ""}

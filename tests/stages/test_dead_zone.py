@@ -18,8 +18,8 @@ from deploycheck.stages.dead_zone import (
     scale_of_least_error,
     scale_to_fit,
 )
+from deploycheck.stages.methods.quantize import QUANTIZE, QuantizeOptions
 from deploycheck.stages.model import Model
-from deploycheck.stages.quantization import quantize_weights
 from tests.stages.networks import from_function
 
 Stripes = tuple[np.ndarray, np.ndarray]
@@ -201,7 +201,7 @@ def test_a_model_without_weights_of_two_axes_is_refused() -> None:
 
 
 def test_a_model_that_is_quantised_already_is_refused(builder: Callable[[int], Model]) -> None:
-    small = quantize_weights(builder(0), activations=False, at_least=0.0)
+    small = QUANTIZE.compress(builder(0), QuantizeOptions.model_validate({"weights": "int8", "at_least": "0 %"}), None)
     with pytest.raises(DeploycheckError, match="is quantised already"):
         quantize_with_dead_zone(small, levels=8, threshold=0.1)
 
