@@ -79,7 +79,7 @@ def test_one_name_may_belong_to_two_kinds() -> None:
 
 @pytest.mark.parametrize("each", [object(), "csv", lambda: None, Halve])
 def test_an_object_of_no_kind_is_refused_with_the_kinds_that_there_are(each: object) -> None:
-    with pytest.raises(DeploycheckError, match="which is none of: metric, loader, preprocessing step"):
+    with pytest.raises(DeploycheckError, match="which is none of: metric, loader, format of weights"):
         of(each)
 
 
