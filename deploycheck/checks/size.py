@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deploycheck.checks.metric import metric
 from deploycheck.language.vocabulary import Dimension
+from deploycheck.stages.quantized_share import SCALE, VALUE, share_of
 from deploycheck.verdict import Exact, Measurement
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from deploycheck.store.weights import Stored
 
 STAGES = ("train", "compress")
-NAMED = 4
-"""How many of the weights that stay in float are named."""
 
 
 def bytes_of(artifact: Artifact) -> int:
@@ -45,15 +44,11 @@ def parameters(artifact: Artifact) -> Measurement:
 
 @metric("quantized_share", dimension=Dimension.PROPORTION, direction="higher", stages=["compress"], sample=Exact)
 def quantized_share(artifact: Artifact) -> Measurement:
-    """Share of the trained weights' numbers that are stored as int8."""
+    """Share of the trained weights that is quantised, of the bytes that they have in the float model."""
     stored = _read_layout(artifact)
-    counts = {name: it.count for name, it in stored.items() if _is_trained(name, stored)}
-    quantized = sum(count for name, count in counts.items() if name.endswith("/qvalue"))
-    left = sorted((name for name in counts if not name.endswith("/qvalue")), key=lambda name: -counts[name])
-    named = ", ".join(name.removeprefix("params/") for name in left[:NAMED])
-    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-    note = f"{quantized:,} of {sum(counts.values()):,} parameters" + (f"; in float: {named}{more}" if left else "")
-    return Measurement(Exact(quantized / sum(counts.values())), note=note)
+    trained = {name.removeprefix("params/"): it for name, it in stored.items() if name.startswith("params/")}
+    share = share_of({name: (it.count, it.width) for name, it in trained.items()})
+    return Measurement(Exact(share.reached / share.total), note=share.sentence("are"))
 
 
 def _read_layout(artifact: Artifact) -> dict[str, Stored]:
@@ -63,5 +58,5 @@ def _read_layout(artifact: Artifact) -> dict[str, Stored]:
 
 
 def _is_trained(name: str, stored: Mapping[str, Stored]) -> bool:
-    is_scale = name.endswith("/scale") and name.removesuffix("scale") + "qvalue" in stored
+    is_scale = name.endswith(SCALE) and name.removesuffix(SCALE) + VALUE in stored
     return name.startswith("params/") and not is_scale

@@ -1,20 +1,19 @@
-"""Evaluating a traced program: a jaxpr equation by equation, with the bodies of its calls.
+"""Evaluating a traced program by rules: a jaxpr equation by equation, with the bodies of its calls, loops and branches.
 
-``Rules`` say what is done at an equation. Quantisation is two such sets of rules.
+``Rules`` say what is done at an equation. A value of the program is an array, or what the rules use in place of one.
+Where a body has no primitive that the rules know, its equation is evaluated as a whole, on plain arrays: so a custom
+derivative, or a loop, stays as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 from jax.extend import core
 
 from deploycheck.stages.network import Inputs, Outputs
-
-CALLS = frozenset({"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "checkpoint"})
-"""Primitives with the same operands and results as their body (``jax.checkpoint`` is ``remat2`` from JAX 0.10 on)."""
 
 
 class Rules(Protocol):
@@ -26,7 +25,17 @@ class Rules(Protocol):
         """Return a value as an array, for equations without a rule."""
 
     def apply(self, equation: Any, operands: Sequence[Any]) -> Any:
-        """Return the one result of an equation whose primitive is among ``primitives``."""
+        """Return what an equation whose primitive is among ``primitives`` gives: one value, or a sequence of them.
+
+        As its primitive does: see ``multiple_results``.
+        """
+
+    def unstack(self, value: Any) -> tuple[Any, Callable[[Any], Any]]:
+        """Return how a loop takes a value apart along its first axis.
+
+        A pytree of arrays that all have this axis, and the function that makes the value in the loop's body from
+        such a pytree without it.
+        """
 
 
 def evaluate(
@@ -42,36 +51,142 @@ def evaluate(
     """
     closed, answer = jax.make_jaxpr(function, return_shape=True)(dict(shapes), dict(inputs))
     arguments = [weights[name] for name in sorted(weights)] + [inputs[name] for name in sorted(inputs)]
-    results = _evaluate(closed.jaxpr, closed.consts, arguments, rules)
+    results = _evaluate(closed, arguments, rules)
     outputs: Outputs = jax.tree.unflatten(jax.tree.structure(answer), [rules.plain(result) for result in results])
     return outputs
-
-
-def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], rules: Rules) -> list[Any]:
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
-    values.update(zip(jaxpr.invars, arguments, strict=True))
-    for equation in jaxpr.eqns:
-        operands = [v.val if isinstance(v, core.Literal) else values[v] for v in equation.invars]
-        inner = _called(equation)
-        if equation.primitive.name in rules.primitives:
-            results = [rules.apply(equation, operands)]
-        elif inner is not None:
-            results = _evaluate(inner.jaxpr, inner.consts, operands, rules)
-        else:
-            result = bind(equation, [rules.plain(operand) for operand in operands])
-            results = result if equation.primitive.multiple_results else [result]
-        values.update(zip(equation.outvars, results, strict=True))
-    return [v.val if isinstance(v, core.Literal) else values[v] for v in jaxpr.outvars]
-
-
-def _called(equation: Any) -> core.ClosedJaxpr | None:
-    """Return the body of a call, or None for other equations."""
-    if equation.primitive.name not in CALLS:
-        return None
-    inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-    return inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
 
 
 def bind(equation: Any, operands: Sequence[Any]) -> Any:
     """Return the results of an equation's own primitive for these operands."""
     return equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
+
+
+def _evaluate(program: core.ClosedJaxpr, arguments: Sequence[Any], rules: Rules) -> list[Any]:
+    jaxpr = program.jaxpr
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, program.consts, strict=True))
+    values.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, core.Literal) else values[variable]
+
+    for equation in jaxpr.eqns:
+        results = _results(equation, [read(variable) for variable in equation.invars], rules)
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+def _results(equation: Any, operands: Sequence[Any], rules: Rules) -> Sequence[Any]:
+    name = equation.primitive.name
+    if name in _ENTERED and name not in rules.primitives and any(_knows(rules, it) for it in _bodies(equation)):
+        return _ENTERED[name](equation, operands, rules)
+    if name in rules.primitives:
+        results = rules.apply(equation, operands)
+    else:
+        results = bind(equation, [rules.plain(operand) for operand in operands])
+    return results if equation.primitive.multiple_results else [results]
+
+
+def _knows(rules: Rules, program: core.ClosedJaxpr) -> bool:
+    """Whether a program has an equation with a rule, at any depth."""
+    return any(
+        equation.primitive.name in rules.primitives or any(_knows(rules, body) for body in _bodies(equation))
+        for equation in program.jaxpr.eqns
+    )
+
+
+def _bodies(equation: Any) -> Iterator[core.ClosedJaxpr]:
+    """Yield the programs among an equation's parameters."""
+    for parameter in equation.params.values():
+        for program in parameter if isinstance(parameter, tuple) else (parameter,):
+            if isinstance(program, core.ClosedJaxpr):
+                yield program
+            elif isinstance(program, core.Jaxpr):
+                yield core.ClosedJaxpr(program, ())
+
+
+def _call(equation: Any, operands: Sequence[Any], rules: Rules) -> list[Any]:
+    """Evaluate a call in place. Of a custom derivative this is the function itself, without its derivative."""
+    body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+    return _evaluate(body if isinstance(body, core.ClosedJaxpr) else core.ClosedJaxpr(body, ()), operands, rules)
+
+
+def _scan(equation: Any, operands: Sequence[Any], rules: Rules) -> list[Any]:
+    known = equation.params
+    body, constants, count = known["jaxpr"], known["num_consts"], known["num_carry"]
+    fixed, initial, stacked = (
+        operands[:constants],
+        operands[constants : constants + count],
+        operands[constants + count :],
+    )
+    carry = _Carry(initial, body.jaxpr.invars[constants : constants + count], body.jaxpr.outvars[:count], rules)
+    parts = [rules.unstack(value) for value in stacked]
+
+    def step(varying: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
+        elements = [make(piece) for (_, make), piece in zip(parts, slices, strict=True)]
+        results = _evaluate(body, [*fixed, *carry.whole(varying), *elements], rules)
+        return carry.varying(results[:count]), [rules.plain(result) for result in results[count:]]
+
+    last, collected = jax.lax.scan(
+        step,
+        carry.varying(initial),
+        [arrays for arrays, _ in parts],
+        length=known["length"],
+        reverse=known["reverse"],
+        unroll=known["unroll"],
+    )
+    return [*carry.whole(last), *collected]
+
+
+def _while(equation: Any, operands: Sequence[Any], rules: Rules) -> list[Any]:
+    known = equation.params
+    condition, body = known["cond_jaxpr"], known["body_jaxpr"]
+    split = known["cond_nconsts"]
+    start = split + known["body_nconsts"]
+    tested, fixed, initial = operands[:split], operands[split:start], operands[start:]
+    carry = _Carry(initial, body.jaxpr.invars[len(fixed) :], body.jaxpr.outvars, rules)
+
+    def goes_on(varying: Sequence[Any]) -> Any:
+        return rules.plain(_evaluate(condition, [*tested, *carry.whole(varying)], rules)[0])
+
+    def step(varying: Sequence[Any]) -> Sequence[Any]:
+        return carry.varying(_evaluate(body, [*fixed, *carry.whole(varying)], rules))
+
+    return carry.whole(jax.lax.while_loop(goes_on, step, carry.varying(initial)))
+
+
+class _Carry:
+    """What a loop hands from one turn to the next. What no turn changes stays as it was given: it may be a weight."""
+
+    def __init__(self, initial: Sequence[Any], taken: Sequence[Any], given: Sequence[Any], rules: Rules) -> None:
+        self._initial = initial
+        self._rules = rules
+        self._changes = [before is not after for before, after in zip(taken, given, strict=True)]
+
+    def varying(self, values: Sequence[Any]) -> list[Any]:
+        """Return the values that the turns change, as arrays."""
+        return [self._rules.plain(value) for value, changes in zip(values, self._changes, strict=True) if changes]
+
+    def whole(self, varying: Sequence[Any]) -> list[Any]:
+        """Return all values: those that the turns change, and the others as they were given."""
+        changed = iter(varying)
+        return [next(changed) if it else value for value, it in zip(self._initial, self._changes, strict=True)]
+
+
+def _cond(equation: Any, operands: Sequence[Any], rules: Rules) -> list[Any]:
+    index, *given = operands
+
+    def branch(body: core.ClosedJaxpr) -> Callable[[], list[Any]]:
+        return lambda: [rules.plain(result) for result in _evaluate(body, given, rules)]
+
+    results: list[Any] = jax.lax.switch(rules.plain(index), [branch(body) for body in equation.params["branches"]])
+    return results
+
+
+_ENTERED: Mapping[str, Callable[[Any, Sequence[Any], Rules], list[Any]]] = {
+    **dict.fromkeys(("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), _call),
+    **dict.fromkeys(("remat", "remat2", "checkpoint"), _call),  # jax.checkpoint is remat2 from JAX 0.10 on
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+}
+"""How the primitives with a body are evaluated where a rule is needed inside."""

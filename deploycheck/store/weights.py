@@ -26,6 +26,16 @@ BITS, VALUES, NIBBLES = "/@bits", "/@values", "/@nibbles"
 OVERHEAD = 512
 """Bytes that naming one more tensor, and saying how it is stored, takes at most."""
 
+_NAMES = {
+    "BOOL": "bool",
+    "BF16": "bfloat16",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    "C64": "complex64",
+}
+"""The types of safetensors that NumPy can have, by NumPy's names."""
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -39,6 +49,13 @@ class Stored:
     def count(self) -> int:
         """How many numbers the array has."""
         return math.prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """How many bytes each number has when it is read."""
+        import ml_dtypes  # noqa: F401 - it gives NumPy the types that it doesn't have itself
+
+        return np.dtype(self.dtype).itemsize
 
 
 def write_weights(weights: Mapping[str, Any], file: Path) -> None:
@@ -81,7 +98,9 @@ def read_layout(file: Path) -> dict[str, Stored]:
         stored = _read_stored(opened.metadata(), file)
         parts = {name + suffix for name in stored for suffix in (BITS, VALUES, NIBBLES)}
         plain = {name: opened.get_slice(name) for name in opened.keys() if name not in parts}  # noqa: SIM118
-        return stored | {name: Stored("plain", tuple(it.get_shape()), it.get_dtype()) for name, it in plain.items()}
+        return stored | {
+            name: Stored("plain", tuple(it.get_shape()), _NAMES[it.get_dtype()]) for name, it in plain.items()
+        }
 
 
 def _read_stored(metadata: Mapping[str, str] | None, file: Path) -> dict[str, Stored]:

@@ -94,14 +94,17 @@ def test_an_artifact_without_weights_is_named(tmp_path: Path) -> None:
         parameters.measure(exported(tmp_path / "model"))
 
 
-def test_the_quantised_share_is_of_the_trained_numbers_and_names_what_is_left(tmp_path: Path) -> None:
+def test_the_quantised_share_is_of_the_bytes_before_and_names_what_is_left(tmp_path: Path) -> None:
     weights = {
         "params/w/qvalue": zeros(3, 4, dtype=np.int8),
         "params/w/scale": zeros(1, 4),
         "params/b": zeros(4),
+        "params/norm/scale": zeros(2, dtype=np.float16),
         "batch_stats/mean": zeros(100),
     }
     measured = quantized_share.measure(exported(tmp_path / "int8", weights))
-    assert measured == Measurement(Exact(0.75), note="12 of 16 parameters; in float: b")
-    whole = {name: array for name, array in weights.items() if name != "params/b"}
-    assert quantized_share.measure(exported(tmp_path / "whole", whole)).note == "12 of 12 parameters"
+    note = "48 of 68 bytes of parameters are quantised; left in float: b (16), norm/scale (4)"
+    assert measured == Measurement(Exact(48 / 68), note=note)
+    whole = {name: weights[name] for name in ("params/w/qvalue", "params/w/scale")}
+    measured = quantized_share.measure(exported(tmp_path / "whole", whole))
+    assert measured == Measurement(Exact(1.0), note="48 of 48 bytes of parameters are quantised")

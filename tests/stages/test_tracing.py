@@ -83,6 +83,9 @@ class Noting:
     def plain(self, value: Any) -> Any:
         return value.array if isinstance(value, Tagged) else value
 
+    def unstack(self, value: Any) -> tuple[Any, Callable[[Any], Any]]:
+        return (value.array, Tagged) if isinstance(value, Tagged) else (value, lambda array: array)
+
     def apply(self, equation: Any, operands: Sequence[Any]) -> Any:
         self.products.append(isinstance(operands[1], Tagged))
         return bind(equation, [self.plain(operand) for operand in operands])
@@ -110,21 +113,73 @@ def test_an_evaluated_program_can_be_compiled() -> None:
     np.testing.assert_allclose(jax.jit(run)(WEIGHTS, INPUTS)["out"], with_all(WEIGHTS, INPUTS)["out"], rtol=1e-6)
 
 
-def test_loops_and_branches_are_evaluated_whole() -> None:
-    def looping(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
-        def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-            carry = jnp.tanh(carry + row @ weights["kernel"])
-            return carry, carry.sum()
+def scanning(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+        carry = jnp.tanh(carry + row @ weights["kernel"])
+        return carry, carry.sum()
 
-        last, sums = jax.lax.scan(step, weights["bias"], inputs["x"])
-        return {"last": jax.lax.cond(sums[0] > 0, jnp.sin, jnp.cos, last), "sums": sums}
+    last, sums = jax.lax.scan(step, weights["bias"], inputs["x"], reverse=True)
+    return {"last": last, "sums": sums}
 
+
+def scanning_layers(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def step(y: jax.Array, layer: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.tanh(layer @ weights["kernel"].T @ weights["kernel"]) + y, y
+
+    last, rows = jax.lax.scan(step, inputs["y"], jnp.stack([inputs["y"], inputs["y"] + 1]))
+    return {"last": last, "rows": rows}
+
+
+def looping(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """A loop whose state has what it doesn't change: the kernel."""
+
+    def step(state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        count, kernel, x = state
+        return count + 1, kernel, jnp.tanh(x @ kernel @ kernel.T)
+
+    start = (0, weights["kernel"], inputs["x"])
+    count, kernel, x = jax.lax.while_loop(lambda state: (state[2].sum() < 90) & (state[0] < 3), step, start)
+    return {"x": x, "kernel": kernel, "count": count}
+
+
+def branching(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def chosen(flag: jax.Array) -> jax.Array:
+        return jax.lax.cond(flag, lambda: inputs["x"] @ weights["kernel"], lambda: inputs["y"] + weights["bias"])
+
+    return {"one": chosen(inputs["x"].sum() > 0), "other": chosen(inputs["x"].sum() < 0)}
+
+
+@pytest.mark.parametrize("program", [scanning, scanning_layers, looping, branching])
+def test_rules_are_used_in_the_bodies_of_loops_and_in_branches(program: Callable[..., Any]) -> None:
     rules = Noting()
     tagged = {name: Tagged(array) for name, array in WEIGHTS.items()}
-    result, expected = evaluate(looping, SHAPES, tagged, INPUTS, rules), looping(WEIGHTS, INPUTS)
-    assert rules.products == []
+    result, expected = evaluate(program, SHAPES, tagged, INPUTS, rules), program(WEIGHTS, INPUTS)
+    assert any(rules.products)
     for name, array in expected.items():
         np.testing.assert_allclose(result[name], array, rtol=1e-6)
+
+
+def test_a_loop_takes_apart_what_the_rules_have_in_place_of_its_layers() -> None:
+    def layers(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+        return {"x": jax.lax.scan(lambda x, layer: (x @ layer, None), inputs["x"], weights["layers"])[0]}
+
+    weights = {"layers": jnp.linspace(-1, 1, 32).reshape(2, 4, 4)}
+    rules = Noting()
+    result = evaluate(layers, weights, {"layers": Tagged(weights["layers"])}, INPUTS, rules)
+    assert rules.products == [True]
+    np.testing.assert_allclose(result["x"], layers(weights, INPUTS)["x"], rtol=1e-6)
+
+
+def test_what_has_no_rule_inside_is_evaluated_whole() -> None:
+    def sines(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+        relu = jax.nn.relu(inputs["x"])
+        return {"x": jax.lax.scan(lambda x, bias: (x + bias, None), relu.sum(), weights["bias"])[0]}
+
+    tagged = {name: Tagged(array) for name, array in WEIGHTS.items()}
+    program = jax.make_jaxpr(lambda inputs: evaluate(sines, SHAPES, tagged, inputs, Noting()))(INPUTS)
+    names = [equation.primitive.name for equation in program.eqns]
+    assert "custom_jvp_call" in names
+    assert "scan" in names
 
 
 def test_a_weight_that_is_an_output_comes_out_as_an_array() -> None:

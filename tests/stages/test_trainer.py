@@ -13,6 +13,7 @@ import pytest
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
+from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import Model
 from deploycheck.stages.quantization import quantize_weights
 from deploycheck.stages.recipe import Recipe
@@ -195,7 +196,7 @@ def test_a_model_whose_outputs_do_not_fit_the_labels_is_refused(examples: Splits
         trainer_for(examples, tmp_path).fit(model)
 
 
-def test_a_model_with_int8_weights_is_refused(examples: Splits, tmp_path: Path) -> None:
-    small = quantize_weights(plain(0), activations=False, at_least=0.0)
-    with pytest.raises(DeploycheckError, match="a model with int8 weights can't be trained"):
+def test_a_model_with_quantised_weights_is_refused(examples: Splits, tmp_path: Path) -> None:
+    small = quantize_weights(plain(0), QuantizeOptions(weights="int8"))
+    with pytest.raises(DeploycheckError, match="a model with quantised weights can't be trained"):
         trainer_for(examples, tmp_path).fit(small)

@@ -78,7 +78,7 @@ def test_an_installed_method_is_used_by_its_name(chain: Steps, trained: Artifact
     artifact = chain.make("variant", int8, "int8", weights=trained)
     weights = files.read(artifact, chain.extensions).model.weights
     assert {"int8"} <= {array.dtype.name for array in weights.values()}
-    assert artifact.meta["remarks"] == ["56 of 56 parameters are int8"]
+    assert artifact.meta["remarks"] == ["224 of 224 bytes of parameters are quantised"]
 
 
 def test_what_is_no_method_is_refused(chain: Steps, trained: Artifact) -> None:

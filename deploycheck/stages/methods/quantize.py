@@ -32,14 +32,14 @@ class Quantize:
         from deploycheck.stages.quantization import quantize_weights
 
         del trainer
-        return quantize_weights(source, activations=options.activations == "int8", at_least=options.at_least)
+        return quantize_weights(source, options)
 
     def structure(self, source: Model, options: QuantizeOptions, build: Builder) -> Model:
         """Return the form of the quantised model."""
         from deploycheck.stages.quantization import quantized_form
 
         del build
-        return quantized_form(source, activations=options.activations == "int8")
+        return quantized_form(source, options)
 
 
 QUANTIZE = Quantize()

@@ -11,9 +11,9 @@ from flax import linen, nnx
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.model import Model, build_model
-from deploycheck.stages.network import Inputs, Outputs
 from deploycheck.stages.quantization import describe_share, quantize_weights, quantized_form
 from tests.stages.networks import from_function
+from tests.stages.quantization.making import int8, products, run
 
 Stripes = tuple[np.ndarray, np.ndarray]
 
@@ -22,29 +22,19 @@ with_and_without_activations = pytest.mark.parametrize(
 )
 
 
-def run(model: Model, inputs: Inputs) -> Outputs:
-    return model.apply(model.params, model.state, inputs)
-
-
-def products(model: Model, inputs: Inputs) -> list[str]:
-    """Return the lines of the lowered program that multiply matrices or convolve."""
-    text = jax.jit(model.apply).lower(model.params, model.state, inputs).as_text()
-    return [line for line in text.splitlines() if "dot_general" in line or "stablehlo.convolution" in line]
-
-
 @with_and_without_activations
 def test_every_form_is_quantised_and_stays_close(
     activations: bool, builder: Callable[[int], Model], stripes: Stripes
 ) -> None:
     model, inputs = builder(0), {"image": stripes[0][:32]}
     before = run(model, inputs)["logits"]
-    after = run(quantize_weights(model, activations=activations, at_least=0.0), inputs)["logits"]
+    after = run(quantize_weights(model, int8(activations=activations, at_least=0.0)), inputs)["logits"]
     assert 0 < float(jnp.abs(before - after).max()) < 0.05 * float(jnp.abs(before).max())
 
 
 def test_kernels_are_int8_and_the_rest_is_untouched(builder: Callable[[int], Model]) -> None:
     model = builder(0)
-    before, after = model.weights, quantize_weights(model, activations=True, at_least=0.0).weights
+    before, after = model.weights, quantize_weights(model, int8(activations=True, at_least=0.0)).weights
     kernels = [name for name, array in before.items() if array.ndim > 1]
     assert len(kernels) == 2
     for name in kernels:
@@ -59,13 +49,13 @@ def test_kernels_are_int8_and_the_rest_is_untouched(builder: Callable[[int], Mod
 
 
 def test_the_program_multiplies_in_int8(builder: Callable[[int], Model], stripes: Stripes) -> None:
-    lines = products(quantize_weights(builder(0), activations=True, at_least=0.0), {"image": stripes[0][:2]})
+    lines = products(quantize_weights(builder(0), int8(activations=True, at_least=0.0)), {"image": stripes[0][:2]})
     assert len(lines) == 2
     assert all("xi8>" in line for line in lines)
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(builder: Callable[[int], Model], stripes: Stripes) -> None:
-    small = quantize_weights(builder(0), activations=True, at_least=0.0)
+    small = quantize_weights(builder(0), int8(activations=True, at_least=0.0))
     loud = np.concatenate([stripes[0][:1], 1000 * stripes[0][1:2]])
     alone = run(small, {"image": stripes[0][:1]})["logits"]
     np.testing.assert_allclose(run(small, {"image": loud})["logits"][:1], alone, atol=1e-5)
@@ -75,8 +65,8 @@ def test_an_answer_does_not_depend_on_its_neighbours(builder: Callable[[int], Mo
 def test_the_form_of_a_quantised_model_is_made_without_its_weights(
     activations: bool, builder: Callable[[int], Model], stripes: Stripes
 ) -> None:
-    small = quantize_weights(builder(0), activations=activations, at_least=0.0)
-    form = quantized_form(builder(0).form, activations=activations)
+    small = quantize_weights(builder(0), int8(activations=activations, at_least=0.0))
+    form = quantized_form(builder(0).form, int8(activations=activations))
     for one, other in ((form.params, small.form.params), (form.state, small.form.state)):
         assert jax.tree.structure(one) == jax.tree.structure(other)
         assert jax.tree.leaves(one) == jax.tree.leaves(other)
@@ -87,7 +77,7 @@ def test_the_form_of_a_quantised_model_is_made_without_its_weights(
 def test_the_source_is_not_changed(builder: Callable[[int], Model], stripes: Stripes) -> None:
     model, inputs = builder(0), {"image": stripes[0][:4]}
     before = run(model, inputs)["logits"]
-    quantize_weights(model, activations=True, at_least=0.0)
+    quantize_weights(model, int8(activations=True, at_least=0.0))
     np.testing.assert_array_equal(run(model, inputs)["logits"], before)
 
 
@@ -118,12 +108,12 @@ def plain_remat(key: jax.Array) -> Any:
 def test_a_model_that_recomputes_its_activations_is_quantised(build: Callable[..., Any]) -> None:
     inputs = {"x": jax.random.normal(jax.random.key(1), (2, 4))}
     model = build_model(build, {}, inputs, seed=0, outputs=("logits",))
-    small = quantize_weights(model, activations=True, at_least=0.0)
+    small = quantize_weights(model, int8(activations=True, at_least=0.0))
     lines = products(small, inputs)
     assert len(lines) == 1
     assert "xi8>" in lines[0]
     np.testing.assert_allclose(run(small, inputs)["logits"], run(model, inputs)["logits"], atol=0.05)
-    form = quantized_form(model.form, activations=True)
+    form = quantized_form(model.form, int8(activations=True))
     assert {name: leaf.dtype for name, leaf in form.weights.items()} == {
         name: leaf.dtype for name, leaf in small.weights.items()
     }
@@ -148,7 +138,7 @@ def test_quantised_products_keep_their_dtype(dtype: str, activations: bool) -> N
         model = from_function(params, two_products, (4, 4, 1), dtype=dtype)
         inputs = {"x": jnp.asarray(random.normal(size=(2, 4, 4, 1)), dtype)}
         before = run(model, inputs)["logits"]
-        after = run(quantize_weights(model, activations=activations, at_least=0.0), inputs)["logits"]
+        after = run(quantize_weights(model, int8(activations=activations, at_least=0.0)), inputs)["logits"]
         assert before.dtype == after.dtype == dtype
         difference = np.abs(np.asarray(before - after, np.float64)).max()
         assert difference < 0.05 * np.abs(np.asarray(before, np.float64)).max()
@@ -167,14 +157,14 @@ def test_a_product_that_asks_for_a_wider_result_gives_it(shape: tuple[int, ...],
 
     example = (4,) if len(shape) == 2 else (4, 4, 1)
     model = from_function({"w": jnp.ones(shape, jnp.bfloat16)}, product, example, dtype=jnp.bfloat16)
-    small = quantize_weights(model, activations=activations, at_least=0.0)
+    small = quantize_weights(model, int8(activations=activations, at_least=0.0))
     assert run(small, {"x": jnp.ones((2, *example), jnp.bfloat16)})["logits"].dtype == jnp.float32
 
 
 def test_tied_weights_are_quantised_once() -> None:
     model = from_function({"e": jnp.eye(4) * 3}, lambda params, x: (x @ params["e"]) @ params["e"].T, (4,))
     inputs = {"x": jnp.arange(8.0).reshape(2, 4)}
-    small = quantize_weights(model, activations=True, at_least=0.0)
+    small = quantize_weights(model, int8(activations=True, at_least=0.0))
     assert sorted(small.weights) == ["params/e/qvalue", "params/e/scale"]
     np.testing.assert_allclose(run(small, inputs)["logits"], run(model, inputs)["logits"], rtol=0.03)
 
@@ -184,7 +174,7 @@ def test_a_product_of_two_weights_is_evaluated_in_their_own_dtype() -> None:
     params = {name: jnp.asarray(random.normal(size=(4, 4)), jnp.float32) for name in ("a", "b")}
     model = from_function(params, lambda params, x: x @ params["a"] + x @ (params["a"] @ params["b"]), (4,))
     inputs = {"x": jnp.asarray(random.normal(size=(2, 4)), jnp.float32)}
-    small = quantize_weights(model, activations=True, at_least=0.0)
+    small = quantize_weights(model, int8(activations=True, at_least=0.0))
     assert sorted("i8>" in line for line in products(small, inputs)) == [False, False, True]
     np.testing.assert_allclose(run(small, inputs)["logits"], run(model, inputs)["logits"], atol=0.1)
 
@@ -194,7 +184,7 @@ def test_whole_numbers_are_not_quantised() -> None:
     model = from_function(
         params, lambda params, x: (x @ params["table"]).astype(jnp.float32) @ params["kernel"], (4,), dtype=jnp.int32
     )
-    assert quantize_weights(model, activations=False, at_least=0.0).weights.keys() == {
+    assert quantize_weights(model, int8(activations=False, at_least=0.0)).weights.keys() == {
         "params/table",
         "params/kernel/qvalue",
         "params/kernel/scale",
@@ -203,29 +193,31 @@ def test_whole_numbers_are_not_quantised() -> None:
 
 def test_nothing_to_quantise_is_an_error() -> None:
     model = from_function({"b": jnp.ones(3)}, lambda params, x: x + params["b"], (3,))
-    with pytest.raises(DeploycheckError, match="only 0 of 3 parameters would be int8; left in float: b"):
-        quantize_weights(model, activations=True, at_least=0.0)
+    with pytest.raises(
+        DeploycheckError, match=r"only 0 of 12 bytes of parameters would be quantised; left in float: b \(12\)"
+    ):
+        quantize_weights(model, int8(activations=True, at_least=0.0))
 
 
 def test_a_quantised_model_is_not_trained(builder: Callable[[int], Model], stripes: Stripes) -> None:
-    small = quantize_weights(builder(0), activations=True, at_least=0.0)
-    with pytest.raises(DeploycheckError, match="a model with int8 weights can't be trained"):
+    small = quantize_weights(builder(0), int8(activations=True, at_least=0.0))
+    with pytest.raises(DeploycheckError, match="a model with quantised weights can't be trained"):
         small.train(small.params, small.state, {"image": stripes[0][:2]}, jax.random.key(0))
 
 
-def test_a_model_that_would_hardly_be_int8_is_refused_and_says_what_stays_in_float() -> None:
-    params = {"reached": jnp.ones((4, 3)), "cast": jnp.ones((4, 5)), "turned": jnp.ones((5, 5))}
+def test_a_model_that_would_hardly_be_quantised_is_refused_and_says_what_stays_in_float() -> None:
+    params = {"reached": jnp.ones((5, 3)), "squared": jnp.ones((5, 5)), "added": jnp.ones((4, 5), jnp.bfloat16)}
 
     def apply(params: Any, x: jax.Array) -> jax.Array:
-        hidden = x @ params["turned"].T @ params["cast"].T.astype(jnp.bfloat16)
-        return hidden.astype(jnp.float32) @ params["reached"]
+        return (x @ params["squared"] ** 2 + params["added"].sum()) @ params["reached"]
 
     model = from_function(params, apply, (5,))
     with pytest.raises(DeploycheckError) as refused:
-        quantize_weights(model, activations=False, at_least=0.5)
-    assert refused.value.what == "only 12 of 57 parameters would be int8; left in float: turned (25), cast (20)"
+        quantize_weights(model, int8(activations=False, at_least=0.5))
+    named = "squared (100), added (40)"
+    assert refused.value.what == f"only 60 of 200 bytes of parameters would be quantised; left in float: {named}"
     assert "at_least" in refused.value.hint
-    quantize_weights(model, activations=False, at_least=0.2)
+    quantize_weights(model, int8(activations=False, at_least=0.3))
 
 
 def test_how_much_of_a_model_is_int8_is_said_in_words() -> None:
@@ -233,5 +225,5 @@ def test_how_much_of_a_model_is_int8_is_said_in_words() -> None:
         {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}, lambda params, x: x @ params["w"] + params["b"], (4,)
     )
     assert describe_share(model.weights) == ""
-    small = quantize_weights(model, activations=False, at_least=0.5)
-    assert describe_share(small.weights) == "12 of 15 parameters are int8; left in float: b (3)"
+    small = quantize_weights(model, int8(activations=False, at_least=0.5))
+    assert describe_share(small.weights) == "48 of 60 bytes of parameters are quantised; left in float: b (12)"

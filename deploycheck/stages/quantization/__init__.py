@@ -1,0 +1,117 @@
+"""Quantising a traced model, with qwix's arithmetic.
+
+A model is one pure function of named weights. It is traced, and every matrix product, convolution or lookup with one
+of its weights is evaluated on the quantised weight (``arithmetic.py``). Which weights these are, and along which axes
+each gets its scales, is found by following them through the trace (``uses.py``). No framework's module system is
+involved, so a linen, an nnx and a plain model are quantised by the same code.
+
+Weights are quantised once, symmetrically; activations as they arrive, with one scale per example (and per position,
+for a matrix product), so that an output doesn't depend on the other examples in its batch. Jacob et al., Quantization
+and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import qwix
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.stages.methods.quantize import QuantizeOptions
+from deploycheck.stages.model import Model, PyTree, flatten
+from deploycheck.stages.network import Inputs, Outputs, Weights
+from deploycheck.stages.quantization.arithmetic import QuantizedArithmetic, QuantizedWeight
+from deploycheck.stages.quantization.uses import Use, find_uses
+from deploycheck.stages.quantized_share import SCALE, VALUE, share_of
+from deploycheck.stages.tracing import evaluate
+
+__all__ = ["describe_share", "quantize_weights", "quantized_form"]
+
+FlatApply = Callable[[Mapping[str, Any], PyTree, Inputs], Outputs]
+"""A model's function of flat params, ``{"conv/kernel": array}``, of its state and of its inputs."""
+
+
+def quantize_weights(model: Model, options: QuantizeOptions) -> Model:
+    """Return the model with the weights of its products, convolutions and lookups quantised; its params become flat.
+
+    Raises ``DeploycheckError`` where too small a share of its parameters would be.
+    """
+    uses = _find(model, options)
+    params = _quantized(dict(flatten(model.params)[0]), uses)
+    share = share_of(_layout(params))
+    if not uses or share.reached < options.at_least * share.total:
+        raise DeploycheckError(
+            f"only {share.sentence('would be')}",
+            hint="a weight becomes quantised where it goes into a matrix product, a convolution or a lookup as it is, "
+            "or transposed, cast, reshaped, cut or joined before; not one that is first computed with. To accept "
+            "less, write `quantize: {at_least: ...}`",
+        )
+    return replace(_with_quantized_products(model, options), params=params)
+
+
+def quantized_form(form: Model, options: QuantizeOptions) -> Model:
+    """Return the form of what ``quantize_weights`` makes of a model with this form."""
+    uses = _find(form, options)
+    params = jax.eval_shape(lambda params: _quantized(dict(flatten(params)[0]), uses), form.params)
+    return replace(_with_quantized_products(form, options), params=params)
+
+
+def describe_share(weights: Weights) -> str:
+    """Return how many bytes of a model's params are quantised, and which are not; empty where none is."""
+    named = {name.removeprefix("params/"): array for name, array in weights.items() if name.startswith("params/")}
+    share = share_of(_layout(named))
+    return share.sentence("are") if share.quantized else ""
+
+
+def _layout(params: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    return {name: (array.size, array.dtype.itemsize) for name, array in params.items()}
+
+
+def _quantized(params: Mapping[str, Any], uses: Mapping[str, Use]) -> dict[str, Any]:
+    """Return flat params with two arrays in place of each weight that has a use."""
+    quantized: dict[str, Any] = {name: array for name, array in params.items() if name not in uses}
+    for name, use in uses.items():
+        # Codes are found in float32 at least: of two bfloat16 numbers, the quotient has only 8 bits.
+        wide = params[name].astype(jnp.promote_types(params[name].dtype, jnp.float32))
+        array = qwix.quantize(wide, jnp.int8, channelwise_axes=use.channels, scale_dtype=params[name].dtype)
+        quantized |= {name + VALUE: array.qvalue, name + SCALE: array.scale}
+    return quantized
+
+
+def _find(form: Model, options: QuantizeOptions) -> dict[str, Use]:
+    del options
+    shapes, apply = _flat(form)
+    return find_uses(apply, shapes, form.state, form.inputs)
+
+
+def _flat(model: Model) -> tuple[dict[str, jax.ShapeDtypeStruct], FlatApply]:
+    """Return the shapes of a model's flat params, and its function of such params."""
+    leaves, restore = flatten(model.params)
+    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+    return shapes, lambda params, state, inputs: model.apply(restore(params), state, inputs)
+
+
+def _with_quantized_products(model: Model, options: QuantizeOptions) -> Model:
+    shapes, apply = _flat(model)
+    rules = QuantizedArithmetic(activations=options.activations == "int8")
+
+    def quantized_apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
+        return evaluate(lambda weights, given: apply(weights, state, given), shapes, _gather(params), inputs, rules)
+
+    def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Outputs, PyTree]:
+        del params, state, inputs, key
+        raise DeploycheckError("a model with quantised weights can't be trained", hint="train before you quantise")
+
+    return replace(model, apply=quantized_apply, train=train)
+
+
+def _gather(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flat params by name, each pair of arrays as one quantised weight."""
+    names = share_of(_layout(params)).quantized
+    parts = {name + suffix for name in names for suffix in (VALUE, SCALE)}
+    whole = {name: array for name, array in params.items() if name not in parts}
+    return whole | {name: QuantizedWeight.of(params[name + VALUE], params[name + SCALE]) for name in names}
