@@ -1,8 +1,9 @@
 """The weights of a model as a file: safetensors, in which each array is stored in the form that takes fewest bytes.
 
 An array of which many numbers are zero is stored as a bit for each number and the numbers that aren't; one of 4-bit
-integers as two of them to a byte, because safetensors has no such type. The file's metadata says which arrays are
-stored so; all others are plain tensors, which any reader of safetensors can load.
+integers as two of them to a byte, because safetensors has no such type; one of 8-bit floats as bytes, because its
+reader for NumPy knows none. The file's metadata says which arrays are stored so; all others are plain tensors, which
+any reader of safetensors can load.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from deploycheck.store.arrays import write_arrays
 
 STORED = "deploycheck.stored"
 """The key of the file's metadata: a JSON object, array name to how it is stored."""
-BITS, VALUES, NIBBLES = "/@bits", "/@values", "/@nibbles"
+BITS, VALUES, NIBBLES, BYTES = "/@bits", "/@values", "/@nibbles", "/@bytes"
 """What the names of the tensors that stand for one array end with."""
 OVERHEAD = 512
 """Bytes that naming one more tensor, and saying how it is stored, takes at most."""
@@ -41,7 +42,7 @@ _NAMES = {
 class Stored:
     """How one array is stored, and its shape and dtype when it is read."""
 
-    form: Literal["plain", "sparse", "nibbles"]
+    form: Literal["plain", "sparse", "nibbles", "bytes"]
     shape: tuple[int, ...]
     dtype: str
 
@@ -53,9 +54,7 @@ class Stored:
     @property
     def width(self) -> int:
         """How many bytes each number has when it is read."""
-        import ml_dtypes  # noqa: F401 - it gives NumPy the types that it doesn't have itself
-
-        return np.dtype(self.dtype).itemsize
+        return _dtype(self.dtype).itemsize
 
 
 def write_weights(weights: Mapping[str, Any], file: Path) -> None:
@@ -85,7 +84,7 @@ def read_weights(file: Path) -> dict[str, np.ndarray]:
     for name, layout in stored.items():
         try:
             tensors[name] = _JOIN[layout.form](name, layout, tensors)
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DeploycheckError(f"{name} is not whole: {error}", where=str(file)) from error
     return tensors
 
@@ -96,7 +95,7 @@ def read_layout(file: Path) -> dict[str, Stored]:
 
     with safe_open(file, framework="numpy") as opened:
         stored = _read_stored(opened.metadata(), file)
-        parts = {name + suffix for name in stored for suffix in (BITS, VALUES, NIBBLES)}
+        parts = {name + suffix for name in stored for suffix in (BITS, VALUES, NIBBLES, BYTES)}
         plain = {name: opened.get_slice(name) for name in opened.keys() if name not in parts}  # noqa: SIM118
         return stored | {
             name: Stored("plain", tuple(it.get_shape()), _NAMES[it.get_dtype()]) for name, it in plain.items()
@@ -111,12 +110,24 @@ def _read_stored(metadata: Mapping[str, str] | None, file: Path) -> dict[str, St
         raise DeploycheckError(f"its metadata {STORED} can't be read: {error}", where=str(file)) from error
 
 
-def _form_of(array: np.ndarray) -> Literal["plain", "sparse", "nibbles"]:
+def _form_of(array: np.ndarray) -> Literal["plain", "sparse", "nibbles", "bytes"]:
     """Return the form that takes fewest bytes."""
     if array.dtype.name in ("int4", "uint4"):
         return "nibbles"
     sparse = -(-array.size // 8) + np.count_nonzero(_numbers(array)) * array.itemsize + OVERHEAD
-    return "sparse" if sparse < array.nbytes else "plain"
+    if sparse < array.nbytes:
+        return "sparse"
+    return "bytes" if _is_float8(array.dtype) else "plain"
+
+
+def _is_float8(dtype: np.dtype) -> bool:
+    return dtype.name.startswith("float8")
+
+
+def _dtype(name: str) -> np.dtype:
+    import ml_dtypes
+
+    return np.dtype(getattr(ml_dtypes, name, name))
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
@@ -126,11 +137,12 @@ def _numbers(array: np.ndarray) -> np.ndarray:
 
 def _split_sparse(array: np.ndarray) -> dict[str, np.ndarray]:
     present = _numbers(array) != 0
-    return {BITS: np.packbits(present), VALUES: array.reshape(-1)[present]}
+    values = array.reshape(-1)[present]
+    return {BITS: np.packbits(present), VALUES: values.view(np.uint8) if _is_float8(values.dtype) else values}
 
 
 def _join_sparse(name: str, layout: Stored, tensors: dict[str, np.ndarray]) -> np.ndarray:
-    bits, values = tensors.pop(name + BITS), tensors.pop(name + VALUES)
+    bits, values = tensors.pop(name + BITS), tensors.pop(name + VALUES).view(_dtype(layout.dtype))
     present = np.unpackbits(bits, count=layout.count).astype(bool)
     array = np.zeros(layout.count, values.dtype)
     array[present] = values
@@ -144,23 +156,27 @@ def _split_nibbles(array: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _join_nibbles(name: str, layout: Stored, tensors: dict[str, np.ndarray]) -> np.ndarray:
-    import ml_dtypes
-
     pairs = tensors.pop(name + NIBBLES)
     codes = np.stack([pairs & 0xF, pairs >> 4], axis=-1).reshape(-1)
     if len(codes) != layout.count + layout.count % 2:
         raise ValueError(f"{len(codes)} codes for {layout.count} numbers")
     if layout.dtype == "int4":
         codes = ((codes ^ 8).astype(np.int8)) - np.int8(8)
-    return codes[: layout.count].astype(getattr(ml_dtypes, layout.dtype)).reshape(layout.shape)
+    return codes[: layout.count].astype(_dtype(layout.dtype)).reshape(layout.shape)
+
+
+def _join_bytes(name: str, layout: Stored, tensors: dict[str, np.ndarray]) -> np.ndarray:
+    return tensors.pop(name + BYTES).view(_dtype(layout.dtype)).reshape(layout.shape)
 
 
 _SPLIT: Mapping[str, Callable[[np.ndarray], dict[str, np.ndarray]]] = {
     "plain": lambda array: {"": array},
     "sparse": _split_sparse,
     "nibbles": _split_nibbles,
+    "bytes": lambda array: {BYTES: array.reshape(-1).view(np.uint8)},
 }
 _JOIN: Mapping[str, Callable[[str, Stored, dict[str, np.ndarray]], np.ndarray]] = {
     "sparse": _join_sparse,
     "nibbles": _join_nibbles,
+    "bytes": _join_bytes,
 }

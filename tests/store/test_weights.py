@@ -45,7 +45,9 @@ def test_weights_come_back_bit_for_bit(
     assert identical(read["w"], array)
     assert identical(read["other/w"], array[..., None])
     layout = read_layout(file)
-    assert {name: it.shape for name, it in layout.items()} == {name: it.shape for name, it in read.items()}
+    assert {name: (it.shape, it.dtype, it.width) for name, it in layout.items()} == {
+        name: (it.shape, it.dtype.name, it.itemsize) for name, it in read.items()
+    }
 
 
 @pytest.mark.parametrize("dtype", ["int4", "uint4"])
@@ -59,6 +61,18 @@ def test_four_bit_integers_take_half_a_byte_each(tmp_path: Path, dtype: str, sha
     assert tensor.nbytes == -(-codes.size // 2)
     assert identical(read_weights(file)["w"], codes)
     assert read_layout(file)["w"].dtype == dtype
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1], ids=["dense", "sparse"])
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "bfloat16"])
+def test_floats_that_numpy_does_not_have_come_back(tmp_path: Path, dtype: str, share: float) -> None:
+    array = sparse((90, 90), share).astype(getattr(ml_dtypes, dtype))
+    file = tmp_path / "weights.safetensors"
+    write_weights({"w": array}, file)
+    assert file.stat().st_size < max(share + 0.13, 0.5) * array.nbytes + 500
+    assert identical(read_weights(file)["w"], array)
+    layout = read_layout(file)["w"]
+    assert (layout.dtype, layout.width, layout.shape) == (dtype, array.itemsize, (90, 90))
 
 
 def test_a_weight_of_which_four_in_five_are_zero_takes_less_than_a_quarter(tmp_path: Path) -> None:

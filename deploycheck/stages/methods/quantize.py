@@ -1,34 +1,78 @@
-"""``quantize``: numbers with fewer bits. The arithmetic is in ``stages/quantization.py``, which imports JAX."""
+"""``quantize``: numbers with fewer bits. The arithmetic is in ``stages/quantization``, which imports JAX."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from deploycheck.language.fields import Section, Share
+from pydantic import AfterValidator, Field, BeforeValidator, StrictStr, model_validator
+
+from deploycheck.language.errors import Mistake, did_you_mean, shorten
+from deploycheck.language.fields import Positive, Section, Share, mistake, refuse, unique
 
 if TYPE_CHECKING:
     from deploycheck.stages.methods import Builder
     from deploycheck.stages.model import Model
     from deploycheck.stages.trainer import Trainer
 
+LEAST_GROUP = 128
+"""Of smaller groups, qwix multiplies the numbers in float."""
+
+_Word = Literal["tensor", "channel"]
+
+
+class PerGroup(Section):
+    """A scale for each run of ``group`` weights along what a product sums over, in each of its outputs."""
+
+    group: Annotated[Positive, Field(ge=2)]
+
+
+def _read_per(value: Any) -> str | PerGroup:
+    if isinstance(value, str) and value not in get_args(_Word):
+        what = f"{shorten(value)} is not one of: {', '.join(get_args(_Word))}, {{group: N}}"
+        raise mistake(what, did_you_mean(value, get_args(_Word)))
+    return value if isinstance(value, str) else PerGroup.model_validate(value)
+
+
+Per = Annotated[_Word | PerGroup, BeforeValidator(_read_per, json_schema_input_type=_Word | PerGroup)]
+Pattern = Annotated[StrictStr, Field(min_length=1)]
+
 
 class QuantizeOptions(Section):
-    """Which numbers are stored and multiplied in fewer bits, and the share of the parameters that must be."""
+    """Which numbers are stored and multiplied in fewer bits, and the share of the parameters' bytes that must be.
 
-    weights: Literal["int8"]
+    ``per`` says which weights share a scale: those of a whole weight (of each layer, where it holds several), of an
+    output channel, or of a group in it. ``keep`` are patterns (as of file names) of weights that stay in float.
+    """
+
+    weights: Literal["int8", "int4", "fp8"]
     activations: Literal["int8"] | None = None
+    per: Per = "channel"
+    keep: Annotated[tuple[Pattern, ...], AfterValidator(unique("pattern"))] = ()
     at_least: Share = 0.5
+
+    @model_validator(mode="after")
+    def _check_activations(self) -> Self:
+        at = ("activations",)
+        if self.activations and self.weights == "fp8":
+            refuse([Mistake(at, "int8 activations can't be multiplied with fp8 weights", "leave out `activations`")])
+        if self.activations and isinstance(self.per, PerGroup) and self.per.group < LEAST_GROUP:
+            what = (
+                f"groups of {self.per.group} are multiplied in float, so activations in int8 would only lose accuracy"
+            )
+            hint = f"leave out `activations`, or use groups of at least {LEAST_GROUP}"
+            refuse([Mistake(at, what, hint)])
+        return self
 
 
 class Quantize:
-    """Every weight of a matrix product or convolution in int8; activations too, where the options say so."""
+    """Every weight of a product, a convolution or a lookup in fewer bits; activations too, where the options say so."""
 
     name = "quantize"
     options = QuantizeOptions
     trains = False
 
     def compress(self, source: Model, options: QuantizeOptions, trainer: Trainer | None) -> Model:
-        """Return the model with int8 weights; raise ``DeploycheckError`` where too few can be quantised."""
+        """Return the quantised model; raise ``DeploycheckError`` where the options don't fit its weights."""
         from deploycheck.stages.quantization import quantize_weights
 
         del trainer

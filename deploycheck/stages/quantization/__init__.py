@@ -17,14 +17,13 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import qwix
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import Model, PyTree, flatten
 from deploycheck.stages.network import Inputs, Outputs, Weights
 from deploycheck.stages.quantization.arithmetic import QuantizedArithmetic, QuantizedWeight
+from deploycheck.stages.quantization.scales import chosen_uses, quantized
 from deploycheck.stages.quantization.uses import Use, find_uses
 from deploycheck.stages.quantized_share import SCALE, VALUE, share_of
 from deploycheck.stages.tracing import evaluate
@@ -38,10 +37,10 @@ FlatApply = Callable[[Mapping[str, Any], PyTree, Inputs], Outputs]
 def quantize_weights(model: Model, options: QuantizeOptions) -> Model:
     """Return the model with the weights of its products, convolutions and lookups quantised; its params become flat.
 
-    Raises ``DeploycheckError`` where too small a share of its parameters would be.
+    Raises ``DeploycheckError`` where the options don't fit its weights, or too small a share of them is reached.
     """
     uses = _find(model, options)
-    params = _quantized(dict(flatten(model.params)[0]), uses)
+    params = _quantized(flatten(model.params)[0], uses, options)
     share = share_of(_layout(params))
     if not uses or share.reached < options.at_least * share.total:
         raise DeploycheckError(
@@ -56,7 +55,7 @@ def quantize_weights(model: Model, options: QuantizeOptions) -> Model:
 def quantized_form(form: Model, options: QuantizeOptions) -> Model:
     """Return the form of what ``quantize_weights`` makes of a model with this form."""
     uses = _find(form, options)
-    params = jax.eval_shape(lambda params: _quantized(dict(flatten(params)[0]), uses), form.params)
+    params = jax.eval_shape(lambda params: _quantized(flatten(params)[0], uses, options), form.params)
     return replace(_with_quantized_products(form, options), params=params)
 
 
@@ -71,21 +70,17 @@ def _layout(params: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     return {name: (array.size, array.dtype.itemsize) for name, array in params.items()}
 
 
-def _quantized(params: Mapping[str, Any], uses: Mapping[str, Use]) -> dict[str, Any]:
+def _quantized(params: Mapping[str, Any], uses: Mapping[str, Use], options: QuantizeOptions) -> dict[str, Any]:
     """Return flat params with two arrays in place of each weight that has a use."""
-    quantized: dict[str, Any] = {name: array for name, array in params.items() if name not in uses}
+    arrays: dict[str, Any] = {name: array for name, array in params.items() if name not in uses}
     for name, use in uses.items():
-        # Codes are found in float32 at least: of two bfloat16 numbers, the quotient has only 8 bits.
-        wide = params[name].astype(jnp.promote_types(params[name].dtype, jnp.float32))
-        array = qwix.quantize(wide, jnp.int8, channelwise_axes=use.channels, scale_dtype=params[name].dtype)
-        quantized |= {name + VALUE: array.qvalue, name + SCALE: array.scale}
-    return quantized
+        arrays |= quantized(name, params[name], use, options)
+    return arrays
 
 
 def _find(form: Model, options: QuantizeOptions) -> dict[str, Use]:
-    del options
     shapes, apply = _flat(form)
-    return find_uses(apply, shapes, form.state, form.inputs)
+    return chosen_uses(find_uses(apply, shapes, form.state, form.inputs), list(shapes), options)
 
 
 def _flat(model: Model) -> tuple[dict[str, jax.ShapeDtypeStruct], FlatApply]:

@@ -32,6 +32,11 @@ class Use:
         """The axes with a scale for each index."""
         return tuple(axis for axis in range(len(self.shape)) if axis not in self.summed)
 
+    @property
+    def grouped(self) -> int | None:
+        """The axis that groups are cut along: the last of those that are summed over; None where there is none."""
+        return next((axis for axis in reversed(self.summed) if self.shape[axis] > 1), None)
+
 
 def find_uses(
     apply: Callable[[Mapping[str, Any], PyTree, Inputs], Outputs],

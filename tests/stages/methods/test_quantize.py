@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 from pydantic import ValidationError
 
+from deploycheck.language.errors import SpecErrors
 from deploycheck.stages.methods import Builder, Method
 from deploycheck.stages.methods.quantize import QUANTIZE, QuantizeOptions
 from deploycheck.stages.model import Model
+from tests.planning import HEAD, spec
 from tests.stages.networks import IMAGE, plain
 
 
@@ -44,7 +47,42 @@ def test_the_structure_is_the_form_of_what_it_makes(activations: str | None) -> 
     assert lowered(form.with_weights(made.weights)) == lowered(made)
 
 
-@pytest.mark.parametrize("options", [{}, {"weights": "int4"}, {"weights": "int8", "bits": 8}])
+@pytest.mark.parametrize("options", [{}, {"weights": "int3"}, {"weights": "int8", "bits": 8}])
 def test_options_that_it_does_not_have_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         QuantizeOptions.model_validate(options)
+
+
+SMALL_GROUPS = "groups of 32 are multiplied in float, so activations in int8 would only lose accuracy"
+
+
+@pytest.mark.parametrize(
+    ("options", "at", "says"),
+    [
+        ("weights: int3", "int3", "'int3' is not one of: int8, int4, fp8"),
+        ("weights: fp8, activations: int8", "int8", "int8 activations can't be multiplied with fp8 weights"),
+        ("weights: int8, activations: int4", "int4", "'int4' is not one of: int8"),
+        ("weights: int4, per: {group: 32}, activations: int8", "int8", SMALL_GROUPS),
+        ("weights: int8, per: chanel", "chanel", "'chanel' is not one of: tensor, channel, {group: N}"),
+        ("weights: int8, per: {grup: 32}", "grup", "unknown key 'grup' in `compress.variants.small.quantize.per`"),
+        ("weights: int8, per: {group: 1}", "1}", "greater than or equal to 2"),
+        ("weights: int8, per: {group: half}", "half", "expected a whole number"),
+        ("weights: int8, per: 32", "32", "expected a mapping"),
+        ("weights: int8, keep: head", "head", "expected a list"),
+        ("weights: int8, keep: [a, a]", "[a, a]", "the pattern 'a' is listed twice"),
+    ],
+)
+def test_a_mistake_in_its_options_is_placed(options: str, at: str, says: str, tmp_path: Path) -> None:
+    line = f"  variants: {{small: {{quantize: {{{options}}}}}}}"
+    with pytest.raises(SpecErrors) as refused:
+        spec(f"{HEAD}compress:\n{line}\n", tmp_path)
+    (error,) = refused.value.errors
+    assert says in error.what
+    assert error.place.text == line
+    assert line[error.place.column - 1 :].startswith(at)
+
+
+@pytest.mark.parametrize("per", ["tensor", "channel", {"group": 64}], ids=str)
+def test_its_options_are_read_again_from_what_they_are_written_as(per: Any) -> None:
+    options = QuantizeOptions.model_validate({"weights": "int4", "per": per, "keep": ["head/*"]})
+    assert QuantizeOptions.model_validate(options.model_dump(mode="json", exclude_none=True)) == options

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from deploycheck.stages.methods.quantize import QuantizeOptions
@@ -9,11 +11,14 @@ from deploycheck.stages.model import Model
 from deploycheck.stages.network import Inputs, Outputs
 
 
+def options(weights: str = "int8", **others: Any) -> QuantizeOptions:
+    """Return the options of ``quantize``, as a spec has them; any share is enough."""
+    return QuantizeOptions.model_validate({"weights": weights, "at_least": "0 %", **others})
+
+
 def int8(*, activations: bool, at_least: float = 0.0) -> QuantizeOptions:
     """Return the options of int8 weights."""
-    return QuantizeOptions.model_validate(
-        {"weights": "int8", "activations": "int8" if activations else None, "at_least": f"{at_least:%}"}
-    )
+    return options(activations="int8" if activations else None, at_least=f"{at_least:%}")
 
 
 def run(model: Model, inputs: Inputs) -> Outputs:

@@ -1,0 +1,61 @@
+"""Which weights are quantised, to which type, and which of their numbers share a scale."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import qwix
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.language.errors import did_you_mean
+from deploycheck.stages.methods.quantize import PerGroup, QuantizeOptions
+from deploycheck.stages.quantization.uses import Use
+from deploycheck.stages.quantized_share import SCALE, VALUE
+
+TYPES: Mapping[str, Any] = {"int8": jnp.int8, "int4": jnp.int4, "fp8": jnp.float8_e4m3fn}
+
+
+def chosen_uses(uses: Mapping[str, Use], names: list[str], options: QuantizeOptions) -> dict[str, Use]:
+    """Return the uses of the weights that the options don't keep in float; ``names`` are all weights.
+
+    Raises ``DeploycheckError`` for a pattern that matches no weight, and for weights that can't be cut into groups.
+    """
+    for pattern in options.keep:
+        if not fnmatch.filter(names, pattern):
+            raise DeploycheckError(f"`keep`: no weight is called {pattern!r}", hint=did_you_mean(pattern, names))
+    kept = {name for pattern in options.keep for name in fnmatch.filter(names, pattern)}
+    chosen = {name: use for name, use in uses.items() if name not in kept}
+    if isinstance(options.per, PerGroup):
+        _check_groups(chosen, options.per.group)
+    return chosen
+
+
+def _check_groups(uses: Mapping[str, Use], group: int) -> None:
+    sizes = {name: use.shape[use.grouped] for name, use in uses.items() if use.grouped is not None}
+    uneven = [f"{name} sums over {size}" for name, size in sizes.items() if size % group]
+    if uneven:
+        raise DeploycheckError(
+            f"weights can't be cut into groups of {group}: {', '.join(uneven)}",
+            hint="choose a group that divides these numbers, or name the weights under `keep`",
+        )
+
+
+def quantized(name: str, weight: Any, use: Use, options: QuantizeOptions) -> dict[str, Any]:
+    """Return the two arrays that take a weight's place: its codes, and their scales in its own dtype."""
+    channels, groups = use.channels, {}
+    if options.per == "tensor":
+        channels = use.taken
+    elif isinstance(options.per, PerGroup) and use.grouped is not None:
+        groups = {use.grouped: options.per.group}
+    # Codes are found in float32 at least: the quotient of two bfloat16 numbers has only 8 bits.
+    array = qwix.quantize(
+        weight.astype(jnp.promote_types(weight.dtype, jnp.float32)),
+        TYPES[options.weights],
+        channelwise_axes=channels,
+        tiled_axes=groups,
+        scale_dtype=weight.dtype,
+    )
+    return {name + VALUE: array.qvalue, name + SCALE: array.scale}
