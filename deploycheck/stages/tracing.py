@@ -172,8 +172,11 @@ class _Carry:
         return [next(changed) if it else value for value, it in zip(self._initial, self._changes, strict=True)]
 
 
-def _cond(equation: Any, operands: Sequence[Any], rules: Rules) -> list[Any]:
+def _cond(equation: Any, operands: Sequence[Any], rules: Rules) -> Sequence[Any]:
     index, *given = operands
+    if equation.params.get("branches_platforms"):  # each is for another kind of device: only JAX can choose
+        whole: Sequence[Any] = bind(equation, [rules.plain(operand) for operand in operands])
+        return whole
 
     def branch(body: core.ClosedJaxpr) -> Callable[[], list[Any]]:
         return lambda: [rules.plain(result) for result in _evaluate(body, given, rules)]
@@ -182,7 +185,7 @@ def _cond(equation: Any, operands: Sequence[Any], rules: Rules) -> list[Any]:
     return results
 
 
-_ENTERED: Mapping[str, Callable[[Any, Sequence[Any], Rules], list[Any]]] = {
+_ENTERED: Mapping[str, Callable[[Any, Sequence[Any], Rules], Sequence[Any]]] = {
     **dict.fromkeys(("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), _call),
     **dict.fromkeys(("remat", "remat2", "checkpoint"), _call),  # jax.checkpoint is remat2 from JAX 0.10 on
     "scan": _scan,

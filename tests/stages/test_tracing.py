@@ -170,6 +170,18 @@ def test_a_loop_takes_apart_what_the_rules_have_in_place_of_its_layers() -> None
     np.testing.assert_allclose(result["x"], layers(weights, INPUTS)["x"], rtol=1e-6)
 
 
+def test_a_choice_by_the_kind_of_device_is_left_to_jax() -> None:
+    def chosen(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+        def elsewhere(x: jax.Array) -> jax.Array:
+            return x @ weights["kernel"] + 1
+
+        return {"x": jax.lax.platform_dependent(inputs["x"], cpu=lambda x: x @ weights["kernel"], cuda=elsewhere)}
+
+    tagged = {name: Tagged(array) for name, array in WEIGHTS.items()}
+    result = jax.jit(lambda inputs: evaluate(chosen, SHAPES, tagged, inputs, Noting()))(INPUTS)
+    np.testing.assert_allclose(result["x"], INPUTS["x"] @ WEIGHTS["kernel"], rtol=1e-6)
+
+
 def test_what_has_no_rule_inside_is_evaluated_whole() -> None:
     def sines(weights: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, jax.Array]:
         relu = jax.nn.relu(inputs["x"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, BeforeValidator, StrictStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
 
 from deploycheck.language.errors import Mistake, did_you_mean, shorten
 from deploycheck.language.fields import Positive, Section, Share, mistake, refuse, unique

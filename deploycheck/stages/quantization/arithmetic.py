@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import qwix
 from jax import lax
 
-from deploycheck.stages.quantization.axes import LOOKUP, PRODUCTS, REARRANGING, looked_up, regroup, summed
+from deploycheck.stages.quantization.axes import LOOKUP, PRODUCTS, REARRANGING, looked_up, regroup
+from deploycheck.stages.quantization.products import convolve, dynamic_product, exact_product, multiply
 from deploycheck.stages.tracing import bind
 
 
@@ -58,6 +59,7 @@ class QuantizedArithmetic:
 
     def __init__(self, *, activations: bool) -> None:
         self.activations = activations
+        self._product = dynamic_product if activations else exact_product
 
     def plain(self, value: Any) -> Any:
         """Return a weight in float, and any other value as it is."""
@@ -81,73 +83,15 @@ class QuantizedArithmetic:
 
     def _multiply(self, equation: Any, operands: Sequence[Any]) -> jax.Array | None:
         sides = [side for side, operand in enumerate(operands) if isinstance(operand, QuantizedWeight)]
-        if not self.activations or len(sides) != 1:
+        if len(sides) != 1:
             return None
-        multiply = _dot if equation.primitive.name == "dot_general" else _convolve
-        product = multiply(equation, operands[1 - sides[0]], operands[sides[0]], sides[0])
+        (side,) = sides
+        activation, weight = operands[1 - side], operands[side].array
+        if equation.primitive.name == "dot_general":
+            product = multiply(equation, activation, weight, side, self._product)
+        else:
+            product = convolve(equation, activation, weight) if self.activations and side == 1 else None
         return None if product is None else product.astype(equation.outvars[0].aval.dtype)
-
-
-def _dot(equation: Any, activation: jax.Array, weight: QuantizedWeight, side: int) -> jax.Array | None:
-    """Return the product of an activation, quantised as it arrives, and a weight, which is operand ``side``."""
-    contracted, batch = equation.params["dimension_numbers"]
-    along, shared = (contracted[1 - side], contracted[side]), (batch[1 - side], batch[side])
-    if any(1 < weight.scales.shape[axis] == weight.codes.shape[axis] for axis in along[1]):
-        if any(size > 1 for axis, size in enumerate(weight.scales.shape) if axis not in along[1]):
-            return None
-        activation, weight = _move_scales(activation, weight, along)
-    rows = [axis for axis in range(activation.ndim) if axis not in along[0]]
-    product: jax.Array = qwix.dot_general(
-        _quantize_rows(activation, rows), qwix.QArray(weight.codes.astype(jnp.int8), weight.scales), (along, shared)
-    )
-    return product if side == 1 else _swap(product, len(shared[0]), len(rows) - len(shared[0]))
-
-
-def _move_scales(
-    activation: jax.Array, weight: QuantizedWeight, along: tuple[Sequence[int], Sequence[int]]
-) -> tuple[jax.Array, QuantizedWeight]:
-    """Multiply the activation by the weight's scales, where these differ only along the axes that are summed over.
-
-    They do where they serve another product of the same weight. The sum of their products stays the same.
-    """
-    scales = weight.scales
-    pairs = sorted(zip(*along, strict=True))
-    shape = [1] * activation.ndim
-    for own, other in pairs:
-        shape[own] = scales.shape[other]
-    order = [other for _, other in pairs]
-    turned = scales.transpose([*order, *(axis for axis in range(scales.ndim) if axis not in order)])
-    return activation * turned.reshape(shape), replace(weight, scales=jnp.ones((1,) * scales.ndim, scales.dtype))
-
-
-def _quantize_rows(activation: jax.Array, rows: Sequence[int]) -> Any:
-    """Quantise an activation to int8 with a scale for each index of these axes."""
-    wide = activation.astype(jnp.promote_types(activation.dtype, jnp.float32))
-    return qwix.quantize(wide, jnp.int8, channelwise_axes=rows)
-
-
-def _swap(product: jax.Array, shared: int, rows: int) -> jax.Array:
-    """Return a product ``[*shared, *rows, *channels]`` as ``[*shared, *channels, *rows]``."""
-    axes = range(product.ndim)
-    return product.transpose([*axes[:shared], *axes[shared + rows :], *axes[shared : shared + rows]])
-
-
-def _convolve(equation: Any, activation: jax.Array, weight: QuantizedWeight, side: int) -> jax.Array | None:
-    known = equation.params
-    if side == 0 or any(weight.scales.shape[axis] > 1 for axis in summed(equation, side)):
-        return None
-    convolution: jax.Array = qwix.conv_general_dilated(
-        _quantize_rows(activation, [known["dimension_numbers"].lhs_spec[0]]),
-        qwix.QArray(weight.codes.astype(jnp.int8), weight.scales),
-        known["window_strides"],
-        known["padding"],
-        lhs_dilation=known["lhs_dilation"],
-        rhs_dilation=known["rhs_dilation"],
-        dimension_numbers=known["dimension_numbers"],
-        feature_group_count=known["feature_group_count"],
-        batch_group_count=known["batch_group_count"],
-    )
-    return convolution
 
 
 def _look_up(equation: Any, operands: Sequence[Any]) -> jax.Array | None:
