@@ -107,7 +107,7 @@ def exact_product(activation: jax.Array, weight: Any, along: Pairs, shared: Pair
 
     def on_cpu(activation: jax.Array, weight: Any) -> jax.Array:
         # In an export the batch is of any size. XLA keeps one branch once the size is known.
-        rows = math.prod(activation.shape[axis] for axis in kept)
+        rows: Any = math.prod(activation.shape[axis] for axis in kept)
         if isinstance(rows, int):
             return in_int8(activation, weight)
         product: jax.Array = lax.cond(jnp.asarray(rows) <= FEW_ROWS, in_int8, in_float, activation, weight)
