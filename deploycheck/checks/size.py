@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deploycheck.checks.metric import metric
 from deploycheck.language.vocabulary import Dimension
-from deploycheck.stages.quantized_share import SCALE, VALUE, share_of
+from deploycheck.stages.quantized_share import INPUT, SCALE, VALUE, share_of
 from deploycheck.verdict import Exact, Measurement
 
 if TYPE_CHECKING:
@@ -58,5 +58,5 @@ def _read_layout(artifact: Artifact) -> dict[str, Stored]:
 
 
 def _is_trained(name: str, stored: Mapping[str, Stored]) -> bool:
-    is_scale = name.endswith(SCALE) and name.removesuffix(SCALE) + VALUE in stored
-    return name.startswith("params/") and not is_scale
+    beside = [name.removesuffix(suffix) for suffix in (SCALE, INPUT) if name.endswith(suffix)]
+    return name.startswith("params/") and not any(base + VALUE in stored for base in beside)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.model import Model, PyTree, flatten
 from deploycheck.stages.network import Inputs, Outputs
-from deploycheck.stages.quantization import SCALE, VALUE
+from deploycheck.stages.quantized_share import SCALE, VALUE
 
 INTEGERS: Mapping[str, int] = {"int4": 7, "int8": 127, "int16": 32767}
 """What codes are stored as, and the largest that it holds."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-VALUE, SCALE = "/qvalue", "/scale"
-"""Suffixes of the two arrays that take the place of a quantised weight."""
+VALUE, SCALE, INPUT = "/qvalue", "/scale", "/input_scale"
+"""Suffixes of the arrays that take the place of a quantised weight: its codes, their scales, and the scale of what it
+is multiplied with, where that is calibrated.
+"""
 NAMED = 4
 """How many of the weights that stay in float are named."""
 
@@ -43,9 +45,19 @@ def share_of(layout: Mapping[str, tuple[int, int]]) -> QuantizedShare:
     A quantised weight is counted as if each of its numbers took the bytes of its scale, which has the dtype that the
     weight had.
     """
-    quantized = {name.removesuffix(VALUE) for name in layout if name.endswith(VALUE)}
-    quantized &= {name.removesuffix(SCALE) for name in layout if name.endswith(SCALE)}
-    parts = {name + suffix for name in quantized for suffix in (VALUE, SCALE)}
+    quantized = quantized_names(layout)
+    parts = parts_of(quantized)
     sizes = {name: count * width for name, (count, width) in layout.items() if name not in parts}
     sizes |= {name: layout[name + VALUE][0] * layout[name + SCALE][1] for name in quantized}
-    return QuantizedShare(sizes, frozenset(quantized))
+    return QuantizedShare(sizes, quantized)
+
+
+def quantized_names(names: Collection[str]) -> frozenset[str]:
+    """Return the quantised weights among arrays of these names."""
+    values, scales = ({name.removesuffix(it) for name in names if name.endswith(it)} for it in (VALUE, SCALE))
+    return frozenset(values & scales)
+
+
+def parts_of(quantized: Collection[str]) -> set[str]:
+    """Return the names of the arrays that take the place of these weights."""
+    return {name + suffix for name in quantized for suffix in (VALUE, SCALE, INPUT)}

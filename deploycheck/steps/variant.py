@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
+from deploycheck.stages.methods import is_given_trainer
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind
 from deploycheck.steps.training import source_of
@@ -48,9 +49,9 @@ class VariantStep(StepKind):
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the step that has its weights, and the data for a method that trains or may train."""
         section = _section(spec, ref)
-        name, _ = section.method
+        name, options = section.method
         source = {"weights": source_of(spec, section.source or TRAINED)}
-        return {**source, "data": DATA} if _trains(name, extensions) else source
+        return {**source, "data": DATA} if _trains(name, options, extensions) else source
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> VariantSettings:
         """Return the method that the spec names, and everything that putting the model together uses."""
@@ -81,8 +82,9 @@ class VariantStep(StepKind):
         making.progress(f"compress: {settings.variant} by {settings.method}")
         source = trained.read(making.inputs["weights"], making.extensions)
         method = making.extensions.method(settings.method)
+        options = method.options.model_validate(settings.options)
         trainer = None
-        if method.trains:
+        if is_given_trainer(method, options):
             dataset = data.read(making.inputs["data"].path)
             trainer = Trainer(
                 examples=trained.prepared_examples(source.config, dataset, making.extensions),
@@ -93,7 +95,6 @@ class VariantStep(StepKind):
                 progress=making.progress,
                 build=trained.builder(source.config, source.fitted, making.extensions),
             )
-        options = method.options.model_validate(settings.options)
         model = method.compress(source.model, options, trainer)
         trained.write(trained.compressed(source, model, settings.method, settings.options), making.out)
         share = describe_share(model.weights)
@@ -106,10 +107,10 @@ def _section(spec: Spec, ref: Ref) -> Any:
     return spec.compress.variants[ref.of[0]]
 
 
-def _trains(name: str, extensions: Extensions) -> bool:
+def _trains(name: str, options: Arguments, extensions: Extensions) -> bool:
     """Whether a method may train. What an import path names isn't known before it is imported: it may."""
     method = extensions.methods.get(name)
-    return method is None or method.trains
+    return method is None or is_given_trainer(method, method.options.model_validate(options))
 
 
 def uses_of(spec: Spec, variant: str) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,7 @@ from deploycheck.steps import STEP_KINDS
 from deploycheck.steps import trained as files
 from deploycheck.steps.variant import VariantSettings, uses_of
 from deploycheck.store import Artifact
-from tests.planning import HEAD, spec
+from tests.planning import HEAD, built_in, spec
 from tests.steps.making import TRAIN, USES, Steps
 from tests.steps.users import Scaled
 
@@ -79,6 +79,25 @@ def test_an_installed_method_is_used_by_its_name(chain: Steps, trained: Artifact
     weights = files.read(artifact, chain.extensions).model.weights
     assert {"int8"} <= {array.dtype.name for array in weights.values()}
     assert artifact.meta["remarks"] == ["224 of 224 bytes of parameters are quantised"]
+
+
+def test_ranges_are_calibrated_on_the_training_split(chain: Steps, trained: Artifact, data: Artifact) -> None:
+    options = {"weights": "int8", "activations": "int8", "calibrate": {"examples": 54}}
+    int8 = VariantSettings(variant="int8", method="quantize", options=options, train=TRAIN, uses=USES)
+    artifact = chain.make("variant", int8, "calibrated", weights=trained, data=data)
+    weights = files.read(artifact, chain.extensions).model.weights
+    inputs = STEP_KINDS["data"].subjects["dataset"].read(data, None).splits["train"].inputs["x"] * 0.5
+    np.testing.assert_allclose(weights["params/hidden/input_scale"], np.abs(inputs).max() / 127.5, rtol=1e-6)
+    too_many = int8.model_copy(update={"options": {**options, "calibrate": {"examples": 55}}})
+    with pytest.raises(DeploycheckError, match="55 examples of the 54 in the training split"):
+        chain.make("variant", too_many, "too many", weights=trained, data=data)
+
+
+@pytest.mark.parametrize(("calibrate", "needed"), [("", {"weights"}), (", calibrate: {}", {"weights", "data"})])
+def test_only_a_calibration_needs_the_data(calibrate: str, needed: set[str], tmp_path: Any) -> None:
+    quantize = f"quantize: {{weights: int8, activations: int8{calibrate}}}"
+    loaded = spec(f"{HEAD}compress: {{variants: {{a: {{{quantize}}}}}}}\n", tmp_path)
+    assert STEP_KINDS["variant"].needs(loaded, Ref("variant", ("a",)), built_in()).keys() == needed
 
 
 def test_what_is_no_method_is_refused(chain: Steps, trained: Artifact) -> None:

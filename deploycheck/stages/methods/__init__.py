@@ -25,7 +25,10 @@ Without an import path it is the spec's own, and the arguments are those that di
 
 @runtime_checkable
 class Method(Protocol):
-    """A compression method. ``trains`` says whether ``compress`` is given a ``Trainer``."""
+    """A compression method. ``trains`` says whether ``compress`` is given a ``Trainer``.
+
+    Where that depends on the options, their class has a property ``trains`` too: either is enough.
+    """
 
     name: str
     trains: bool
@@ -42,3 +45,8 @@ class Method(Protocol):
     def structure(self, source: Model, options: Any, build: Builder) -> Model:
         """Return the form (see ``Model``) of what ``compress`` makes of a model with the form ``source``."""
         ...
+
+
+def is_given_trainer(method: Method, options: Section) -> bool:
+    """Whether a method is given a ``Trainer`` for these options."""
+    return method.trains or bool(getattr(options, "trains", False))

@@ -37,22 +37,39 @@ Per = Annotated[_Word | PerGroup, BeforeValidator(_read_per, json_schema_input_t
 Pattern = Annotated[StrictStr, Field(min_length=1)]
 
 
+class Calibrate(Section):
+    """How the ranges of activations are found, from this many examples of the training split."""
+
+    method: Literal["absmax", "percentile", "mse"] = "absmax"
+    examples: Annotated[Positive, Field(le=100_000)] = 128
+
+
 class QuantizeOptions(Section):
     """Which numbers are stored and multiplied in fewer bits, and the share of the parameters' bytes that must be.
 
-    ``per`` says which weights share a scale: those of a whole weight (of each layer, where it holds several), of an
-    output channel, or of a group in it. ``keep`` are patterns (as of file names) of weights that stay in float.
+    Activations are scaled as they arrive, or by ranges that ``calibrate`` finds. ``per`` says which weights share a
+    scale: those of a whole weight (of each layer, where it holds several), of an output channel, or of a group in it.
+    ``keep`` are patterns (as of file names) of weights that stay in float.
     """
 
     weights: Literal["int8", "int4", "fp8"]
     activations: Literal["int8"] | None = None
+    calibrate: Calibrate | None = None
     per: Per = "channel"
     keep: Annotated[tuple[Pattern, ...], AfterValidator(unique("pattern"))] = ()
     at_least: Share = 0.5
 
+    @property
+    def trains(self) -> bool:
+        """Whether a ``Trainer`` is needed: only to calibrate, for its examples."""
+        return self.calibrate is not None
+
     @model_validator(mode="after")
     def _check_activations(self) -> Self:
         at = ("activations",)
+        if self.calibrate and not self.activations:
+            what, hint = "only activations have ranges to calibrate", "add `activations: int8`"
+            refuse([Mistake(("calibrate",), what, hint)])
         if self.activations and self.weights == "fp8":
             refuse([Mistake(at, "int8 activations can't be multiplied with fp8 weights", "leave out `activations`")])
         if self.activations and isinstance(self.per, PerGroup) and self.per.group < LEAST_GROUP:
@@ -75,8 +92,7 @@ class Quantize:
         """Return the quantised model; raise ``DeploycheckError`` where the options don't fit its weights."""
         from deploycheck.stages.quantization import quantize_weights
 
-        del trainer
-        return quantize_weights(source, options)
+        return quantize_weights(source, options, trainer.examples["train"] if trainer else None)
 
     def structure(self, source: Model, options: QuantizeOptions, build: Builder) -> Model:
         """Return the form of the quantised model."""

@@ -17,15 +17,18 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import Model, PyTree, flatten
 from deploycheck.stages.network import Inputs, Outputs, Weights
-from deploycheck.stages.quantization.arithmetic import QuantizedArithmetic, QuantizedWeight
+from deploycheck.stages.quantization.arithmetic import QuantizedArithmetic, QuantizedWeight, Watch
+from deploycheck.stages.quantization.calibration import calibrate
 from deploycheck.stages.quantization.scales import chosen_uses, quantized
 from deploycheck.stages.quantization.uses import Use, find_uses
-from deploycheck.stages.quantized_share import SCALE, VALUE, share_of
+from deploycheck.stages.quantized_share import INPUT, SCALE, VALUE, parts_of, quantized_names, share_of
 from deploycheck.stages.tracing import evaluate
 
 __all__ = ["describe_share", "quantize_weights", "quantized_form"]
@@ -34,9 +37,10 @@ FlatApply = Callable[[Mapping[str, Any], PyTree, Inputs], Outputs]
 """A model's function of flat params, ``{"conv/kernel": array}``, of its state and of its inputs."""
 
 
-def quantize_weights(model: Model, options: QuantizeOptions) -> Model:
+def quantize_weights(model: Model, options: QuantizeOptions, examples: Examples | None = None) -> Model:
     """Return the model with the weights of its products, convolutions and lookups quantised; its params become flat.
 
+    ``examples`` are those of the training split, for options that calibrate the ranges of activations.
     Raises ``DeploycheckError`` where the options don't fit its weights, or too small a share of them is reached.
     """
     uses = _find(model, options)
@@ -49,13 +53,29 @@ def quantize_weights(model: Model, options: QuantizeOptions) -> Model:
             "or transposed, cast, reshaped, cut or joined before; not one that is first computed with. To accept "
             "less, write `quantize: {at_least: ...}`",
         )
-    return replace(_with_quantized_products(model, options), params=params)
+    quantized_model = replace(_with_quantized_products(model, options), params=params)
+    if options.calibrate is None:
+        return quantized_model
+    if examples is None:
+        raise TypeError("a calibration is given examples")
+
+    def run(places: Mapping[str, Any], watch: Watch, inputs: Inputs) -> Outputs:
+        rules = QuantizedArithmetic(activations=False, watch=watch)
+        numbered = {**params, **{name + INPUT: array for name, array in places.items()}}
+        return _evaluated(model, rules)(numbered, model.state, inputs)
+
+    scales = calibrate(uses, examples, options.calibrate, run)
+    found = {name + INPUT: jnp.asarray(array) for name, array in scales.items()}
+    return replace(quantized_model, params=params | found)
 
 
 def quantized_form(form: Model, options: QuantizeOptions) -> Model:
     """Return the form of what ``quantize_weights`` makes of a model with this form."""
     uses = _find(form, options)
     params = jax.eval_shape(lambda params: _quantized(flatten(params)[0], uses, options), form.params)
+    if options.calibrate is not None:
+        multiplied = {name: use for name, use in uses.items() if use.multiplied}
+        params |= {name + INPUT: jax.ShapeDtypeStruct(use.layers, jnp.float32) for name, use in multiplied.items()}
     return replace(_with_quantized_products(form, options), params=params)
 
 
@@ -91,22 +111,29 @@ def _flat(model: Model) -> tuple[dict[str, jax.ShapeDtypeStruct], FlatApply]:
 
 
 def _with_quantized_products(model: Model, options: QuantizeOptions) -> Model:
-    shapes, apply = _flat(model)
-    rules = QuantizedArithmetic(activations=options.activations == "int8")
-
-    def quantized_apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
-        return evaluate(lambda weights, given: apply(weights, state, given), shapes, _gather(params), inputs, rules)
-
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Outputs, PyTree]:
         del params, state, inputs, key
         raise DeploycheckError("a model with quantised weights can't be trained", hint="train before you quantise")
 
-    return replace(model, apply=quantized_apply, train=train)
+    rules = QuantizedArithmetic(activations=options.activations == "int8")
+    return replace(model, apply=_evaluated(model, rules), train=train)
+
+
+def _evaluated(model: Model, rules: QuantizedArithmetic) -> FlatApply:
+    """Return a model's function of quantised params, evaluated by the rules."""
+    shapes, apply = _flat(model)
+
+    def quantized_apply(params: Mapping[str, Any], state: PyTree, inputs: Inputs) -> Outputs:
+        return evaluate(lambda weights, given: apply(weights, state, given), shapes, _gather(params), inputs, rules)
+
+    return quantized_apply
 
 
 def _gather(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat params by name, each pair of arrays as one quantised weight."""
-    names = share_of(_layout(params)).quantized
-    parts = {name + suffix for name in names for suffix in (VALUE, SCALE)}
+    """Return flat params by name, the arrays of each quantised weight as one."""
+    names = quantized_names(params)
+    parts = parts_of(names)
     whole = {name: array for name, array in params.items() if name not in parts}
-    return whole | {name: QuantizedWeight.of(params[name + VALUE], params[name + SCALE]) for name in names}
+    return whole | {
+        name: QuantizedWeight.of(params[name + VALUE], params[name + SCALE], params.get(name + INPUT)) for name in names
+    }

@@ -6,6 +6,7 @@ each axis as there are scales, as in ``qwix.QArray``.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -17,22 +18,35 @@ import qwix
 from jax import lax
 
 from deploycheck.stages.quantization.axes import LOOKUP, PRODUCTS, REARRANGING, looked_up, regroup
-from deploycheck.stages.quantization.products import convolve, dynamic_product, exact_product, multiply
+from deploycheck.stages.quantization.products import (
+    convolve,
+    exact_product,
+    int8_product,
+    moves_scales,
+    multiply,
+    quantize_as_it_arrives,
+    quantize_by,
+)
 from deploycheck.stages.tracing import bind
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A quantised weight in a program: codes, their scales in float32 or wider, and the dtype that it has there."""
+    """A quantised weight in a program: codes, their scales in float32 or wider, and the dtype that it has there.
+
+    ``inputs`` belongs to what it is multiplied with, and has one number for each layer: the scale of the activation,
+    where that is calibrated.
+    """
 
     codes: Any
     scales: Any
     dtype: Any
+    inputs: Any = None
 
     @classmethod
-    def of(cls, codes: Any, scales: Any) -> QuantizedWeight:
-        """Return the weight that is stored as these two arrays."""
-        return cls(codes, scales.astype(jnp.promote_types(scales.dtype, jnp.float32)), scales.dtype)
+    def of(cls, codes: Any, scales: Any, inputs: Any = None) -> QuantizedWeight:
+        """Return the weight that is stored as these arrays."""
+        return cls(codes, scales.astype(jnp.promote_types(scales.dtype, jnp.float32)), scales.dtype, inputs)
 
     @property
     def array(self) -> qwix.QArray:
@@ -44,12 +58,25 @@ class QuantizedWeight:
         """The numbers that it stands for."""
         return cast("jax.Array", qwix.dequantize(self.array)).astype(self.dtype)
 
+    def moved(self, codes: Any, move: Callable[[Any], Any]) -> QuantizedWeight:
+        """Return the weight with other codes, and what belongs to them moved in the same way."""
+        inputs = None if self.inputs is None else move(self.inputs)
+        return replace(self, codes=codes, scales=move(self.scales), inputs=inputs)
+
     def spread(self, axes: Collection[int]) -> QuantizedWeight:
         """Return the same with a scale for each index of these axes."""
-        scales = self.scales
-        for axis in axes:
-            scales = jnp.repeat(scales, self.codes.shape[axis] // scales.shape[axis], axis=axis)
-        return replace(self, scales=scales)
+        shape = self.codes.shape
+
+        def repeat(array: Any) -> Any:
+            for axis in axes:
+                array = jnp.repeat(array, shape[axis] // array.shape[axis], axis=axis)
+            return array
+
+        return self.moved(self.codes, repeat)
+
+
+Watch = Callable[[Any, jax.Array], None]
+"""``watch(inputs, activation)`` is called with every activation that meets a weight with these ``inputs``."""
 
 
 class QuantizedArithmetic:
@@ -57,20 +84,21 @@ class QuantizedArithmetic:
 
     primitives = REARRANGING | PRODUCTS | {LOOKUP}
 
-    def __init__(self, *, activations: bool) -> None:
-        self.activations = activations
-        self._product = dynamic_product if activations else exact_product
+    def __init__(self, *, activations: bool, watch: Watch | None = None) -> None:
+        self._activations = activations
+        self._watch = watch
 
     def plain(self, value: Any) -> Any:
         """Return a weight in float, and any other value as it is."""
         return value.dequantized if isinstance(value, QuantizedWeight) else value
 
     def unstack(self, value: Any) -> tuple[Any, Callable[[Any], Any]]:
-        """Return the codes and scales of each layer, and how they make its weight."""
+        """Return the arrays of each layer, and how they make its weight."""
         if not isinstance(value, QuantizedWeight):
             return value, lambda array: array
         weight = value.spread([0])
-        return (weight.codes, weight.scales), lambda parts: replace(weight, codes=parts[0], scales=parts[1])
+        layers = (weight.codes, weight.scales, weight.inputs)
+        return layers, lambda parts: QuantizedWeight(parts[0], parts[1], weight.dtype, parts[2])
 
     def apply(self, equation: Any, operands: Sequence[Any]) -> Any:
         """Evaluate an equation on the codes and scales of its weights, where that can be done."""
@@ -86,12 +114,18 @@ class QuantizedArithmetic:
         if len(sides) != 1:
             return None
         (side,) = sides
-        activation, weight = operands[1 - side], operands[side].array
+        activation, weight = operands[1 - side], operands[side]
+        calibrated = weight.inputs is not None and not moves_scales(equation, weight.array, side)
+        if calibrated and self._watch:
+            self._watch(weight.inputs, activation)
+        quantize = quantize_by(weight.inputs.max()) if calibrated else quantize_as_it_arrives
         if equation.primitive.name == "dot_general":
-            product = multiply(equation, activation, weight, side, self._product)
+            product = int8_product(quantize) if self._activations else exact_product
+            result = multiply(equation, activation, weight.array, side, product)
         else:
-            product = convolve(equation, activation, weight) if self.activations and side == 1 else None
-        return None if product is None else product.astype(equation.outvars[0].aval.dtype)
+            within = self._activations and side == 1
+            result = convolve(equation, activation, weight.array, quantize) if within else None
+        return None if result is None else result.astype(equation.outvars[0].aval.dtype)
 
 
 def _look_up(equation: Any, operands: Sequence[Any]) -> jax.Array | None:
@@ -124,68 +158,82 @@ def _copy(equation: Any, operands: Sequence[Any]) -> QuantizedWeight:
 
 
 def _transpose(equation: Any, operands: Sequence[Any]) -> QuantizedWeight:
-    return _moved(operands[0], lambda array: lax.transpose(array, equation.params["permutation"]))
+    return _everywhere(operands[0], lambda array: lax.transpose(array, equation.params["permutation"]))
 
 
 def _squeeze(equation: Any, operands: Sequence[Any]) -> QuantizedWeight:
-    return _moved(operands[0], lambda array: lax.squeeze(array, equation.params["dimensions"]))
+    return _everywhere(operands[0], lambda array: lax.squeeze(array, equation.params["dimensions"]))
 
 
-def _moved(weight: QuantizedWeight, move: Callable[[Any], Any]) -> QuantizedWeight:
-    return replace(weight, codes=move(weight.codes), scales=move(weight.scales))
+def _everywhere(weight: QuantizedWeight, move: Callable[[Any], Any]) -> QuantizedWeight:
+    return weight.moved(move(weight.codes), move)
 
 
 def _broadcast(equation: Any, operands: Sequence[Any]) -> QuantizedWeight:
-    weight: QuantizedWeight = operands[0]
     known = equation.params
-    shape = [1] * len(known["shape"])
-    for axis, to in enumerate(known["broadcast_dimensions"]):
-        shape[to] = weight.scales.shape[axis]
-    scales = lax.broadcast_in_dim(weight.scales, shape, known["broadcast_dimensions"])
-    return replace(weight, codes=bind(equation, [weight.codes]), scales=scales)
+
+    def broadcast(array: Any) -> Any:
+        shape = [1] * len(known["shape"])
+        for axis, to in enumerate(known["broadcast_dimensions"]):
+            shape[to] = array.shape[axis]
+        return lax.broadcast_in_dim(array, shape, known["broadcast_dimensions"])
+
+    weight: QuantizedWeight = operands[0]
+    return weight.moved(bind(equation, [weight.codes]), broadcast)
 
 
 def _reshape(equation: Any, operands: Sequence[Any]) -> QuantizedWeight:
     weight: QuantizedWeight = operands[0]
-    sizes = equation.params["new_sizes"]
-    shape: list[int] = []
-    for before, after in regroup(weight.codes.shape, sizes):
-        if math.prod(weight.scales.shape[axis] for axis in before) == 1:
-            shape += [1] * len(after)
-        else:
-            weight = weight.spread(before)
-            shape += [sizes[axis] for axis in after]
-    return replace(weight, codes=lax.reshape(weight.codes, sizes), scales=lax.reshape(weight.scales, shape))
+    before, sizes = weight.codes.shape, equation.params["new_sizes"]
+
+    def reshape(array: Any) -> Any:
+        shape: list[int] = []
+        for old, new in regroup(before, sizes):
+            one = math.prod(array.shape[axis] for axis in old) == 1
+            for axis in () if one else old:
+                array = jnp.repeat(array, before[axis] // array.shape[axis], axis=axis)
+            shape += [1 if one else sizes[axis] for axis in new]
+        return lax.reshape(array, shape)
+
+    return weight.moved(lax.reshape(weight.codes, sizes), reshape)
 
 
 def _slice(equation: Any, operands: Sequence[Any]) -> QuantizedWeight:
-    known, before = equation.params, operands[0].codes.shape
+    known = equation.params
     weight = _spread_where_cut(equation, operands[0])
+    before = weight.codes.shape
     strides = known["strides"] or (1,) * len(before)
-    whole = [weight.scales.shape[axis] < before[axis] for axis in range(len(before))]
 
-    def cut(array: Any, keep: Sequence[bool]) -> Any:
-        starts = [0 if it else start for it, start in zip(keep, known["start_indices"], strict=True)]
-        ends = [n if it else end for it, n, end in zip(keep, array.shape, known["limit_indices"], strict=True)]
-        return lax.slice(array, starts, ends, [1 if it else step for it, step in zip(keep, strides, strict=True)])
+    def cut(array: Any) -> Any:
+        pieces = zip(known["start_indices"], known["limit_indices"], strides, strict=True)
+        places = [
+            it if array.shape[axis] == before[axis] else (0, array.shape[axis], 1) for axis, it in enumerate(pieces)
+        ]
+        return lax.slice(array, *zip(*places, strict=True))
 
-    return replace(weight, codes=cut(weight.codes, [False] * len(before)), scales=cut(weight.scales, whole))
+    return _everywhere(weight, cut)
 
 
 def _dynamic_slice(equation: Any, operands: Sequence[Any]) -> QuantizedWeight:
-    weight, *starts = operands
+    weight = _spread_where_cut(equation, operands[0])
     before, sizes = weight.codes.shape, equation.params["slice_sizes"]
-    weight = _spread_where_cut(equation, weight)
-    kept = [size if size < n else own for size, n, own in zip(sizes, before, weight.scales.shape, strict=True)]
-    codes, scales = lax.dynamic_slice(weight.codes, starts, sizes), lax.dynamic_slice(weight.scales, starts, kept)
-    return replace(weight, codes=codes, scales=scales)
+
+    def cut(array: Any) -> Any:
+        kept = [size if size < n else own for size, n, own in zip(sizes, before, array.shape, strict=True)]
+        return lax.dynamic_slice(array, operands[1:], kept)
+
+    return _everywhere(weight, cut)
 
 
 def _split(equation: Any, operands: Sequence[Any]) -> list[QuantizedWeight]:
     axis, sizes = equation.params["axis"], equation.params["sizes"]
     weight = operands[0].spread([axis])
-    codes, scales = lax.split(weight.codes, sizes, axis), lax.split(weight.scales, sizes, axis)
-    return [replace(weight, codes=it, scales=scale) for it, scale in zip(codes, scales, strict=True)]
+    ends = itertools.accumulate(sizes)
+
+    def part(start: int, end: int) -> QuantizedWeight:
+        return _everywhere(weight, lambda array: lax.slice_in_dim(array, start, end, axis=axis))
+
+    return [part(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def _spread_where_cut(equation: Any, weight: QuantizedWeight) -> QuantizedWeight:
@@ -196,14 +244,13 @@ def _spread_where_cut(equation: Any, weight: QuantizedWeight) -> QuantizedWeight
 def _concatenate(equation: Any, operands: Sequence[Any]) -> QuantizedWeight | None:
     if not all(isinstance(operand, QuantizedWeight) for operand in operands):
         return None
-    dimension = equation.params["dimension"]
-    differing = [axis for axis in range(operands[0].codes.ndim) if len({it.scales.shape[axis] for it in operands}) > 1]
+    dimension, axes = equation.params["dimension"], range(operands[0].codes.ndim)
+    differing = {axis for axis in axes if len({operand.scales.shape[axis] for operand in operands}) > 1}
     parts = [operand.spread({dimension, *differing}) for operand in operands]
-    return QuantizedWeight(
-        lax.concatenate([part.codes for part in parts], dimension),
-        lax.concatenate([part.scales for part in parts], dimension),
-        parts[0].dtype,
-    )
+    codes, scales = (lax.concatenate([getattr(it, part) for it in parts], dimension) for part in ("codes", "scales"))
+    calibrated = all(part.inputs is not None for part in parts)
+    inputs = lax.concatenate([part.inputs for part in parts], dimension) if calibrated else None
+    return QuantizedWeight(codes, scales, parts[0].dtype, inputs)
 
 
 _Rule = Callable[[Any, Sequence[Any]], Any]

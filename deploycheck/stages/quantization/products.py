@@ -19,6 +19,9 @@ Pairs = tuple[Axes, Axes]
 Product = Callable[[jax.Array, Any, Pairs, Pairs], "jax.Array | None"]
 """``product(activation, weight, along, shared)`` is ``[*shared, *rows, *channels]``; None where it can't be used."""
 
+ToInt8 = Callable[[jax.Array, Sequence[int]], Any]
+"""``quantize(activation, kept)`` is a ``qwix.QArray`` with a scale for each index of the axes ``kept``."""
+
 INTEGERS = (jnp.int8, jnp.int4)
 DIGITS = 3
 """Digits of 8 bits hold the 24 bits that a float32 has."""
@@ -39,7 +42,7 @@ def multiply(equation: Any, activation: jax.Array, weight: Any, side: int, produ
     along, shared = (contracted[1 - side], contracted[side]), (batch[1 - side], batch[side])
     if weight.qvalue.dtype not in INTEGERS:
         return None
-    if any(1 < weight.scale.shape[axis] == weight.shape[axis] for axis in along[1]):
+    if moves_scales(equation, weight, side):
         if any(size > 1 for axis, size in enumerate(weight.scale.shape) if axis not in along[1]):
             return None
         activation, weight = _move_scales(activation, weight, along)
@@ -47,6 +50,11 @@ def multiply(equation: Any, activation: jax.Array, weight: Any, side: int, produ
     wide = activation.astype(jnp.promote_types(activation.dtype, jnp.float32))
     result = product(wide, whole, along, shared)
     return result if result is None or side == 1 else _swap(result, len(shared[0]), activation.ndim - len(along[0]))
+
+
+def moves_scales(equation: Any, weight: Any, side: int) -> bool:
+    """Whether the scales of operand ``side`` differ along what is summed over, other than in groups."""
+    return any(1 < weight.scale.shape[axis] == weight.shape[axis] for axis in summed(equation, side))
 
 
 def _move_scales(activation: jax.Array, weight: Any, along: Pairs) -> tuple[jax.Array, Any]:
@@ -70,18 +78,38 @@ def _swap(product: jax.Array, shared: int, rows: int) -> jax.Array:
     return product.transpose([*axes[:shared], *axes[rows:], *axes[shared:rows]])
 
 
-def dynamic_product(activation: jax.Array, weight: Any, along: Pairs, shared: Pairs) -> jax.Array:
-    """Multiply in int8, the activation quantised as it arrives, with a scale for each of its rows."""
-    kept = [axis for axis in range(activation.ndim) if axis not in along[0]]
-    rows = [axis for axis in kept if axis not in shared[0]]
-    quantized = qwix.quantize(activation, jnp.int8, channelwise_axes=kept)
-    if not rows or _known(activation, rows) > 1:
-        return _dot(quantized, weight, along, shared)
-    # XLA on CPU has no fast int8 product for one row. The barrier keeps it from taking the second one away.
-    count = activation.shape[rows[0]]
-    widths = [(0, max_dim(count, 2) - count if axis == rows[0] else 0) for axis in range(activation.ndim)]
-    padded = lax.optimization_barrier(jax.tree.map(lambda array: jnp.pad(array, widths), quantized))
-    return lax.slice_in_dim(_dot(padded, weight, along, shared), 0, count, axis=len(shared[0]))
+def quantize_as_it_arrives(activation: jax.Array, kept: Sequence[int]) -> Any:
+    """Return an activation in int8, with a scale for each index of the axes ``kept``."""
+    return qwix.quantize(activation, jnp.int8, channelwise_axes=kept)
+
+
+def quantize_by(scale: jax.Array) -> ToInt8:
+    """Return what quantises an activation by one scale that is known before it arrives."""
+
+    def quantize(activation: jax.Array, kept: Sequence[int]) -> Any:
+        codes = jnp.round(activation / scale).clip(-127, 127).astype(jnp.int8)
+        shape = [size if axis in kept else 1 for axis, size in enumerate(activation.shape)]
+        return qwix.QArray(codes, jnp.broadcast_to(scale.astype(activation.dtype), shape))
+
+    return quantize
+
+
+def int8_product(quantize: ToInt8) -> Product:
+    """Return the product of an activation that is quantised first, in int8."""
+
+    def product(activation: jax.Array, weight: Any, along: Pairs, shared: Pairs) -> jax.Array:
+        kept = [axis for axis in range(activation.ndim) if axis not in along[0]]
+        rows = [axis for axis in kept if axis not in shared[0]]
+        quantized = quantize(activation, kept)
+        if not rows or _known(activation, rows) > 1:
+            return _dot(quantized, weight, along, shared)
+        # XLA on CPU has no fast int8 product for one row. The barrier keeps it from taking the second one away.
+        count = activation.shape[rows[0]]
+        widths = [(0, max_dim(count, 2) - count if axis == rows[0] else 0) for axis in range(activation.ndim)]
+        padded = lax.optimization_barrier(jax.tree.map(lambda array: jnp.pad(array, widths), quantized))
+        return lax.slice_in_dim(_dot(padded, weight, along, shared), 0, count, axis=len(shared[0]))
+
+    return product
 
 
 def exact_product(activation: jax.Array, weight: Any, along: Pairs, shared: Pairs) -> jax.Array | None:
@@ -144,8 +172,8 @@ def _dot(activation: Any, weight: Any, along: Pairs, shared: Pairs) -> jax.Array
     return product
 
 
-def convolve(equation: Any, activation: jax.Array, weight: Any) -> jax.Array | None:
-    """Return a convolution in int8, the activation quantised with a scale for each example; None where it can't be.
+def convolve(equation: Any, activation: jax.Array, weight: Any, quantize: ToInt8) -> jax.Array | None:
+    """Return a convolution in int8, where ``quantize`` may scale each example; None where it can't be.
 
     It can where the weight has one scale for each output channel, or one for all.
     """
@@ -154,7 +182,7 @@ def convolve(equation: Any, activation: jax.Array, weight: Any) -> jax.Array | N
         return None
     wide = activation.astype(jnp.promote_types(activation.dtype, jnp.float32))
     convolution: jax.Array = qwix.conv_general_dilated(
-        qwix.quantize(wide, jnp.int8, channelwise_axes=[known["dimension_numbers"].lhs_spec[0]]),
+        quantize(wide, [known["dimension_numbers"].lhs_spec[0]]),
         qwix.QArray(weight.qvalue.astype(jnp.int8), weight.scale),
         known["window_strides"],
         known["padding"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -20,12 +20,18 @@ class Use:
     """How a weight is used. ``summed`` are its axes that a product sums over, or that make a row of a lookup table.
 
     Of the others, ``taken`` are those that the program takes apart before it uses the weight: the layers of a scanned
-    model. ``shape`` is that of the weight.
+    model. ``shape`` is that of the weight. Where it is ``multiplied``, it meets an activation.
     """
 
     shape: tuple[int, ...]
     summed: Axes
     taken: Axes
+    multiplied: bool = False
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The shape of an array with one number for each layer."""
+        return tuple(size if axis in self.taken else 1 for axis, size in enumerate(self.shape))
 
     @property
     def channels(self) -> Axes:
@@ -57,7 +63,7 @@ def find_uses(
         return evaluate(lambda weights, given: apply(weights, state, given), shapes, followed, inputs, rules)
 
     jax.eval_shape(walk, dict(shapes), state, dict(inputs))
-    uses = {**rules.others, **rules.products}
+    uses = {**rules.others, **{name: replace(use, multiplied=True) for name, use in rules.products.items()}}
     return {name: uses[name] for name in shapes if name in uses}
 
 

@@ -11,10 +11,12 @@ import pytest
 import qwix
 from jax import export
 
-from deploycheck.stages.quantization.products import dynamic_product, exact_product, multiply
+from deploycheck.stages.quantization.products import exact_product, int8_product, multiply, quantize_as_it_arrives
 from tests.stages.quantization.reached import normal
 
 ALONG, SHARED = ((1,), (0,)), ((), ())
+
+dynamic_product = int8_product(quantize_as_it_arrives)
 
 
 def quantized(*shape: int) -> Any:
