@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import qwix
+from flax import linen, nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploycheck.stages.model import flatten
+from deploycheck.stages.model import build_model, flatten
 from deploycheck.stages.quantization import quantize_weights
 from deploycheck.stages.quantization.arithmetic import QuantizedArithmetic, QuantizedWeight
 from deploycheck.stages.quantization.axes import regroup
 from deploycheck.stages.quantized_share import share_of
 from tests.stages.networks import from_function
 from tests.stages.quantization.making import int8, products, run
-from tests.stages.quantization.reached import PAIRS, WORDS, normal
+from tests.stages.quantization.reached import PAIRS, WIDTH, WORDS, normal
 
 
 @pytest.mark.parametrize("activations", [True, False], ids=["activations", "weights-only"])
@@ -44,8 +45,51 @@ def test_every_operand_of_a_product_or_lookup_is_quantised(name: str, activation
     assert in_int8.count(False) == (2 if name == "heads" else 0)
     answers, expected = run(small, inputs)["logits"], run(smaller, inputs)["logits"]
     np.testing.assert_allclose(answers, expected, atol=4e-3 if name == "bfloat16" else 1e-5)
+    if activations:
+        alone = run(small, {"x": inputs["x"][:1]})["logits"]
+        np.testing.assert_allclose(alone, answers[:1], atol=4e-3 if name == "bfloat16" else 1e-5)
     exact = run(model, inputs)["logits"]
     assert 0 < float(jnp.abs(answers - exact).max()) < 0.05 * float(jnp.abs(exact).max())
+
+
+class LinenLayers(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        layer = linen.scan(
+            lambda dense, x, _: (jnp.tanh(dense(x)), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=3,
+        )
+        return layer(linen.Dense(WIDTH), x, None)[0]
+
+
+class NnxLayers(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        @nnx.vmap(in_axes=0)
+        def make(rngs: nnx.Rngs) -> nnx.Linear:
+            return nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+
+        self.layers = make(rngs.split(3))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        def forward(x: jax.Array, layer: nnx.Linear) -> jax.Array:
+            return jnp.tanh(layer(x))
+
+        return forward(x, self.layers)
+
+
+@pytest.mark.parametrize("build", [LinenLayers, NnxLayers])
+def test_layers_that_a_framework_scans_are_quantised(build: Any) -> None:
+    inputs = {"x": normal(4, WIDTH, seed=1)}
+    model = build_model(build, {}, inputs, seed=0, outputs=("logits",))
+    small = quantize_weights(model, int8(activations=True))
+    (codes,) = [array for name, array in small.params.items() if name.endswith("kernel/qvalue")]
+    (scales,) = [array for name, array in small.params.items() if name.endswith("kernel/scale")]
+    assert (codes.shape, scales.shape) == ((3, WIDTH, WIDTH), (3, 1, WIDTH))
+    assert all("xi8>" in line for line in products(small, inputs))
+    np.testing.assert_allclose(run(small, inputs)["logits"], run(model, inputs)["logits"], atol=0.05)
 
 
 def test_a_weight_of_two_products_is_stored_once_and_both_are_in_int8() -> None:
