@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optax
@@ -61,6 +61,19 @@ def recipe_of(section: Train) -> Recipe:
     )
 
 
+def rates_of(recipe: Recipe) -> dict[str, float]:
+    """Return the numbers of a recipe that decide neither a shape nor a branch of its program, by name."""
+    rate = recipe.options.get("learning_rate")
+    given = {} if rate is None else {"learning_rate": float(rate)}
+    return {**given, "l1": recipe.l1, "l2": recipe.l2}
+
+
+def with_rates(recipe: Recipe, rates: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with other ``rates_of``, which may be traced."""
+    options = {name: rates.get(name, value) for name, value in recipe.options.items()}
+    return replace(recipe, options=options, l1=rates["l1"], l2=rates["l2"])
+
+
 def optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     """Return the optax optimiser of the recipe for a run of ``steps`` steps."""
     options = dict(recipe.options)
@@ -76,7 +89,7 @@ def optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
 def _schedule(recipe: Recipe, steps: int) -> optax.Schedule:
     peak = recipe.options.get("learning_rate")
-    if not isinstance(peak, int | float):
+    if peak is None:
         raise DeploycheckError(
             f"a schedule needs the optimiser's learning_rate, {recipe.optimizer} has none",
             hint="give the peak rate: optimizer: {adam: {learning_rate: 1e-3}}",

@@ -21,12 +21,20 @@ from deploycheck.stages.checkpoints import Progress, checkpoints, restore, save
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.model import Model, PyTree, predictor
 from deploycheck.stages.network import Inputs, Outputs
-from deploycheck.stages.recipe import Recipe, optimizer
+from deploycheck.stages.recipe import Recipe, optimizer, rates_of, with_rates
 from deploycheck.stages.tasks import Loss, Task
 from deploycheck.stages.training import Epoch, SeedReport, TrainingReport
 
 CHECKPOINT_SHARE = 0.05
 """Checkpoints are spaced so that writing them takes about this share of the training time."""
+
+
+class Diverged(DeploycheckError):
+    """A loss or a score is not finite."""
+
+
+def unobserved(epoch: Epoch) -> None:
+    """Do nothing with an epoch."""
 
 
 def unchanged(params: PyTree) -> PyTree:
@@ -41,7 +49,8 @@ class Job:
     ``examples`` has ``train`` and ``validation``, preprocessed. ``loss(outputs, targets)`` gives each example's loss.
     ``targets`` are arrays, or trees of arrays, ``[n, ...]``, by split; those of a split that is left out are its
     labels. ``project`` is applied to the params after every step. ``labels`` are those of further splits, which the
-    model's outputs must fit as they must fit those of ``examples``.
+    model's outputs must fit as they must fit those of ``examples``. ``observe`` is called with each
+    epoch in turn, also with those before a checkpoint; what it raises ends the training.
     """
 
     examples: Mapping[str, Examples]
@@ -51,6 +60,7 @@ class Job:
     targets: Mapping[str, PyTree] = field(default_factory=dict)
     project: Callable[[PyTree], PyTree] = unchanged
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    observe: Callable[[Epoch], None] = unobserved
 
     def targets_of(self, split: str) -> PyTree:
         """Return the targets of a split on the device."""
@@ -144,14 +154,13 @@ class _Program:
 def _compile(model: Model, job: Job) -> _Program:
     count, recipe = len(job.examples["train"]), job.recipe
     steps = recipe.epochs * (count // min(recipe.batch_size, count))
-    transform = optimizer(recipe, steps)
     batch = min(recipe.batch_size, len(job.examples["validation"]))
 
     def infer(weights: PyTree, inputs: Inputs) -> Outputs:
         params, state = weights
         return model.apply(params, state, inputs)
 
-    return _Program(transform.init, _compile_epoch(model, transform, job), predictor(infer, batch))
+    return _Program(optimizer(recipe, steps).init, _compile_epoch(model, steps, job), predictor(infer, batch))
 
 
 def _run(
@@ -172,6 +181,8 @@ def _run(
     progress = restore(manager, fresh)
     if progress.epochs and not progress.finished:
         say(f"resumed after epoch {len(progress.epochs)}")
+    for epoch in progress.epochs:
+        job.observe(epoch)
     key = jax.random.key(seed)
     inputs = {name: jnp.asarray(array) for name, array in job.examples["train"].inputs.items()}
     targets = job.targets_of("train")
@@ -179,11 +190,11 @@ def _run(
     while not progress.finished:
         number = len(progress.epochs)
         carry = (progress.params, progress.state, progress.optimizer)
-        carry, loss = program.epoch(carry, inputs, targets, jax.random.fold_in(key, number))
+        carry, loss = program.epoch(carry, inputs, targets, jax.random.fold_in(key, number), rates_of(recipe))
         epoch = Epoch(float(loss), *_validate(program, carry[:2], job))
         for name, value in epoch.values.items():
             if not math.isfinite(value):
-                raise DeploycheckError(
+                raise Diverged(
                     f"seed {seed}: the {name} is {value} in epoch {number + 1}",
                     hint="lower the learning rate, or check the data for values that are not finite",
                 )
@@ -195,6 +206,7 @@ def _run(
             save(manager, progress)
             saved_at = time.monotonic()
             saving = saved_at - now
+        job.observe(epoch)
     best_params, best_state = progress.best
     return Run(SeedReport(seed, progress.epochs, progress.kept), best_params, best_state)
 
@@ -233,23 +245,26 @@ def _is_better(epoch: Epoch, than: Epoch, watch: str) -> bool:
 
 
 def _compile_epoch(
-    model: Model, transform: optax.GradientTransformation, job: Job
+    model: Model, all_steps: int, job: Job
 ) -> Callable[..., tuple[tuple[PyTree, PyTree, PyTree], jax.Array]]:
     """Return the compiled epoch: shuffle, then one optimiser step per batch under ``lax.scan``.
 
-    Examples that don't fill a last batch are left out; the next epoch's shuffle leaves out others.
+    Examples that don't fill a last batch are left out; the next epoch's shuffle leaves out others. The rates are
+    inputs, so that trainings that differ in nothing else are one program, which XLA compiles once.
     """
     count = len(job.examples["train"])
     batch = min(job.recipe.batch_size, count)
     steps = count // batch
+    penalized = bool(job.recipe.l1 or job.recipe.l2)
 
-    def loss(params: PyTree, state: PyTree, inputs: Any, targets: PyTree, key: jax.Array) -> Any:
+    def loss(params: PyTree, state: PyTree, inputs: Any, targets: PyTree, key: jax.Array, rates: Any) -> Any:
         outputs, state = model.train(params, state, inputs, key)
         fit = job.loss(outputs, targets).mean()
-        return fit + _penalty(params, job.recipe), (fit, state)
+        return (fit + _penalty(params, rates) if penalized else fit), (fit, state)
 
     @jax.jit
-    def epoch(carry: Any, inputs: Any, targets: PyTree, key: jax.Array) -> Any:
+    def epoch(carry: Any, inputs: Any, targets: PyTree, key: jax.Array, rates: Mapping[str, Any]) -> Any:
+        transform = optimizer(with_rates(job.recipe, rates), all_steps)
         shuffle, dropout = jax.random.split(key)
         order = jax.random.permutation(shuffle, count)[: steps * batch].reshape(steps, batch)
 
@@ -257,7 +272,7 @@ def _compile_epoch(
             rows, key = now
             params, state, optimizer = carry
             chosen = jax.tree.map(lambda array: array[rows], (inputs, targets))
-            gradient, (fit, state) = jax.grad(loss, has_aux=True)(params, state, *chosen, key)
+            gradient, (fit, state) = jax.grad(loss, has_aux=True)(params, state, *chosen, key, rates)
             updates, optimizer = transform.update(gradient, optimizer, params)
             return (job.project(optax.apply_updates(params, updates)), state, optimizer), fit
 
@@ -267,13 +282,12 @@ def _compile_epoch(
     return epoch
 
 
-def _penalty(params: PyTree, recipe: Recipe) -> jax.Array | float:
-    if not recipe.l1 and not recipe.l2:
-        return 0.0
+def _penalty(params: PyTree, rates: Mapping[str, Any]) -> jax.Array:
     kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
     absolute = sum(jnp.abs(kernel).sum() for kernel in kernels)
     squared = sum(jnp.square(kernel).sum() for kernel in kernels)
-    return recipe.l1 * absolute + recipe.l2 * squared
+    penalty: jax.Array = rates["l1"] * absolute + rates["l2"] * squared
+    return penalty
 
 
 def _validate(program: _Program, weights: tuple[PyTree, PyTree], job: Job) -> tuple[float, dict[str, float]]:

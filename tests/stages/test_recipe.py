@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.language.names import optax_functions
 from deploycheck.language.spec import Train
-from deploycheck.stages.recipe import Recipe, optimizer, recipe_of
+from deploycheck.stages.recipe import Recipe, optimizer, rates_of, recipe_of, with_rates
 
 
 def recipe(name: str, options: dict[str, Any], **others: Any) -> Recipe:
@@ -75,3 +79,30 @@ def test_every_field_of_the_train_section_is_in_its_recipe() -> None:
 def test_what_the_train_section_leaves_out_is_off() -> None:
     section = Train.model_validate({"optimizer": {"sgd": {"learning_rate": 0.1}}, "epochs": 1, "batch_size": 2})
     assert recipe_of(section) == Recipe(optimizer="sgd", options={"learning_rate": 0.1}, epochs=1, batch_size=2)
+
+
+KNOWN = optax_functions("_src.alias")
+PARAMS = {"kernel": jnp.arange(1.0, 7.0).reshape(2, 3), "bias": jnp.ones(3)}
+
+
+def traced_update(given: Recipe) -> Callable[..., Any]:
+    """Return one update of ``PARAMS`` as a function of the recipe's rates."""
+    state = optimizer(given, 4).init(PARAMS)
+    return lambda rates: optimizer(with_rates(given, rates), 4).update(PARAMS, state, PARAMS)[0]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, call in KNOWN.items() if call.required == {"learning_rate"}))
+def test_no_optimiser_needs_to_know_its_rate_when_it_is_compiled(name: str) -> None:
+    given = recipe(name, {"learning_rate": 0.1})
+    assert jax.eval_shape(traced_update(given), rates_of(given)).keys() == PARAMS.keys()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+def test_a_rate_that_is_traced_gives_the_same_update(schedule: str) -> None:
+    given = recipe("adam", {"learning_rate": 0.1, "b1": 0.8}, schedule=schedule)
+    other = recipe("adam", {"learning_rate": 0.9, "b1": 0.8}, schedule=schedule)
+    transform = optimizer(given, 4)
+    expected, _ = transform.update(PARAMS, transform.init(PARAMS), PARAMS)
+    update = jax.jit(traced_update(other))(rates_of(given))
+    for name in PARAMS:
+        np.testing.assert_allclose(update[name], expected[name], rtol=1e-6)
