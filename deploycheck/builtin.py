@@ -26,6 +26,12 @@ from deploycheck.stages.methods.dead_zone import DEAD_ZONE
 from deploycheck.stages.methods.distill import DISTILL
 from deploycheck.stages.methods.quantize import QUANTIZE
 from deploycheck.stages.preprocess import fill_missing, scale, standardize
+from deploycheck.stages.samplers.cmaes import CMAES
+from deploycheck.stages.samplers.gp import GP
+from deploycheck.stages.samplers.grid import GRID
+from deploycheck.stages.samplers.nsga2 import NSGA2
+from deploycheck.stages.samplers.random import RANDOM
+from deploycheck.stages.samplers.tpe import TPE
 from deploycheck.stages.tasks.classification import CLASSIFICATION
 from deploycheck.stages.tasks.regression import REGRESSION
 
@@ -46,6 +52,7 @@ def pytest_deploycheck_extensions() -> Sequence[Extension]:
         *(CLASSIFICATION, REGRESSION),
         XLA,
         *SCENARIOS,
+        *(TPE, GP, NSGA2, CMAES, RANDOM, GRID),
         *(BATCH_INVARIANT, ORDER_INVARIANT, DETERMINISTIC, FINITE, BOUNDED),
         *(INVARIANT_TO, MONOTONE_IN, STABLE_UNDER, REJECTS_MALFORMED),
         SQLITE,

@@ -30,6 +30,7 @@ from deploycheck.stages.formats import WeightFormat
 from deploycheck.stages.loaders import Loader
 from deploycheck.stages.methods import Method
 from deploycheck.stages.preprocess import Preprocessing
+from deploycheck.stages.samplers import Sampler
 from deploycheck.stages.tasks import Task
 
 Extension = (
@@ -41,6 +42,7 @@ Extension = (
     | Runtime
     | Task
     | Scenario
+    | Sampler
     | Property
     | RegistryScheme
     | Report
@@ -66,6 +68,7 @@ KINDS: Mapping[str, Kind] = {
     "runtimes": Kind("runtime", Runtime, lambda runtime: runtime.name),
     "tasks": Kind("task", Task, lambda task: task.word.name),
     "scenarios": Kind("scenario", Scenario, lambda scenario: scenario.name),
+    "samplers": Kind("sampler", Sampler, lambda sampler: sampler.name),
     "properties": Kind("property", Property, lambda property: property.name),
     "registries": Kind("registry", RegistryScheme, lambda registry: registry.scheme),
     "reports": Kind("report", Report, lambda report: report.suffix),
@@ -90,6 +93,7 @@ class Extensions:
     runtimes: Mapping[str, Runtime]
     tasks: Mapping[str, Task]
     scenarios: Mapping[str, Scenario]
+    samplers: Mapping[str, Sampler]
     properties: Mapping[str, Property]
     registries: Mapping[str, RegistryScheme]
     reports: Mapping[str, Report]
@@ -110,6 +114,7 @@ class Extensions:
             registries={name: registry.check for name, registry in self.registries.items()},
             tasks={name: task.word for name, task in self.tasks.items()},
             scenarios={name: scenario.fields for name, scenario in self.scenarios.items()},
+            samplers={name: sampler.word for name, sampler in self.samplers.items()},
             sections={name: section.type for name, section in self.sections.items()},
             properties={
                 name: PropertyWord(

@@ -105,7 +105,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_language_page_has_every_word() -> None:
     page = (ROOT / "docs/language.md").read_text()
-    for names in (EXTENSIONS.loaders, EXTENSIONS.preprocessing, EXTENSIONS.methods, EXTENSIONS.runtimes):
+    for names in (
+        EXTENSIONS.loaders,
+        EXTENSIONS.preprocessing,
+        EXTENSIONS.methods,
+        EXTENSIONS.runtimes,
+        EXTENSIONS.samplers,
+    ):
         assert not [name for name in names if f"`{name}`" not in page and f"{{{name}:" not in page]
     cells = re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE)
     written = {name.removesuffix(".pNN") for cell in cells for name in re.findall(r"`([^`]+)`", cell)}

@@ -38,7 +38,13 @@ serve:
   expect: {latency.p99: "<= 20 ms", parity: "<= 1e-3"}
 """
 BODIES = [HEAD, HEAD + COMPRESS, HEAD + COMPRESS + SERVE, HEAD + SERVE.replace("[lighter]", "[trained]")]
-DATA, TRAINING = Ref("data"), Ref("training")
+OPTIMIZE = """\
+optimize:
+  search: {trials: 2, maximize: validation.accuracy}
+  space: {train.epochs: {integers: [1, 3]}}
+"""
+BODIES.append(HEAD + COMPRESS + OPTIMIZE)
+DATA, TRAINING, SEARCH = Ref("data"), Ref("training"), Ref("search")
 
 
 def model(variant: str) -> Ref:
@@ -69,6 +75,17 @@ def test_every_expectation_is_one_check_and_every_stage_begins_with_its_completi
     assert [check.id for check in made.checks] == [
         f"spec.yaml::{stage}::{name}" for stage, names in stages.items() for name in names
     ]
+
+
+def test_a_search_comes_between_the_data_and_the_training(tmp_path: Path) -> None:
+    made = plan(HEAD + OPTIMIZE, tmp_path)
+    stages = list(dict.fromkeys(check.stage for check in made.checks))
+    assert stages == ["data", "optimize", "train"]
+    (completes,) = [check for check in made.checks if check.stage == "optimize"]
+    assert (completes.metric, completes.variant, completes.completes) == (COMPLETES, None, (SEARCH,))
+    assert made.steps[SEARCH] == {"data": DATA}
+    assert made.steps[TRAINING] == {"data": DATA, "search": SEARCH}
+    assert SEARCH not in plan(HEAD, tmp_path).steps
 
 
 def test_a_variants_own_expectation_replaces_that_of_its_section(tmp_path: Path) -> None:
@@ -365,6 +382,10 @@ def test_only_a_variant_whose_method_may_train_needs_the_data(tmp_path: Path) ->
         "b": {"weights": TRAINING},
         "c": {"weights": TRAINING, "data": DATA},  # nothing is known of it before its code is imported
     }
+    searched = plan(f"{HEAD}compress: {{variants: {variants}}}\n{OPTIMIZE}", tmp_path, extensions)
+    needs = {name: set(searched.steps[Ref("variant", (name,))]) for name in "abc"}
+    trains = {"weights", "data", "search"}
+    assert needs == {"a": trains, "b": {"weights"}, "c": trains}
 
 
 @st.composite

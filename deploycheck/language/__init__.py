@@ -11,7 +11,7 @@ from deploycheck.language.recognize import SUFFIXES, Recognition, recognize_file
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.tree import SpecSection, json_schema
 from deploycheck.language.variants import AnotherModel
-from deploycheck.language.vocabulary import Dimension, Metric, PropertyWord, TaskWord, Vocabulary
+from deploycheck.language.vocabulary import Dimension, Metric, PropertyWord, SamplerWord, TaskWord, Vocabulary
 
 __all__ = [
     "SUFFIXES",
@@ -22,6 +22,7 @@ __all__ = [
     "Place",
     "PropertyWord",
     "Recognition",
+    "SamplerWord",
     "Section",
     "Spec",
     "SpecError",

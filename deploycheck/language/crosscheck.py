@@ -71,13 +71,13 @@ def check_parts(
 
 def _check_needs(data: dict[str, Any]) -> list[Mistake]:
     """A stage needs the stages before it."""
-    needs = {"model": ("data", "train"), "compress": ("train",), "serve": ("train",)}
+    needs = {"model": ("data", "train"), "optimize": ("train",), "compress": ("train",), "serve": ("train",)}
     given = data.keys() | ({"train"} if "weights" in mapping(data, "model") else set())
     return [
         Mistake((name,), f"`{name}` needs a section `{needed}`", f"add `{needed}:`", key=True)
         for name, before in needs.items()
         for needed in before
-        if name in data and needed not in given
+        if name in data and needed not in (data if name == "optimize" else given)
     ]
 
 

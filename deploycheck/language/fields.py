@@ -116,7 +116,7 @@ One = Annotated[dict[str, Arguments], Field(min_length=1, max_length=1), Whole()
 class Installed:
     """Marks a name that must be installed: one of ``Vocabulary.names(kind)``. ``kind`` is as messages call it."""
 
-    kind: Literal["loss", "score", "runtime", "scenario"]
+    kind: Literal["loss", "score", "objective", "sampler", "runtime", "scenario"]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_after_validator_function(self._check, handler(source))

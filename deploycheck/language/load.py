@@ -12,11 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deploycheck.language import crosscheck, references
+from deploycheck.language import crosscheck, references, space
 from deploycheck.language.errors import Mistake, Place, SpecError, SpecErrors, SpecPath
 from deploycheck.language.expect import Expectation, read_expectations, read_standards_expectations
 from deploycheck.language.explain import explain
 from deploycheck.language.fields import Section
+from deploycheck.language.optimize import Optimize
 from deploycheck.language.resolve import Cell, resolve
 from deploycheck.language.source import Document
 from deploycheck.language.spec import Data, Model, OwnMetric, Promote, Serve, Train, Waiver
@@ -48,6 +49,7 @@ class Spec:
     data: Data
     train: Train
     task: str
+    optimize: Optimize | None
     compress: Compress | None
     serve: Serve | None
     promote: Promote | None
@@ -99,6 +101,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     mistakes += references.check_registry(cell.data, root, installed)
     mistakes += crosscheck.check_own_metrics(cell.data, installed)
     mistakes += crosscheck.check_parts(cell.data, expected, cell.chain[0].data, vocabulary, datetime.now(UTC).date())
+    mistakes += space.check_space(cell, root, installed)
     errors += _place(mistakes, cell)
     for document in cell.standards:
         errors += _place(crosscheck.check_standard(document.data), document)
@@ -124,6 +127,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
         data=tree.data,
         train=train,
         task=task.name if task else "",
+        optimize=tree.optimize,
         compress=tree.compress,
         serve=tree.serve,
         promote=tree.promote,

@@ -22,7 +22,7 @@ KEY = "deploycheck"
 SUFFIXES = (".yaml", ".yml", ".json")
 """Of the files that may be specs, in small letters."""
 
-_PARTS = frozenset({*SECTIONS, "model", "promote"})
+_PARTS = frozenset({*SECTIONS, "model", "optimize", "promote"})
 _WORD = re.compile(r"[A-Za-z_][\w-]*")
 _BOMS = ("\ufeff", "\xff\xfe", "\xfe\xff")
 _CLOSE = 0.8

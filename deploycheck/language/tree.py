@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
 from deploycheck.language.fields import Name, Section, Share
+from deploycheck.language.optimize import Optimize
 from deploycheck.language.spec import Data, Model, OwnMetric, Promote, Serve, Train, Waiver
 from deploycheck.language.variants import Compress, Variant, VariantForm, variant_form
 from deploycheck.language.vocabulary import Vocabulary
@@ -34,6 +35,7 @@ class Tree(Section):
     model: Model | None = None
     data: Data | None = None
     train: Train | None = None
+    optimize: Optimize | None = None
     compress: Compress | None = None
     serve: Serve | None = None
     promote: Promote | None = None

@@ -123,6 +123,26 @@ class PropertyWord:
     find_mistakes: Callable[[Any, Mapping[str, Any]], Iterable[Mistake]]
 
 
+LOSS, PARAMETERS = "validation.loss", "parameters"
+"""What a search can look for in a model of any task: the loss on the validation split, and the number of weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerWord:
+    """What the language knows of a sampler, which chooses what the trials of a search try.
+
+    ``ranges`` are the kinds of values that it can vary: some of ``log``, ``uniform``, ``integers`` and ``choice``.
+    It takes ``most_objectives`` at most, and ``fewest_parameters`` at least. With ``each_once`` it tries each
+    point of the space once, so there are as many trials as points.
+    """
+
+    name: str
+    ranges: frozenset[str]
+    most_objectives: int
+    fewest_parameters: int
+    each_once: bool
+
+
 COMPARISONS = frozenset({"of reference", "of baseline", "x baseline", "x trained"})
 """The relations that thresholds on any metric may have: a share or a multiple of another model's value."""
 
@@ -152,6 +172,7 @@ class Vocabulary:
     scenarios: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unmeasured: Mapping[str, frozenset[str]] = field(default_factory=dict)
     sections: Mapping[str, type[Section]] = field(default_factory=dict)
+    samplers: Mapping[str, SamplerWord] = field(default_factory=dict)
     properties: Mapping[str, PropertyWord] = field(default_factory=dict)
 
     def extended(self, own: Mapping[str, Metric]) -> Vocabulary:
@@ -187,7 +208,11 @@ class Vocabulary:
                 return [loss for task in self.tasks.values() for loss in task.losses]
             case "score":
                 scores = (score for task in self.tasks.values() for score in task.scores)
-                return list(dict.fromkeys(f"validation.{score}" for score in ("loss", *scores)))
+                return list(dict.fromkeys([LOSS, *(f"validation.{score}" for score in scores)]))
+            case "objective":
+                return [*self.names("score"), PARAMETERS]
+            case "sampler":
+                return list(self.samplers)
             case "runtime":
                 return sorted(self.runtimes)
             case "scenario":

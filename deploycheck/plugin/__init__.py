@@ -13,6 +13,7 @@ __all__ = ["deployment", "pytest_addhooks", "pytest_addoption", "pytest_configur
 
 MARKERS = {
     "data": "checks of a spec's data",
+    "optimize": "checks of a search for settings",
     "train": "checks of a trained model",
     "compress": "checks of a compressed variant",
     "serve": "checks of a served variant",

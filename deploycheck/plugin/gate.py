@@ -67,7 +67,7 @@ class Gate:
         self.refused: set[Path] = set()
         self.read: set[str] = set()
         self.skipped: set[str] = set()
-        self.markers = {section: getattr(pytest.mark, section) for section in SECTIONS}
+        self.markers = {section: getattr(pytest.mark, section) for section in (*SECTIONS, "optimize")}
         self._last_progress = time.monotonic()
 
     @cached_property

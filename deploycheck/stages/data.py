@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ MOST_SLICES = 200
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three splits of raw examples, and what the preprocessing learned from the training split."""
+    """The splits of raw examples that were read, and what the preprocessing learned from the training split."""
 
     splits: Mapping[str, Examples]
     fitted: Mapping[str, np.ndarray]
@@ -49,9 +49,8 @@ def write(dataset: Dataset, folder: Path) -> None:
     write_arrays(dataset.fitted, folder / FITTED)
 
 
-def read(folder: Path) -> Dataset:
-    """Read what ``write`` wrote."""
+def read(folder: Path, splits: Sequence[str] = SPLITS) -> Dataset:
+    """Read what ``write`` wrote; of the splits those that are named, and no other."""
     from safetensors.numpy import load_file
 
-    splits = {name: files.read(folder / f"{name}.safetensors") for name in SPLITS}
-    return Dataset(splits, load_file(folder / FITTED))
+    return Dataset({name: files.read(folder / f"{name}.safetensors") for name in splits}, load_file(folder / FITTED))

@@ -14,6 +14,7 @@ from deploycheck.steps.model import ModelStep
 from deploycheck.steps.noise import NoiseStep
 from deploycheck.steps.outputs import OutputsStep
 from deploycheck.steps.properties import PropertiesStep, in_memory, served
+from deploycheck.steps.search import SearchStep
 from deploycheck.steps.training import TrainingStep
 from deploycheck.steps.variant import VariantStep
 from deploycheck.steps.weights import WeightsStep
@@ -23,6 +24,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
     for kind in (
         DataStep(),
         WeightsStep(),
+        SearchStep(),
         TrainingStep(),
         VariantStep(),
         ModelStep(),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from deploycheck.language.fields import Arguments, ImportPath, Section
 from deploycheck.language.spec import Input, Train
@@ -11,6 +12,7 @@ from deploycheck.ref import Ref, Source
 from deploycheck.stages import training
 from deploycheck.stages.training import TrainingReport
 from deploycheck.steps.data import DATA, preprocess_of
+from deploycheck.steps.found import found_by, overlaid, search_of
 from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, Subject
 from deploycheck.steps.weights import WEIGHTS
 from deploycheck.store import Artifact
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
+    from deploycheck.stages.data import Dataset
+    from deploycheck.stages.model import Model
+    from deploycheck.stages.train import Job
+    from deploycheck.steps.trained import Config
 
 TRAINING = Ref("training")
 
@@ -59,9 +65,9 @@ class TrainingStep(StepKind):
             yield "train", None, TRAINING
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
-        """Return the data, and the weights that the training starts from, where the spec names some."""
+        """Return the data, the weights that the training starts from, and the search for its settings, if there are."""
         del ref, extensions
-        return {"data": DATA, **({"start": WEIGHTS} if spec.model.weights else {})}
+        return {"data": DATA, **start_of(spec), **search_of(spec)}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> TrainingSettings:
         """Return the model and train sections; what is expected of the model doesn't change the training."""
@@ -77,50 +83,82 @@ class TrainingStep(StepKind):
 
     def sources(self, settings: TrainingSettings) -> Iterable[Source]:
         """Yield the model's code, the preprocessing steps and the task."""
-        yield Source("models", settings.build)
-        yield from (Source("preprocessing", name) for name, _ in settings.preprocess)
-        yield Source("tasks", settings.task)
+        return sources_of_training(settings)
 
     def make(self, making: Making) -> Metadata:
         """Train every seed; keep the weights of the one that is best on validation."""
         from deploycheck.stages import data, train
-        from deploycheck.stages.recipe import recipe_of
         from deploycheck.steps import trained
 
-        settings: TrainingSettings = making.settings
-        section, extensions = settings.train, making.extensions
+        settings = overlaid(making.settings, found_by(making.inputs))
+        seeds = settings.train.seeds
         dataset = data.read(making.inputs["data"].path)
-        config = trained.Config(
-            build=settings.build,
-            arguments=settings.arguments,
-            input=settings.input,
-            task=settings.task,
-            seed=section.seeds[0],
-            preprocess=settings.preprocess,
-        )
-        recipe, task = recipe_of(section), extensions.tasks[settings.task]
-        examples = trained.prepared_examples(config, dataset, extensions)
-        job = train.Job(
-            examples=examples,
-            task=task,
-            recipe=recipe,
-            loss=task.losses[recipe.loss],
-            labels={"test": dataset.splits["test"].labels},
-        )
+        config = config_of(settings)
+        job = job_of(settings, dataset, making.extensions)
+        job = replace(job, labels={"test": dataset.splits["test"].labels})
 
-        start = making.inputs.get("start")
-        weights = trained.read(start, extensions).model.weights if start else {}
-
-        def build(seed: int) -> Any:
-            model = trained.build(config, dataset.fitted, extensions, seed)
-            return model.with_weights(weights) if weights else model
-
-        runs = train.train(build, job, section.seeds, making.scratch, making.progress)
+        build = builder_of(config, dataset, making)
+        runs = train.train(build, job, seeds, making.scratch, making.progress)
         best, report = train.best_run(runs), train.report_of(runs)
-        model = trained.with_arrays(build(section.seeds[0]), best.params, best.state)
+        model = trained.with_arrays(build(seeds[0]), best.params, best.state)
         trained.write(trained.Trained(config, model, dataset.fitted), making.out)
         training.write(report, making.out)
         return {"deployed": report.spread}
+
+
+def sources_of_training(settings: TrainingSettings) -> Iterator[Source]:
+    """Yield what a training uses by name."""
+    yield Source("models", settings.build)
+    yield from (Source("preprocessing", name) for name, _ in settings.preprocess)
+    yield Source("tasks", settings.task)
+
+
+def config_of(settings: TrainingSettings) -> Config:
+    """Return what the model is that a training begins with."""
+    from deploycheck.steps.trained import Config
+
+    return Config(
+        build=settings.build,
+        arguments=settings.arguments,
+        input=settings.input,
+        task=settings.task,
+        seed=settings.train.seeds[0],
+        preprocess=settings.preprocess,
+    )
+
+
+def job_of(settings: TrainingSettings, dataset: Dataset, extensions: Extensions) -> Job:
+    """Return what all runs of a training share; the test split is not needed for it."""
+    from deploycheck.stages.recipe import recipe_of
+    from deploycheck.stages.train import Job
+    from deploycheck.steps.trained import prepared_examples
+
+    recipe, task = recipe_of(settings.train), extensions.tasks[settings.task]
+    return Job(
+        examples=prepared_examples(config_of(settings), dataset, extensions),
+        task=task,
+        recipe=recipe,
+        loss=task.losses[recipe.loss],
+    )
+
+
+def start_of(spec: Spec) -> Mapping[str, Ref]:
+    """Return the weights that the training starts from, by their role; nothing where the spec names none."""
+    return {"start": WEIGHTS} if spec.model.weights else {}
+
+
+def builder_of(config: Config, dataset: Dataset, making: Making) -> Callable[[int], Model]:
+    """Return what builds the model for a seed, with the weights that the training starts from, if there are."""
+    from deploycheck.steps import trained
+
+    start = making.inputs.get("start")
+    weights = trained.read(start, making.extensions).model.weights if start else {}
+
+    def build(seed: int) -> Model:
+        model = trained.build(config, dataset.fitted, making.extensions, seed)
+        return model.with_weights(weights) if weights else model
+
+    return build
 
 
 def source_of(spec: Spec, variant: str) -> Ref:

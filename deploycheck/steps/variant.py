@@ -10,6 +10,7 @@ from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
 from deploycheck.stages.methods import is_given_trainer
 from deploycheck.steps.data import DATA, preprocess_of
+from deploycheck.steps.found import found_by, overlaid_train, search_of
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind
 from deploycheck.steps.training import source_of
 
@@ -51,7 +52,7 @@ class VariantStep(StepKind):
         section = _section(spec, ref)
         name, options = section.method
         source = {"weights": source_of(spec, section.source or TRAINED)}
-        return {**source, "data": DATA} if _trains(name, options, extensions) else source
+        return {**source, "data": DATA, **search_of(spec)} if _trains(name, options, extensions) else source
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> VariantSettings:
         """Return the method that the spec names, and everything that putting the model together uses."""
@@ -79,6 +80,7 @@ class VariantStep(StepKind):
         from deploycheck.steps import trained
 
         settings: VariantSettings = making.settings
+        recipe = overlaid_train(settings.train, found_by(making.inputs))
         making.progress(f"compress: {settings.variant} by {settings.method}")
         source = trained.read(making.inputs["weights"], making.extensions)
         method = making.extensions.method(settings.method)
@@ -89,7 +91,7 @@ class VariantStep(StepKind):
             trainer = Trainer(
                 examples=trained.prepared_examples(source.config, dataset, making.extensions),
                 task=making.extensions.tasks[source.config.task],
-                recipe=recipe_of(settings.train) if settings.train.trains else None,
+                recipe=recipe_of(recipe) if recipe.trains else None,
                 seed=source.config.seed,
                 scratch=making.scratch,
                 progress=making.progress,

@@ -127,7 +127,6 @@ def test_a_load_takes_the_fields_of_its_scenario(project: Project, scenario: str
 @pytest.mark.parametrize(
     "text",
     [
-        "optimize: {search: {sampler: tpe, trials: 2}, space: {a: {choice: [1]}}}\n",
         "serve: {expect: {errors: {threshold: '== 0', samples: 3}}}\n",
     ],
 )

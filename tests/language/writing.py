@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,7 +10,7 @@ import pytest
 from pydantic import model_validator
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.language import Dimension, Metric, Section, Spec, SpecErrors, TaskWord, Vocabulary, load
+from deploycheck.language import Dimension, Metric, SamplerWord, Section, Spec, SpecErrors, TaskWord, Vocabulary, load
 from deploycheck.language.fields import Seconds, Share
 from deploycheck.language.source import parse
 
@@ -223,6 +223,18 @@ TASKS = (
 )
 
 
+def sampler_word(name: str, **changed: Any) -> SamplerWord:
+    """Return a sampler that takes everything, changed in some of it."""
+    word = SamplerWord(
+        name=name,
+        ranges=frozenset({"log", "uniform", "integers", "choice"}),
+        most_objectives=3,
+        fewest_parameters=1,
+        each_once=False,
+    )
+    return replace(word, **changed)
+
+
 def inside(location: str, root: Path) -> None:
     """Refuse a registry outside of the project, as the built-in one does."""
     if len(location) > 1000:
@@ -245,6 +257,15 @@ VOCABULARY = Vocabulary(
         "single_stream": frozenset(),
         "multi_stream": frozenset(),
         "offline": frozenset(),
+    },
+    samplers={
+        word.name: word
+        for word in (
+            sampler_word("tpe"),
+            sampler_word("random"),
+            sampler_word("numbers", ranges=frozenset({"log", "uniform"}), fewest_parameters=2),
+            sampler_word("grid", ranges=frozenset({"integers", "choice"}), each_once=True, most_objectives=1),
+        )
     },
     unmeasured={"offline": frozenset({"latency", "error_rate"})},
 )

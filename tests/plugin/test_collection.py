@@ -16,7 +16,7 @@ from tests.plugin.conftest import SERVE, SPEC, Project
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    *("jax", "jaxlib", "flax", "optax", "orbax", "qwix", "safetensors", "numpy", "scipy", "sklearn"),
+    *("jax", "jaxlib", "flax", "optax", "orbax", "qwix", "safetensors", "numpy", "scipy", "sklearn", "optuna"),
     *("starlette", "uvicorn", "aiohttp", "prometheus_client", "matplotlib", "rich", "sqlite3", "specs"),
 )
 

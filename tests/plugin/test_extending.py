@@ -86,7 +86,7 @@ def check_lint(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator
 def test_there_is_an_example_of_each_kind() -> None:
     kinds = (
         *("metric", "loader", "format of weights", "preprocessing step", "compression method that trains"),
-        *("runtime", "task", "registry", "report", "property"),
+        *("runtime", "task", "registry", "report", "sampler", "property"),
     )
     assert [title.removeprefix("A ") for title in EXAMPLES] == list(kinds)
 
@@ -192,6 +192,16 @@ def test_a_report(project: Project, check_lint: Callable[[], None]) -> None:
     project.run("--deploycheck-evidence=checks.csv", "spec.yaml::data")
     text = (project.pytester.path / "checks.csv").read_text()
     assert "spec.yaml::data::completes,pass,,\n" in text
+    check_lint()
+
+
+def test_a_sampler(project: Project, check_lint: Callable[[], None]) -> None:
+    written(project, "A sampler")
+    project.run("spec.yaml::optimize", "spec.yaml::train::completes")
+    assert set(project.verdicts().values()) == {"pass"}
+    (found,) = [check["reason"] for check in project.spec["checks"] if check["stage"] == "optimize"]
+    assert "train.optimizer.adam.learning_rate = 0.00" in found
+    assert "on the Pareto front of 3 trials" in found
     check_lint()
 
 

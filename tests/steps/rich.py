@@ -44,6 +44,9 @@ train:
   seeds: [0, 1]
   stop_early: {watch: validation.loss, patience: 5}
   expect: {accuracy: ">= 97 %", sure: "<= 3 %"}
+optimize:
+  search: {sampler: random, trials: 7, maximize: validation.accuracy}
+  space: {train.optimizer.adam.b1: {uniform: [0.9, 0.99]}}
 compress:
   variants:
     int8: {quantize: {weights: int8}}

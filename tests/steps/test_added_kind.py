@@ -20,23 +20,23 @@ from deploycheck.steps.kind import Making, Metadata, StepKind
 from deploycheck.verdict import Exact, Measurement
 
 
-class Optimize(Section):
-    trials: int
+class Audit(Section):
+    rows: int
     expect: dict[str, str] = {}  # noqa: RUF012 - a field of pydantic
 
 
 class NoSettings(Section):
-    """The data alone decides the search."""
+    """The data alone decides the audit."""
 
 
-class SearchStep(StepKind):
-    name = "search"
+class AuditStep(StepKind):
+    name = "audit"
     isolated = True
     settings_type = NoSettings
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        if "optimize" in spec.sections:
-            yield "optimize", None, Ref(self.name)
+        if "audit" in spec.sections:
+            yield "audit", None, Ref(self.name)
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         return {"data": DATA}
@@ -48,8 +48,8 @@ class SearchStep(StepKind):
         return {}
 
 
-@metric("trials_run", dimension=Dimension.COUNT, direction="higher", stages=["optimize"], sample=Exact)
-def trials_run(dataset: object) -> Measurement:
+@metric("rows_read", dimension=Dimension.COUNT, direction="higher", stages=["audit"], sample=Exact)
+def rows_read(dataset: object) -> Measurement:
     return Measurement(Exact(20))
 
 
@@ -63,19 +63,19 @@ train:
   epochs: 1
   batch_size: 8
   expect: {accuracy: ">= 50 %"}
-optimize:
-  trials: 20
-  expect: {trials_run: ">= 20"}
+audit:
+  rows: 20
+  expect: {rows_read: ">= 20"}
 """
 MODELS = "def net(key): ...\ndef data(): ...\n"
 
 
 @pytest.fixture
 def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Extensions:
-    kinds = {"data": STEP_KINDS["data"], "search": SearchStep(), **STEP_KINDS}
+    kinds = {"data": STEP_KINDS["data"], "audit": AuditStep(), **STEP_KINDS}
     monkeypatch.setattr(plan, "STEP_KINDS", kinds)
-    added = [SpecSection("optimize", Optimize), trials_run]
-    return collect([(None, builtin.pytest_deploycheck_extensions()), (tmp_path / "search.py", added)], tmp_path)
+    added = [SpecSection("audit", Audit), rows_read]
+    return collect([(None, builtin.pytest_deploycheck_extensions()), (tmp_path / "audit.py", added)], tmp_path)
 
 
 def planned(text: str, folder: Path, extensions: Extensions) -> Plan:
@@ -89,22 +89,22 @@ def test_its_stage_has_checks_in_its_place_and_its_step_is_planned(tmp_path: Pat
     made = planned(SPEC, tmp_path, extensions)
     assert [check.id.removeprefix("spec.yaml::") for check in made.checks] == [
         "data::completes",
-        "optimize::completes",
-        "optimize::trials_run",
+        "audit::completes",
+        "audit::rows_read",
         "train::completes",
         "train::accuracy",
     ]
-    assert made.steps[Ref("search")] == {"data": DATA}
+    assert made.steps[Ref("audit")] == {"data": DATA}
 
 
 def test_a_mistake_in_its_section_is_placed_like_any_other(tmp_path: Path, extensions: Extensions) -> None:
     with pytest.raises(SpecErrors) as caught:
-        planned(SPEC.replace("trials: 20", "trial: 20"), tmp_path, extensions)
-    assert "spec.yaml:11:3: unknown key 'trial' in `optimize`" in str(caught.value)
-    assert "did you mean 'trials'?" in str(caught.value)
+        planned(SPEC.replace("rows: 20", "row: 20"), tmp_path, extensions)
+    assert "spec.yaml:11:3: unknown key 'row' in `audit`" in str(caught.value)
+    assert "did you mean 'rows'?" in str(caught.value)
 
 
 def test_without_it_the_section_is_an_unknown_key(tmp_path: Path) -> None:
     built_in = collect([(None, builtin.pytest_deploycheck_extensions())], tmp_path)
-    with pytest.raises(SpecErrors, match="unknown key 'optimize'"):
+    with pytest.raises(SpecErrors, match="unknown key 'audit'"):
         planned(SPEC, tmp_path, built_in)

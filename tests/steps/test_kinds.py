@@ -24,6 +24,7 @@ CPU = {"backend": "cpu", "device": "cpu"}
 REFS = (
     Ref("data"),
     Ref("weights"),
+    Ref("search"),
     Ref("training"),
     *(Ref("variant", (variant,)) for variant in ("int8", "smaller")),
     *(Ref(kind, (variant,)) for kind in ("model", "outputs") for variant in ("trained", "int8", "smaller")),
@@ -116,7 +117,7 @@ BUILT = _variants("variant", "model", "expected_outputs")
 """The steps that put a model together from its code."""
 TIMED = _variants("load", "comparison", "noise")
 PROPERTIES = _variants("compress_properties", "serve_properties")
-DATA, WEIGHTS, TRAINING, BASELINE = Ref("data"), Ref("weights"), Ref("training"), Ref("baseline")
+DATA, WEIGHTS, SEARCH, TRAINING, BASELINE = map(Ref, ("data", "weights", "search", "training", "baseline"))
 VARIANTS = _variants("variant")
 
 
@@ -129,11 +130,11 @@ VARIANTS = _variants("variant")
         ("\nname: digits", "\nname: letters", {*_variants("model"), *PROPERTIES}),
         ("confidence: 90 %", "confidence: 80 %", TIMED),
         ("over: 0.9", "over: 0.8", set()),
-        ("build: project_code:build", "build: project_code:build_another", {WEIGHTS, TRAINING, *BUILT}),
-        ("features: [32]", "features: [64]", {WEIGHTS, TRAINING}),
-        ("head: {bias: null}", "head: {bias: 0}", {WEIGHTS, TRAINING}),
-        ("shape: [8, 8]", "shape: [9, 8]", {DATA, WEIGHTS, TRAINING}),
-        ("dtype: float32", "dtype: uint8", {DATA, WEIGHTS, TRAINING}),
+        ("build: project_code:build", "build: project_code:build_another", {WEIGHTS, SEARCH, TRAINING, *BUILT}),
+        ("features: [32]", "features: [64]", {WEIGHTS, SEARCH, TRAINING}),
+        ("head: {bias: null}", "head: {bias: 0}", {WEIGHTS, SEARCH, TRAINING}),
+        ("shape: [8, 8]", "shape: [9, 8]", {DATA, WEIGHTS, SEARCH, TRAINING}),
+        ("dtype: float32", "dtype: uint8", {DATA, WEIGHTS, SEARCH, TRAINING}),
         ("load: npz", "load: safetensors", {WEIGHTS}),
         ("path: start.npz", "path: project_code.py", {WEIGHTS}),
         ("names: project_code:named", "names: {hidden: fc}", {WEIGHTS}),
@@ -141,16 +142,19 @@ VARIANTS = _variants("variant")
         ("rows: 100", "rows: 90", {DATA}),
         ("train: 0.5, validation: 0.1", "train: 0.4, validation: 0.2", {DATA}),
         ("stratify: false", "stratify: true", {DATA}),
-        ("by: 0.0625", "by: 0.125", {DATA, WEIGHTS, TRAINING}),
-        ("[{scale: {by: 0.0625}}]", "[{standardize: {}}]", {DATA, WEIGHTS, TRAINING, *BUILT}),
+        ("by: 0.0625", "by: 0.125", {DATA, WEIGHTS, SEARCH, TRAINING}),
+        ("[{scale: {by: 0.0625}}]", "[{standardize: {}}]", {DATA, WEIGHTS, SEARCH, TRAINING, *BUILT}),
         ('missing_values: "== 0"', 'missing_values: "<= 9"', set()),
-        ("learning_rate: 3e-3", "learning_rate: 1e-3", {TRAINING, *VARIANTS}),
-        ("warmup: 5 %", "warmup: 6 %", {TRAINING, *VARIANTS}),
-        ("l1: 1e-5", "l1: 2e-5", {TRAINING, *VARIANTS}),
-        ("epochs: 3", "epochs: 4", {TRAINING, *VARIANTS}),
-        ("batch_size: 64", "batch_size: 32", {TRAINING, *VARIANTS}),
-        ("seeds: [0, 1]", "seeds: [1, 0]", {WEIGHTS, TRAINING, *VARIANTS}),
-        ("patience: 5", "patience: 6", {TRAINING, *VARIANTS}),
+        ("learning_rate: 3e-3", "learning_rate: 1e-3", {SEARCH, TRAINING, *VARIANTS}),
+        ("warmup: 5 %", "warmup: 6 %", {SEARCH, TRAINING, *VARIANTS}),
+        ("l1: 1e-5", "l1: 2e-5", {SEARCH, TRAINING, *VARIANTS}),
+        ("epochs: 3", "epochs: 4", {SEARCH, TRAINING, *VARIANTS}),
+        ("batch_size: 64", "batch_size: 32", {SEARCH, TRAINING, *VARIANTS}),
+        ("seeds: [0, 1]", "seeds: [1, 0]", {WEIGHTS, SEARCH, TRAINING, *VARIANTS}),
+        ("sampler: random", "sampler: tpe", {SEARCH}),
+        ("trials: 7", "trials: 8", {SEARCH}),
+        ("[0.9, 0.99]", "[0.9, 0.98]", {SEARCH}),
+        ("patience: 5", "patience: 6", {SEARCH, TRAINING, *VARIANTS}),
         ('accuracy: ">= 97 %"', 'accuracy: ">= 96 %"', set()),
         ("quantize: {weights: int8}", "quantize: {weights: int8, activations: int8}", {Ref("variant", ("int8",))}),
         ("{by: 2}", "{by: 3}", {Ref("variant", ("smaller",))}),
@@ -228,7 +232,7 @@ def test_it_answers_for_every_variant_with_a_step_of_its_own_kind(kind: StepKind
 @pytest.mark.parametrize("kind", STEP_KINDS.values(), ids=lambda kind: kind.name)
 def test_its_stages_are_sections_with_steps_of_its_own(kind: StepKind, plan: Plan) -> None:
     for section, variant, ref in kind.stages(plan.spec):
-        assert section in SECTIONS
+        assert section in (*SECTIONS, "optimize")
         assert ref.kind == kind.name
         assert ref in plan.steps
         assert variant is None or ref.of == (variant,)
