@@ -29,18 +29,13 @@ CHECKPOINT_SHARE = 0.05
 """Checkpoints are spaced so that writing them takes about this share of the training time."""
 
 
-def unchanged(params: PyTree) -> PyTree:
-    """Return the params as they are."""
-    return params
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What all runs of a training share.
 
     ``examples`` has ``train`` and ``validation``, preprocessed. ``loss(outputs, targets)`` gives each example's loss.
     ``targets`` are arrays, or trees of arrays, ``[n, ...]``, by split; those of a split that is left out are its
-    labels. ``project`` is applied to the params after every step. ``labels`` are those of further splits, which the
+    labels. ``constraint`` changes the optimiser's updates last. ``labels`` are those of further splits, which the
     model's outputs must fit as they must fit those of ``examples``.
     """
 
@@ -49,12 +44,22 @@ class Job:
     recipe: Recipe
     loss: Loss
     targets: Mapping[str, PyTree] = field(default_factory=dict)
-    project: Callable[[PyTree], PyTree] = unchanged
+    constraint: optax.GradientTransformation = field(default_factory=optax.identity)
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def targets_of(self, split: str) -> PyTree:
         """Return the targets of a split on the device."""
         return jax.tree.map(jnp.asarray, self.targets.get(split, self.examples[split].labels))
+
+    @property
+    def batch(self) -> int:
+        """How many examples one step trains on."""
+        return min(self.recipe.batch_size, len(self.examples["train"]))
+
+    @property
+    def steps(self) -> int:
+        """How many steps an epoch has; examples that don't fill a last batch are left out of it."""
+        return len(self.examples["train"]) // self.batch
 
 
 @dataclass(frozen=True)
@@ -142,9 +147,8 @@ class _Program:
 
 
 def _compile(model: Model, job: Job) -> _Program:
-    count, recipe = len(job.examples["train"]), job.recipe
-    steps = recipe.epochs * (count // min(recipe.batch_size, count))
-    transform = optimizer(recipe, steps)
+    recipe = job.recipe
+    transform = optax.chain(optimizer(recipe, recipe.epochs * job.steps), job.constraint)
     batch = min(recipe.batch_size, len(job.examples["validation"]))
 
     def infer(weights: PyTree, inputs: Inputs) -> Outputs:
@@ -239,9 +243,7 @@ def _compile_epoch(
 
     Examples that don't fill a last batch are left out; the next epoch's shuffle leaves out others.
     """
-    count = len(job.examples["train"])
-    batch = min(job.recipe.batch_size, count)
-    steps = count // batch
+    count, batch, steps = len(job.examples["train"]), job.batch, job.steps
 
     def loss(params: PyTree, state: PyTree, inputs: Any, targets: PyTree, key: jax.Array) -> Any:
         outputs, state = model.train(params, state, inputs, key)
@@ -259,7 +261,7 @@ def _compile_epoch(
             chosen = jax.tree.map(lambda array: array[rows], (inputs, targets))
             gradient, (fit, state) = jax.grad(loss, has_aux=True)(params, state, *chosen, key)
             updates, optimizer = transform.update(gradient, optimizer, params)
-            return (job.project(optax.apply_updates(params, updates)), state, optimizer), fit
+            return (optax.apply_updates(params, updates), state, optimizer), fit
 
         carry, fits = lax.scan(step, carry, (order, jax.random.split(dropout, steps)))
         return carry, fits.mean()
