@@ -1,0 +1,155 @@
+"""``prune``: weights that become zero. The arithmetic is in ``stages/pruning.py``, which imports JAX."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StrictStr, model_validator
+
+from deploycheck.language.errors import Mistake
+from deploycheck.language.fields import Section, Share, mistake, refuse, unique
+from deploycheck.stages.methods.finetuning import Finetune
+
+if TYPE_CHECKING:
+    from deploycheck.stages.methods import Builder
+    from deploycheck.stages.model import Model
+    from deploycheck.stages.pruning import Kernels, Score
+    from deploycheck.stages.recipe import Recipe
+    from deploycheck.stages.trainer import Trainer
+
+PATTERN = r"^[1-9][0-9]?:[1-9][0-9]?$"
+
+
+def _check_share(value: float) -> float:
+    if value == 0:
+        raise mistake("0 % prunes nothing")
+    if value == 1:
+        raise mistake("100 % prunes everything", "give a share below 100 %")
+    return value
+
+
+def _check_pattern(value: str) -> str:
+    if not re.fullmatch(PATTERN, value):
+        raise mistake(f"{value!r} is not a pattern N:M", "2:4 keeps the largest 2 of each 4 consecutive weights")
+    kept, of = map(int, value.split(":"))
+    if kept == of:
+        raise mistake(f"{value} prunes nothing", "kept are N of each M: N must be smaller, as in 2:4")
+    if kept > of:
+        raise mistake(
+            f"{value} keeps more weights than there are", f"kept are N of each M, so you may mean {of}:{kept}"
+        )
+    return value
+
+
+Pruned = Annotated[Share, AfterValidator(_check_share)]
+Pattern = Annotated[StrictStr, AfterValidator(_check_pattern), Field(json_schema_extra={"pattern": PATTERN})]
+
+
+class PruneOptions(Section):
+    """Which weights become zero: a share of them (``sparsity``), or all but N of each M (``pattern``).
+
+    ``by: magnitude`` compares weights with all others, or with ``scope: layer`` with those of their own kernel. With
+    ``by: energy`` a kernel keeps a number of its largest weights that is proportional to its energy, Σw² / max w².
+    """
+
+    sparsity: Pruned | None = None
+    by: Literal["magnitude", "energy"] | None = None
+    scope: Literal["global", "layer"] | None = None
+    pattern: Pattern | None = None
+    keep: Annotated[tuple[StrictStr, ...], AfterValidator(unique("pattern"))] = ()
+    finetune: Finetune | None = None
+    schedule: Literal["one-shot", "gradual"] = "one-shot"
+
+    @model_validator(mode="after")
+    def _check_one_way(self) -> Self:
+        ways = [name for name in ("sparsity", "pattern") if getattr(self, name) is not None]
+        if len(ways) != 1:
+            found = " and ".join(ways) or "neither"
+            raise mistake(f"`sparsity` or `pattern` says what is pruned, found {found}", key=True)
+        refuse(self._unfitting())
+        return self
+
+    def _unfitting(self) -> list[Mistake]:
+        """Return a mistake for each option that doesn't go with the others."""
+        mistakes = []
+        if self.sparsity is None:
+            given = [name for name in ("by", "scope") if getattr(self, name) is not None]
+            given += ["schedule"] if self.schedule == "gradual" else []
+            mistakes += [Mistake((name,), f"`{name}` is for `sparsity`", "leave it out", key=True) for name in given]
+        if self.by == "energy" and self.scope is not None:
+            hint = "the energy decides how much each layer keeps: leave `scope` out"
+            mistakes.append(Mistake(("scope",), "`scope` is for `by: magnitude`", hint, key=True))
+        if self.schedule == "gradual" and self.finetune is None:
+            what = "gradual pruning happens while the model is trained further"
+            mistakes.append(Mistake(("schedule",), what, "add `finetune: {epochs: 2}`"))
+        return mistakes
+
+
+class Prune:
+    """The least important weights of a model's kernels become zero, and stay so while the others are trained."""
+
+    name = "prune"
+    options = PruneOptions
+    trains = True
+
+    def compress(self, source: Model, options: PruneOptions, trainer: Trainer | None) -> Model:
+        """Return the model with zeros; raise ``DeploycheckError`` where there is nothing to prune or too much."""
+        from deploycheck.stages import pruning
+
+        if trainer is None:
+            raise TypeError("a method that trains is given a trainer")
+        chosen = pruning.choose_kernels(source, options.keep)
+        kernels = pruning.kernels_of(source.params, chosen)
+        match options:
+            case PruneOptions(schedule="gradual", sparsity=float(share), finetune=Finetune() as finetune):
+                return _prune_gradually(
+                    source, kernels, _score(options), share, finetune.recipe(trainer.recipe), trainer
+                )
+            case PruneOptions(pattern=str(pattern)):
+                masks = pruning.pattern_masks(kernels, chosen, *map(int, pattern.split(":")))
+            case PruneOptions(sparsity=float(share)):
+                masks = pruning.lowest_masks(kernels, _score(options), share)
+        pruned = pruning.with_masks(source, masks)
+        if options.finetune is None:
+            return pruned
+        recipe = options.finetune.recipe(trainer.recipe)
+        return trainer.fit(pruned, recipe, constraint=pruning.hold(masks), name="prune")
+
+    def structure(self, source: Model, options: PruneOptions, build: Builder) -> Model:
+        """Return the form of the source: zeros change no shape."""
+        del options, build
+        return source
+
+    def describe(self, source: Model, result: Model) -> str:
+        """Return how many weights are zero."""
+        from deploycheck.stages.pruning import describe_zeros
+
+        del source
+        return describe_zeros(result)
+
+
+def _prune_gradually(
+    source: Model, kernels: Kernels, score: Score, sparsity: float, recipe: Recipe, trainer: Trainer
+) -> Model:
+    from deploycheck.stages import pruning
+
+    # Only the last epoch has the whole sparsity, so it is kept, whatever the spec watches.
+    recipe = replace(recipe, watch=None)
+    constraint = pruning.prune_gradually(kernels, score, sparsity, trainer.steps(recipe))
+    pruned = trainer.fit(source, recipe, constraint=constraint, name="prune")
+    left = pruning.kernels_of(pruned.params, kernels)
+    return pruning.with_masks(pruned, {name: kernel != 0 for name, kernel in left.items()})
+
+
+def _score(options: PruneOptions) -> Score:
+    """Return what says which weights are pruned first."""
+    from deploycheck.stages import pruning
+
+    if options.by == "energy":
+        return pruning.energy
+    return pruning.magnitude_by_layer if options.scope == "layer" else pruning.magnitude
+
+
+PRUNE = Prune()

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.stages.examples import Examples
+from deploycheck.stages.methods import Describes, Method
+from deploycheck.stages.methods.prune import PRUNE, PruneOptions
+from deploycheck.stages.model import Model
+from deploycheck.stages.quantization import quantize_weights
+from deploycheck.stages.recipe import Recipe
+from deploycheck.stages.tasks.classification import CLASSIFICATION
+from deploycheck.stages.trainer import Trainer
+from tests.stages.networks import plain
+
+RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=9, batch_size=32)
+
+
+def options(**given: Any) -> PruneOptions:
+    return PruneOptions.model_validate(given)
+
+
+def trainer(examples: Mapping[str, Examples] | None = None, scratch: Path = Path(), recipe: Recipe = RECIPE) -> Trainer:
+    return Trainer(
+        examples=examples or {},
+        task=CLASSIFICATION,
+        recipe=recipe,
+        seed=0,
+        scratch=scratch,
+        progress=lambda line: None,
+        build=lambda path, arguments: plain(0),
+    )
+
+
+def zeros(model: Model) -> dict[str, float]:
+    return {name: float((model.params[name] == 0).mean()) for name in ("kernel", "head")}
+
+
+def accuracy(model: Model, part: Examples) -> float:
+    outputs = {"logits": np.asarray(model.apply(model.params, model.state, part.inputs)["logits"])}
+    return CLASSIFICATION.scores(outputs, part.labels)["accuracy"]
+
+
+def test_it_is_a_method_that_trains_and_says_what_it_did() -> None:
+    assert isinstance(PRUNE, Method)
+    assert isinstance(PRUNE, Describes)
+    assert PRUNE.trains
+
+
+def test_one_shot_pruning_trains_nothing() -> None:
+    model = plain(0)
+    pruned = PRUNE.compress(model, options(sparsity="50 %", scope="layer"), trainer())
+    assert zeros(pruned) == {"kernel": 0.5, "head": 0.5}
+    left = pruned.params["kernel"] != 0
+    np.testing.assert_array_equal(pruned.params["kernel"][left], model.params["kernel"][left])
+    assert PRUNE.describe(model, pruned) == "312 of 624 weights of kernels are zero: kernel (50%), head (50%)"
+
+
+def test_a_pattern_prunes_each_group() -> None:
+    pruned = PRUNE.compress(plain(0), options(pattern="1:4", keep=["head"]), trainer())
+    assert zeros(pruned) == {"kernel": 0.75, "head": 0.0}
+    groups = np.asarray(pruned.params["kernel"] != 0).reshape(9, 4, 16)
+    assert (groups.sum(axis=1) == 1).all()
+
+
+def test_finetuning_keeps_zeros_and_learns(examples: Mapping[str, Examples], tmp_path: Path) -> None:
+    chosen = options(sparsity="80 %", by="energy", finetune={"epochs": 6, "learning_rate": 0.05})
+    pruned = PRUNE.compress(plain(0), chosen, trainer(examples, tmp_path))
+    once = PRUNE.compress(plain(0), options(sparsity="80 %", by="energy"), trainer())
+    for name in ("kernel", "head"):
+        np.testing.assert_array_equal(pruned.params[name] == 0, once.params[name] == 0)
+    assert accuracy(pruned, examples["validation"]) > 0.9 > accuracy(once, examples["validation"])
+
+
+def test_gradual_pruning_ends_at_its_sparsity_even_if_an_earlier_epoch_was_better(
+    examples: Mapping[str, Examples], tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, watch="validation.loss", patience=1)
+    chosen = options(sparsity="90 %", schedule="gradual", finetune={"epochs": 4, "learning_rate": 0.05})
+    pruned = PRUNE.compress(plain(0), chosen, trainer(examples, tmp_path, recipe))
+    assert sum(int((pruned.params[name] == 0).sum()) for name in ("kernel", "head")) == round(0.9 * 624)
+    assert accuracy(pruned, examples["validation"]) > 0.9
+
+
+def test_the_structure_is_that_of_the_source() -> None:
+    form = plain(0).form
+    pruned = PRUNE.structure(form, options(sparsity="50 %"), lambda path, arguments: plain(0))
+    assert pruned.weights == form.weights
+
+
+def test_zeros_stay_zeros_when_the_variant_is_quantised() -> None:
+    pruned = PRUNE.compress(plain(0), options(sparsity="80 %"), trainer())
+    small = quantize_weights(pruned, activations=False, at_least=0.5)
+    for name in ("kernel", "head"):
+        codes = np.asarray(small.weights[f"params/{name}/qvalue"])
+        assert (codes[np.asarray(pruned.params[name]) == 0] == 0).all()
+
+
+def test_a_quantised_model_is_not_pruned() -> None:
+    small = quantize_weights(plain(0), activations=False, at_least=0.5)
+    with pytest.raises(DeploycheckError, match="nothing to prune") as caught:
+        PRUNE.compress(small, options(sparsity="50 %"), trainer())
+    assert "prune before you quantise" in str(caught.value.hint)
+
+
+def refusal(**given: Any) -> tuple[tuple[Any, ...], str, str]:
+    """Return where the one mistake in these options is, what it is, and its hint."""
+    with pytest.raises(ValidationError) as caught:
+        options(**given)
+    (error,) = caught.value.errors()
+    context = error.get("ctx", {})
+    return error["loc"], str(context.get("what", error["msg"])), str(context.get("hint", ""))
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "what"),
+    [
+        ({}, (), "`sparsity` or `pattern` says what is pruned, found neither"),
+        ({"sparsity": "50 %", "pattern": "2:4"}, (), "found sparsity and pattern"),
+        ({"sparsity": "100 %"}, ("sparsity",), "100 % prunes everything"),
+        ({"sparsity": "0 %"}, ("sparsity",), "0 % prunes nothing"),
+        ({"sparsity": "120 %"}, ("sparsity",), "less than or equal to 1"),
+        ({"pattern": "4:2"}, ("pattern",), "4:2 keeps more weights than there are"),
+        ({"pattern": "4:4"}, ("pattern",), "4:4 prunes nothing"),
+        ({"pattern": "0:4"}, ("pattern",), "'0:4' is not a pattern N:M"),
+        ({"pattern": "2-4"}, ("pattern",), "'2-4' is not a pattern N:M"),
+        ({"pattern": "2:4", "by": "energy"}, ("by",), "`by` is for `sparsity`"),
+        ({"pattern": "2:4", "scope": "layer"}, ("scope",), "`scope` is for `sparsity`"),
+        ({"pattern": "2:4", "schedule": "gradual", "finetune": {"epochs": 1}}, ("schedule",), "is for `sparsity`"),
+        ({"sparsity": "50 %", "by": "energy", "scope": "layer"}, ("scope",), "`scope` is for `by: magnitude`"),
+        ({"sparsity": "50 %", "schedule": "gradual"}, ("schedule",), "while the model is trained further"),
+        ({"sparsity": "50 %", "keep": ["a", "a"]}, ("keep",), "the pattern 'a' is listed twice"),
+        ({"sparsity": "50 %", "by": "gradient"}, ("by",), "'magnitude' or 'energy'"),
+        ({"sparsity": "50 %", "structure": "unstructured"}, ("structure",), "Extra inputs"),
+    ],
+)
+def test_a_mistake_in_the_options_is_placed(given: dict[str, Any], where: tuple[Any, ...], what: str) -> None:
+    found = refusal(**given)
+    assert found[0] == where
+    assert what in found[1]
+
+
+def test_a_pattern_the_wrong_way_round_is_turned_round() -> None:
+    assert refusal(pattern="4:2")[2] == "kept are N of each M, so you may mean 2:4"
+
+
+def test_options_are_read_again_as_they_are_written() -> None:
+    for given in ({"sparsity": "80 %", "finetune": {"epochs": 2}}, {"pattern": "2:4"}, {"sparsity": "1 %"}):
+        read = options(**given)
+        assert options(**read.model_dump(mode="json", exclude_none=True)) == read
+
+
+def test_the_smallest_of_all_weights_are_pruned() -> None:
+    model = plain(3)
+    pruned = PRUNE.compress(model, options(sparsity="30 %"), trainer())
+    sizes = jnp.concatenate([jnp.abs(leaf).reshape(-1) for leaf in (model.params["kernel"], model.params["head"])])
+    threshold = jnp.sort(sizes)[round(0.3 * 624)]
+    by_hand = jax.tree.map(lambda leaf: jnp.where(jnp.abs(leaf) >= threshold, leaf, 0), model.params)
+    for name in ("kernel", "head"):
+        np.testing.assert_array_equal(pruned.params[name], by_hand[name])
