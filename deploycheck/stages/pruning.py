@@ -203,3 +203,8 @@ def describe_zeros(model: Model) -> str:
     named = ", ".join(f"{name} ({zeros[name] / kernels[name].size:.0%})" for name in largest[:NAMED])
     more = f" and {len(largest) - NAMED} more" if len(largest) > NAMED else ""
     return f"{sum(zeros.values()):,} of {total:,} weights of kernels are zero: {named}{more}"
+
+
+def count_parameters(model: Model) -> int:
+    """Return how many numbers a model's params have."""
+    return sum(int(leaf.size) for leaf in flatten(model.params)[0].values())

@@ -1,4 +1,7 @@
-"""``prune``: weights that become zero. The arithmetic is in ``stages/pruning.py``, which imports JAX."""
+"""``prune``: weights that become zero, and channels that are cut out.
+
+The arithmetic is in ``stages/pruning.py`` and ``stages/structure.py``, which import JAX.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from deploycheck.language.fields import Section, Share, mistake, refuse, unique
 from deploycheck.stages.methods.finetuning import Finetune
 
 if TYPE_CHECKING:
+    from optax import GradientTransformation
+
     from deploycheck.stages.methods import Builder
     from deploycheck.stages.model import Model
     from deploycheck.stages.pruning import Kernels, Score
@@ -48,7 +53,7 @@ Pattern = Annotated[StrictStr, AfterValidator(_check_pattern), Field(json_schema
 
 
 class PruneOptions(Section):
-    """Which weights become zero: a share of them (``sparsity``), or all but N of each M (``pattern``).
+    """Which weights become zero (``sparsity``, ``pattern``), or what share of the ``channels`` is cut out.
 
     ``by: magnitude`` compares weights with all others, or with ``scope: layer`` with those of their own kernel. With
     ``by: energy`` a kernel keeps a number of its largest weights that is proportional to its energy, Σw² / max w².
@@ -58,16 +63,17 @@ class PruneOptions(Section):
     by: Literal["magnitude", "energy"] | None = None
     scope: Literal["global", "layer"] | None = None
     pattern: Pattern | None = None
+    channels: Pruned | None = None
     keep: Annotated[tuple[StrictStr, ...], AfterValidator(unique("pattern"))] = ()
     finetune: Finetune | None = None
     schedule: Literal["one-shot", "gradual"] = "one-shot"
 
     @model_validator(mode="after")
     def _check_one_way(self) -> Self:
-        ways = [name for name in ("sparsity", "pattern") if getattr(self, name) is not None]
+        ways = [name for name in ("sparsity", "pattern", "channels") if getattr(self, name) is not None]
         if len(ways) != 1:
-            found = " and ".join(ways) or "neither"
-            raise mistake(f"`sparsity` or `pattern` says what is pruned, found {found}", key=True)
+            found = " and ".join(ways) or "none"
+            raise mistake(f"one of `sparsity`, `pattern` and `channels` says what is pruned, found {found}", key=True)
         refuse(self._unfitting())
         return self
 
@@ -88,15 +94,16 @@ class PruneOptions(Section):
 
 
 class Prune:
-    """The least important weights of a model's kernels become zero, and stay so while the others are trained."""
+    """The least important weights of a model's kernels become zero and stay so, or its channels are cut out."""
 
     name = "prune"
     options = PruneOptions
     trains = True
 
     def compress(self, source: Model, options: PruneOptions, trainer: Trainer | None) -> Model:
-        """Return the model with zeros; raise ``DeploycheckError`` where there is nothing to prune or too much."""
+        """Return the pruned model; raise ``DeploycheckError`` where there is nothing to prune or too much."""
         from deploycheck.stages import pruning
+        from deploycheck.stages.structure import cut_channels
 
         if trainer is None:
             raise TypeError("a method that trains is given a trainer")
@@ -104,30 +111,40 @@ class Prune:
         kernels = pruning.kernels_of(source.params, chosen)
         match options:
             case PruneOptions(schedule="gradual", sparsity=float(share), finetune=Finetune() as finetune):
-                return _prune_gradually(
-                    source, kernels, _score(options), share, finetune.recipe(trainer.recipe), trainer
-                )
+                recipe = finetune.recipe(trainer.recipe)
+                return _prune_gradually(source, kernels, _score(options), share, recipe, trainer)
+            case PruneOptions(channels=float(share)):
+                return _finetune(cut_channels(source, share, chosen), options, trainer)
             case PruneOptions(pattern=str(pattern)):
                 masks = pruning.pattern_masks(kernels, chosen, *map(int, pattern.split(":")))
             case PruneOptions(sparsity=float(share)):
                 masks = pruning.lowest_masks(kernels, _score(options), share)
-        pruned = pruning.with_masks(source, masks)
-        if options.finetune is None:
-            return pruned
-        recipe = options.finetune.recipe(trainer.recipe)
-        return trainer.fit(pruned, recipe, constraint=pruning.hold(masks), name="prune")
+        return _finetune(pruning.with_masks(source, masks), options, trainer, pruning.hold(masks))
 
     def structure(self, source: Model, options: PruneOptions, build: Builder) -> Model:
-        """Return the form of the source: zeros change no shape."""
-        del options, build
-        return source
+        """Return the form of the pruned model: zeros change no shape, cut channels do."""
+        from deploycheck.stages.pruning import choose_kernels
+        from deploycheck.stages.structure import cut_form
+
+        del build
+        if options.channels is None:
+            return source
+        return cut_form(source, options.channels, choose_kernels(source, options.keep))
 
     def describe(self, source: Model, result: Model) -> str:
-        """Return how many weights are zero."""
-        from deploycheck.stages.pruning import describe_zeros
+        """Return how many weights are zero, or how many parameters are left."""
+        from deploycheck.stages.pruning import count_parameters, describe_zeros
 
-        del source
-        return describe_zeros(result)
+        before, after = count_parameters(source), count_parameters(result)
+        return describe_zeros(result) if before == after else f"{after:,} of {before:,} parameters are left"
+
+
+def _finetune(
+    pruned: Model, options: PruneOptions, trainer: Trainer, constraint: GradientTransformation | None = None
+) -> Model:
+    if options.finetune is None:
+        return pruned
+    return trainer.fit(pruned, options.finetune.recipe(trainer.recipe), constraint=constraint, name="prune")
 
 
 def _prune_gradually(

@@ -91,6 +91,33 @@ def test_gradual_pruning_ends_at_its_sparsity_even_if_an_earlier_epoch_was_bette
     assert accuracy(pruned, examples["validation"]) > 0.9
 
 
+def test_cut_channels_make_the_weights_smaller() -> None:
+    model = plain(0)
+    cut = PRUNE.compress(model, options(channels="50 %"), trainer())
+    assert {name: leaf.shape for name, leaf in cut.params.items()} == {"kernel": (36, 8), "head": (8, 3), "bias": (3,)}
+    assert PRUNE.describe(model, cut) == "315 of 627 parameters are left"
+    form = PRUNE.structure(plain(1).form, options(channels="50 %"), lambda path, arguments: plain(0))
+    assert form.weights == cut.form.weights
+    image = jnp.ones((5, 6, 6, 1))
+    again = form.with_weights(cut.weights)
+    np.testing.assert_array_equal(*(it.apply(it.params, {}, {"image": image})["logits"] for it in (cut, again)))
+
+
+def test_a_cut_model_is_trained_further(examples: Mapping[str, Examples], tmp_path: Path) -> None:
+    chosen = options(channels="75 %", finetune={"epochs": 6, "learning_rate": 0.05})
+    cut = PRUNE.compress(plain(0), chosen, trainer(examples, tmp_path))
+    assert cut.params["kernel"].shape == (36, 4)
+    assert accuracy(cut, examples["validation"]) > 0.9
+
+
+def test_a_cut_model_can_be_pruned_and_quantised() -> None:
+    cut = PRUNE.compress(plain(0), options(channels="50 %"), trainer())
+    sparse = PRUNE.compress(cut, options(sparsity="50 %", scope="layer"), trainer())
+    assert zeros(sparse) == {"kernel": 0.5, "head": 0.5}
+    small = quantize_weights(sparse, activations=True, at_least=0.5)
+    assert small.weights["params/kernel/qvalue"].shape == (36, 8)
+
+
 def test_the_structure_is_that_of_the_source() -> None:
     form = plain(0).form
     pruned = PRUNE.structure(form, options(sparsity="50 %"), lambda path, arguments: plain(0))
@@ -124,8 +151,11 @@ def refusal(**given: Any) -> tuple[tuple[Any, ...], str, str]:
 @pytest.mark.parametrize(
     ("given", "where", "what"),
     [
-        ({}, (), "`sparsity` or `pattern` says what is pruned, found neither"),
+        ({}, (), "one of `sparsity`, `pattern` and `channels` says what is pruned, found none"),
         ({"sparsity": "50 %", "pattern": "2:4"}, (), "found sparsity and pattern"),
+        ({"channels": "50 %", "sparsity": "50 %"}, (), "found sparsity and channels"),
+        ({"channels": "100 %"}, ("channels",), "100 % prunes everything"),
+        ({"channels": "50 %", "by": "energy"}, ("by",), "`by` is for `sparsity`"),
         ({"sparsity": "100 %"}, ("sparsity",), "100 % prunes everything"),
         ({"sparsity": "0 %"}, ("sparsity",), "0 % prunes nothing"),
         ({"sparsity": "120 %"}, ("sparsity",), "less than or equal to 1"),
