@@ -1,8 +1,9 @@
 """Structured pruning: channels, units and attention heads are cut out of a model, so that its weights become smaller.
 
-The axes that must be cut together are found in the traced program (``stages/axes.py``). The model's code is written for
-the old shapes, so the smaller model is the same traced program, evaluated on the smaller weights: shapes that the
-program states (of a reshape or a broadcast) are stated anew. No framework's modules are involved.
+The axes that must be cut together are found in the traced program (``stages/dependencies.py``). The model's code is
+written for the old shapes, so the smaller model is the same traced program, evaluated on the smaller weights: shapes
+that it states (of a reshape or a broadcast) are replaced. No framework's modules are involved. The bodies of custom
+derivatives are evaluated, so a gradient is that of the body.
 """
 
 from __future__ import annotations
@@ -14,24 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.stages.axes import (
-    Axes,
-    Axis,
-    Graph,
-    Part,
-    Program,
-    fix,
-    fresh,
-    inline,
-    resolve,
-    size_of,
-    tie,
-    whole_axes,
-    whole_slices,
-)
+from deploycheck.stages.axes import Axes, Axis, Part, fix, fresh, resolve, size_of, tie
+from deploycheck.stages.dependencies import Graph, Program, inline, whole_axes, whole_slices
 from deploycheck.stages.kernels import find_kernels
 from deploycheck.stages.model import Model, PyTree
 from deploycheck.stages.network import Inputs, Outputs
@@ -50,15 +39,15 @@ Layout = Mapping[str, tuple[tuple[Cut, ...], ...]]
 """For each weight (as ``Model.weights`` names it) the parts of each of its axes."""
 
 
-Positions = Mapping[int, jax.Array]
+Positions = Mapping[int, np.ndarray]
 """For each group the positions that are left, in order."""
 
 
 def cut_channels(model: Model, share: float, kernels: Collection[str]) -> Model:
     """Return the model without the share (0..1) of each group of channels, rounded down: those with the lowest norm.
 
-    The norm of a channel is the L2 norm of all weights of kernels that give it or take it. Only ``kernels`` become
-    smaller. Raises ``DeploycheckError`` where nothing can be cut.
+    The norm of a channel is that (L2) of all weights of two or more axes that give it or take it. Only ``kernels``
+    become smaller. Raises ``DeploycheckError`` where nothing can be cut.
     """
     layout = plan_cuts(model.form, share, kernels)
     positions = choose_positions(model.weights, layout)
@@ -98,18 +87,19 @@ def plan_cuts(form: Model, share: float, kernels: Collection[str]) -> Layout:
 
 def choose_positions(weights: Mapping[str, Any], layout: Layout) -> Positions:
     """Return the positions of each group with the highest norms."""
-    squares: dict[int, Any] = {}
+    squares: dict[int, np.ndarray] = {}
     kept: dict[int, int] = {}
     for name, axes in layout.items():
+        if len(axes) < 2 or not name.startswith("params/"):
+            continue
         cuts = _cuts(axes)
-        kernel = name.startswith("params/") and len(axes) > 1
+        parts = np.square(np.asarray(weights[name], np.float32)).reshape([cut.size for cut in cuts])
         for axis, cut in enumerate(cuts):
-            if kernel and cut.group is not None:
-                parts = jnp.square(weights[name].astype(jnp.float32)).reshape([each.size for each in cuts])
+            if cut.group is not None:
                 others = tuple(other for other in range(len(cuts)) if other != axis)
-                squares[cut.group] = squares.get(cut.group, 0) + parts.sum(axis=others)
+                squares[cut.group] = parts.sum(axis=others) + squares.get(cut.group, 0)
                 kept[cut.group] = cut.kept
-    return {group: jnp.sort(jnp.argsort(-norm, stable=True)[: kept[group]]) for group, norm in squares.items()}
+    return {group: np.sort(np.argsort(-norm, kind="stable")[: kept[group]]) for group, norm in squares.items()}
 
 
 def _cuts(axes: Sequence[Sequence[Cut]]) -> list[Cut]:
@@ -123,11 +113,11 @@ def _shape(axes: Sequence[Sequence[Cut]]) -> tuple[int, ...]:
 def _take(array: jax.Array, axes: Sequence[Sequence[Cut]], positions: Positions) -> jax.Array:
     """Return the positions of a weight that are left."""
     cuts = _cuts(axes)
-    parts = array.reshape([cut.size for cut in cuts])
+    parts = np.asarray(array).reshape([cut.size for cut in cuts])
     for axis, cut in enumerate(cuts):
         if cut.group is not None:
-            parts = jnp.take(parts, positions[cut.group], axis=axis)
-    return parts.reshape(_shape(axes))
+            parts = np.take(parts, positions[cut.group], axis=axis)
+    return jnp.asarray(parts.reshape(_shape(axes)))
 
 
 def _axes_of(form: Model) -> dict[str, Axes]:
