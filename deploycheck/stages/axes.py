@@ -39,7 +39,21 @@ def fresh(shape: Sequence[Any], *, fixed: bool = False) -> Axes:
 
 def resolve(axis: Iterable[Part]) -> Axis:
     """Return the parts that an axis now consists of."""
-    return tuple(part for given in axis for part in ((given,) if given.into is None else resolve(given.into)))
+    return tuple(root for part in axis for root in _roots(part))
+
+
+def _roots(part: Part) -> Axis:
+    if part.into is None:
+        return (part,)
+    found, left = [], [part]
+    while left:  # not by recursion: in a deep network a part has become another thousands of times
+        each = left.pop()
+        if each.into is None:
+            found.append(each)
+        else:
+            left += reversed(each.into)
+    part.into = tuple(found)
+    return part.into
 
 
 def size_of(axis: Axis) -> Any:

@@ -87,3 +87,14 @@ def test_groupings_of_the_same_sizes_get_the_same_parts(factors: list[int], data
     assert resolve(one) == resolve(other) == resolve(whole)
     assert sizes(one) == factors
     assert not any(part.fixed for part in resolve(one))
+
+
+def test_a_long_chain_of_ties_is_followed() -> None:
+    first = before = parts(6)
+    for _ in range(5000):
+        after = parts(6)
+        tie(after, before)
+        before = after
+    fix([before])
+    assert resolve(first) == resolve(before)
+    assert resolve(first)[0].fixed
