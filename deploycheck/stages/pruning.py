@@ -6,6 +6,7 @@ shape of its kernel and is true where a weight is kept.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -22,51 +23,92 @@ from deploycheck.stages.model import Model, PyTree, flatten
 
 Kernels = Mapping[str, jax.Array]
 Masks = Mapping[str, jax.Array]
-Score = Callable[[Kernels], Kernels]
-"""Gives each weight of each kernel a number; those with the lowest are pruned, whichever kernel they are of."""
+Criterion = Callable[[Kernels, "float | jax.Array"], Masks]
+"""``criterion(kernels, sparsity)`` gives the masks that prune the share ``sparsity`` (0..1) of all weights."""
 
 RISE = 0.75
 """The share of a gradual pruning's steps in which the sparsity rises; in the others the kept weights adapt."""
 UPDATES = 100
-"""How often the masks of a gradual pruning change, at most: sorting all weights at each step would cost more than
-training."""
+"""How often the masks of a gradual pruning change, at most: comparing all weights takes longer than a step."""
 NAMED = 4
 """How many kernels a remark names."""
 
 
-def magnitude(kernels: Kernels) -> Kernels:
-    """Score each weight by its magnitude, so that all kernels compete.
+def magnitude(kernels: Kernels, sparsity: float | jax.Array) -> Masks:
+    """Keep the largest of all weights, whichever kernel they are of.
 
     Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015.
     """
-    return {name: jnp.abs(kernel) for name, kernel in kernels.items()}
+    every = jnp.concatenate([kernel.reshape(-1) for kernel in kernels.values()])
+    mask = keep_largest(every, jnp.round((1 - sparsity) * every.size))
+    bounds = itertools.accumulate((kernel.size for kernel in kernels.values()), initial=0)
+    parts = zip(kernels.items(), itertools.pairwise(bounds), strict=True)
+    return {name: mask[start:end].reshape(kernel.shape) for (name, kernel), (start, end) in parts}
 
 
-def magnitude_by_layer(kernels: Kernels) -> Kernels:
-    """Score each weight by the share of its own kernel that is smaller, so that each kernel becomes as sparse."""
-    return {name: -(_rank(kernel) - 0.5) / kernel.size for name, kernel in kernels.items()}
+def magnitude_by_layer(kernels: Kernels, sparsity: float | jax.Array) -> Masks:
+    """Keep the same share of each kernel, the largest of its weights."""
+    return {name: keep_largest(kernel, jnp.round((1 - sparsity) * kernel.size)) for name, kernel in kernels.items()}
 
 
-def energy(kernels: Kernels) -> Kernels:
+def energy(kernels: Kernels, sparsity: float | jax.Array) -> Masks:
     """Let each kernel keep a number of its largest weights that is proportional to its energy, Σw² / max w².
 
     The energy is between 1 and the number of weights: it says how many weights as large as the largest would have
     the same sum of squares. A kernel with few large weights keeps few, one with many of equal size keeps many,
     whatever the scale of either.
     """
-
-    def score(kernel: jax.Array) -> jax.Array:
-        squares = jnp.square(kernel)
-        return -_rank(kernel) * squares.max() / jnp.where(squares.any(), squares.sum(), 1)
-
-    return {name: score(kernel) for name, kernel in kernels.items()}
+    sizes = jnp.array([float(kernel.size) for kernel in kernels.values()])
+    energies = jnp.array([_energy(kernel) for kernel in kernels.values()])
+    counts = _shares(energies, sizes, jnp.round((1 - sparsity) * sizes.sum()))
+    return {name: keep_largest(kernel, count) for (name, kernel), count in zip(kernels.items(), counts, strict=True)}
 
 
-def _rank(kernel: jax.Array) -> jax.Array:
-    """Return each weight's rank among those of its kernel: 1 for the largest."""
-    order = jnp.argsort(-jnp.abs(kernel).reshape(-1), stable=True)
-    ranks = jnp.zeros(kernel.size).at[order].set(jnp.arange(1.0, kernel.size + 1))
-    return ranks.reshape(kernel.shape)
+def _energy(kernel: jax.Array) -> jax.Array:
+    """Return a kernel's energy; that of zeros is 1."""
+    squares = jnp.square(kernel.astype(jnp.float32))
+    return jnp.where(squares.any(), squares.sum() / squares.max(), 1)
+
+
+@jax.jit
+def _shares(weights: jax.Array, most: jax.Array, total: jax.Array) -> jax.Array:
+    """Return whole numbers in proportion to ``weights``, none larger than its own ``most``, whose sum is ``total``."""
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        enough = jnp.minimum(middle * weights, most).sum() >= total
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    high = (most / weights).max()
+    factor = lax.fori_loop(0, 40, halve, (jnp.zeros_like(high), high))[0]
+    exact = jnp.minimum(factor * weights, most)
+    whole = jnp.floor(exact)
+    # What rounding down has left goes to those with the largest remainders.
+    order = jnp.argsort(jnp.argsort(whole - exact + (whole >= most)))
+    shares: jax.Array = whole + (order < total - whole.sum())
+    return shares
+
+
+@jax.jit
+def keep_largest(kernel: jax.Array, count: float | jax.Array) -> jax.Array:
+    """Return the mask of the ``count`` weights of largest magnitude; of equal ones the first are kept.
+
+    The bits of floats that are not negative have the order of the floats. So the smallest magnitude that is kept is
+    found bit by bit, which takes a fraction of the time that sorting takes.
+    """
+    bits = 8 * kernel.dtype.itemsize
+    codes = lax.bitcast_convert_type(jnp.abs(kernel), f"int{bits}").reshape(-1)
+
+    def settle(step: int, least: jax.Array) -> jax.Array:
+        higher = least | (jnp.ones_like(least) << (bits - 2 - step))
+        return jnp.where((codes >= higher).sum() >= count, higher, least)
+
+    least = lax.fori_loop(0, bits - 1, settle, jnp.zeros((), codes.dtype))
+    equal = codes == least
+    first = jnp.cumsum(equal) <= count - (codes > least).sum()
+    mask: jax.Array = (codes > least) | (equal & first)
+    return mask.reshape(kernel.shape)
 
 
 def choose_kernels(model: Model, keep: Collection[str]) -> dict[str, int | None]:
@@ -94,19 +136,6 @@ def kernels_of(params: PyTree, names: Collection[str]) -> dict[str, jax.Array]:
     """Return the params of these names."""
     leaves = flatten(params)[0]
     return {name: leaves[name] for name in names}
-
-
-def lowest_masks(kernels: Kernels, score: Score, sparsity: float | jax.Array) -> Masks:
-    """Return masks that prune the share ``sparsity`` (0..1) of all weights: those with the lowest scores."""
-    scores = score(kernels)
-    order = jnp.argsort(jnp.concatenate([scores[name].reshape(-1) for name in kernels]), stable=True)
-    pruned = jnp.round(sparsity * order.size)
-    mask = jnp.zeros(order.size, bool).at[order].set(jnp.arange(order.size) >= pruned)
-    masks, start = {}, 0
-    for name, kernel in kernels.items():
-        masks[name] = mask[start : start + kernel.size].reshape(kernel.shape)
-        start += kernel.size
-    return masks
 
 
 def pattern_masks(kernels: Kernels, summed: Mapping[str, int | None], kept: int, of: int) -> Masks:
@@ -165,7 +194,9 @@ class Gradual(NamedTuple):
     masks: Masks
 
 
-def prune_gradually(kernels: Kernels, score: Score, sparsity: float, steps: int) -> optax.GradientTransformation:
+def prune_gradually(
+    kernels: Kernels, criterion: Criterion, sparsity: float, steps: int
+) -> optax.GradientTransformation:
     """Return the constraint that prunes more and more of the kernels in a training of ``steps`` steps.
 
     The sparsity rises from that of ``kernels`` to ``sparsity`` as 1 - (1 - t)³, over three quarters of the steps; what
@@ -187,7 +218,7 @@ def prune_gradually(kernels: Kernels, score: Score, sparsity: float, steps: int)
         step = state.step + 1
         wanted = sparsity + (begin - sparsity) * (1 - step / last) ** 3
         due = (step == last) | ((step < last) & (step % every == 0))
-        masks = lax.cond(due, lambda: lowest_masks(moved, score, wanted), lambda: state.masks)
+        masks = lax.cond(due, lambda: criterion(moved, wanted), lambda: state.masks)
         masked = {name: jnp.where(mask, leaves[name], -before[name]) for name, mask in masks.items()}
         return restore({**leaves, **masked}), Gradual(step, masks)
 

@@ -14,12 +14,12 @@ from hypothesis.extra.numpy import arrays
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages import pruning
-from deploycheck.stages.pruning import energy, lowest_masks, magnitude, magnitude_by_layer, pattern_masks
+from deploycheck.stages.pruning import energy, magnitude, magnitude_by_layer, pattern_masks
 from tests.stages.networks import from_function, plain
 
 KERNELS = {"large": jnp.arange(1.0, 9.0).reshape(2, 4) * 10, "small": jnp.arange(1.0, 5.0).reshape(2, 2)}
 NUMBERS = st.floats(-2, 2, width=32, allow_subnormal=False)
-SCORES = [magnitude, magnitude_by_layer, energy]
+CRITERIA = [magnitude, magnitude_by_layer, energy]
 
 
 def kept(masks: pruning.Masks) -> dict[str, int]:
@@ -27,18 +27,18 @@ def kept(masks: pruning.Masks) -> dict[str, int]:
 
 
 def test_magnitude_compares_all_weights() -> None:
-    masks = lowest_masks(KERNELS, magnitude, 0.5)
+    masks = magnitude(KERNELS, 0.5)
     np.testing.assert_array_equal(masks["large"], [[False, False, True, True], [True] * 4])
     assert kept(masks) == {"large": 6, "small": 0}
 
 
 def test_the_sign_of_a_weight_says_nothing() -> None:
-    masks = lowest_masks({"w": jnp.array([[-3.0, 1.0], [2.0, -0.5]])}, magnitude, 0.5)
+    masks = magnitude({"w": jnp.array([[-3.0, 1.0], [2.0, -0.5]])}, 0.5)
     np.testing.assert_array_equal(masks["w"], [[True, False], [True, False]])
 
 
 def test_by_layer_each_kernel_becomes_as_sparse() -> None:
-    masks = lowest_masks(KERNELS, magnitude_by_layer, 0.5)
+    masks = magnitude_by_layer(KERNELS, 0.5)
     np.testing.assert_array_equal(masks["large"], [[False] * 4, [True] * 4])
     np.testing.assert_array_equal(masks["small"], [[False] * 2, [True] * 2])
 
@@ -47,14 +47,14 @@ def test_by_energy_each_kernel_keeps_weights_in_proportion_to_its_energy() -> No
     # Energies: 8 equal weights have 8, one large weight among small ones has little more than 1.
     even = jnp.full((2, 4), 0.1)
     peaked = jnp.array([[5.0, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1]])
-    assert kept(lowest_masks({"even": even, "peaked": peaked}, energy, 7 / 16)) == {"even": 8, "peaked": 1}
-    masks = lowest_masks({"even": even, "peaked": 1000 * peaked}, energy, 7 / 16)
+    assert kept(energy({"even": even, "peaked": peaked}, 7 / 16)) == {"even": 8, "peaked": 1}
+    masks = energy({"even": even, "peaked": 1000 * peaked}, 7 / 16)
     assert kept(masks) == {"even": 8, "peaked": 1}  # whatever the scale
     assert bool(masks["peaked"][0, 0])
 
 
 def test_energy_takes_a_kernel_of_zeros() -> None:
-    assert kept(lowest_masks({"zero": jnp.zeros((2, 2)), "w": jnp.ones((2, 2))}, energy, 0.25))["w"] >= 2
+    assert kept(energy({"zero": jnp.zeros((2, 2)), "w": jnp.ones((2, 2))}, 0.25))["w"] >= 2
 
 
 @settings(deadline=None, max_examples=60)
@@ -62,14 +62,17 @@ def test_energy_takes_a_kernel_of_zeros() -> None:
     st.integers(0, 40),
     arrays(np.float32, (4, 5), elements=NUMBERS),
     arrays(np.float32, (5, 4), elements=NUMBERS),
-    st.sampled_from(SCORES),
+    st.sampled_from(CRITERIA),
 )
 def test_exactly_the_share_is_pruned_also_among_equal_weights(
-    count: int, one: np.ndarray, other: np.ndarray, score: pruning.Score
+    count: int, one: np.ndarray, other: np.ndarray, criterion: pruning.Criterion
 ) -> None:
     kernels = {"one": jnp.asarray(one), "other": jnp.asarray(other)}
-    masks = lowest_masks(kernels, score, count / 40)
-    assert sum(kept(masks).values()) == 40 - count
+    masks = criterion(kernels, count / 40)
+    if criterion is magnitude_by_layer:
+        assert set(kept(masks).values()) == {int(np.round(20 - count / 2))}
+    else:
+        assert sum(kept(masks).values()) == 40 - count
     for name, kernel in kernels.items():  # within a kernel, the largest are kept
         magnitudes, mask = np.abs(kernel), np.asarray(masks[name])
         assert mask.all() or not mask.any() or magnitudes[mask].min() >= magnitudes[~mask].max()
@@ -120,7 +123,7 @@ def test_a_model_without_kernels_is_refused() -> None:
 def test_a_layer_with_nothing_left_is_refused_by_name() -> None:
     model = plain(0)
     uneven = replace(model, params={**model.params, "head": 1e-6 * model.params["head"]})
-    masks = lowest_masks(pruning.kernels_of(uneven.params, ("kernel", "head")), magnitude, 0.5)
+    masks = magnitude(pruning.kernels_of(uneven.params, ("kernel", "head")), 0.5)
     with pytest.raises(DeploycheckError, match="nothing would be left of head"):
         pruning.with_masks(uneven, masks)
 
@@ -134,11 +137,11 @@ def test_the_source_and_its_other_params_stay_as_they_are() -> None:
     assert pruning.describe_zeros(pruned) == "24 of 624 weights of kernels are zero: kernel (0%), head (50%)"
 
 
-def sparsities(score: pruning.Score, steps: int, begin: float, end: float) -> list[float]:
+def sparsities(criterion: pruning.Criterion, steps: int, begin: float, end: float) -> list[float]:
     """Return the sparsity after each step of a gradual pruning with random updates."""
     kernel = jax.random.normal(jax.random.key(0), (40, 25))
-    params = {"w": jnp.where(lowest_masks({"w": kernel}, magnitude, begin)["w"], kernel, 0), "b": jnp.ones(25)}
-    constraint = pruning.prune_gradually({"w": params["w"]}, score, end, steps)
+    params = {"w": jnp.where(magnitude({"w": kernel}, begin)["w"], kernel, 0), "b": jnp.ones(25)}
+    constraint = pruning.prune_gradually({"w": params["w"]}, criterion, end, steps)
     state, found = constraint.init(params), []
 
     @jax.jit
@@ -154,9 +157,9 @@ def sparsities(score: pruning.Score, steps: int, begin: float, end: float) -> li
     return found
 
 
-@pytest.mark.parametrize("score", SCORES)
-def test_gradual_pruning_follows_the_cubic_schedule_and_then_stays(score: pruning.Score) -> None:
-    found = sparsities(score, 40, begin=0.2, end=0.8)
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_gradual_pruning_follows_the_cubic_schedule_and_then_stays(criterion: pruning.Criterion) -> None:
+    found = sparsities(criterion, 40, begin=0.2, end=0.8)
     expected = [0.8 + (0.2 - 0.8) * (1 - min(1, step / 30)) ** 3 for step in range(1, 41)]
     np.testing.assert_allclose(found, expected, atol=6e-4)
     assert found[29:] == [0.8] * 11

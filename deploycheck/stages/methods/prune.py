@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from deploycheck.stages.methods import Builder
     from deploycheck.stages.model import Model
-    from deploycheck.stages.pruning import Kernels, Score
+    from deploycheck.stages.pruning import Criterion, Kernels
     from deploycheck.stages.recipe import Recipe
     from deploycheck.stages.trainer import Trainer
 
@@ -112,13 +112,13 @@ class Prune:
         match options:
             case PruneOptions(schedule="gradual", sparsity=float(share), finetune=Finetune() as finetune):
                 recipe = finetune.recipe(trainer.given_recipe)
-                return _prune_gradually(source, kernels, _score(options), share, recipe, trainer)
+                return _prune_gradually(source, kernels, _criterion(options), share, recipe, trainer)
             case PruneOptions(channels=float(share)):
                 return _finetune(cut_channels(source, share, chosen), options, trainer)
             case PruneOptions(pattern=str(pattern)):
                 masks = pruning.pattern_masks(kernels, chosen, *map(int, pattern.split(":")))
             case PruneOptions(sparsity=float(share)):
-                masks = pruning.lowest_masks(kernels, _score(options), share)
+                masks = _criterion(options)(kernels, share)
         return _finetune(pruning.with_masks(source, masks), options, trainer, pruning.hold(masks))
 
     def structure(self, source: Model, options: PruneOptions, build: Builder) -> Model:
@@ -148,19 +148,19 @@ def _finetune(
 
 
 def _prune_gradually(
-    source: Model, kernels: Kernels, score: Score, sparsity: float, recipe: Recipe, trainer: Trainer
+    source: Model, kernels: Kernels, criterion: Criterion, sparsity: float, recipe: Recipe, trainer: Trainer
 ) -> Model:
     from deploycheck.stages import pruning
 
     # Only the last epoch has the whole sparsity, so it is kept, whatever the spec watches.
     recipe = replace(recipe, watch=None)
-    constraint = pruning.prune_gradually(kernels, score, sparsity, trainer.steps(recipe))
+    constraint = pruning.prune_gradually(kernels, criterion, sparsity, trainer.steps(recipe))
     pruned = trainer.fit(source, recipe, constraint=constraint, name="prune")
     left = pruning.kernels_of(pruned.params, kernels)
     return pruning.with_masks(pruned, {name: kernel != 0 for name, kernel in left.items()})
 
 
-def _score(options: PruneOptions) -> Score:
+def _criterion(options: PruneOptions) -> Criterion:
     """Return what says which weights are pruned first."""
     from deploycheck.stages import pruning
 
