@@ -187,3 +187,20 @@ def test_a_sparse_variant_is_small_on_disk_and_smaller_in_int8(chain: Steps, wid
     assert sizes[1] <= 0.30 * sizes[0]
     assert sizes[2] < sizes[1]
     assert [sparsity.measure(it).sample.value >= 0.8 for it in models] == [False, True, True]
+
+
+def test_a_variant_with_channels_cut_is_read_with_its_smaller_weights(
+    chain: Steps, trained: Artifact, data: Artifact
+) -> None:
+    prune = {"variant": "narrow", "method": "prune", "options": {"channels": "50 %"}}
+    narrow = chain.make(
+        "variant", VariantSettings(**prune, train=TRAIN, uses=USES), "narrow", weights=trained, data=data
+    )
+    assert narrow.meta["remarks"] == ["28 of 56 parameters are left"]
+    model = files.read(narrow, chain.extensions).model
+    assert {name: array.shape for name, array in model.weights.items()} == {
+        "params/hidden": (4, 4),
+        "params/out": (4, 3),
+    }
+    logits = model.apply(model.params, model.state, {"x": np.ones((5, 4), np.float32)})["logits"]
+    assert logits.shape == (5, 3)

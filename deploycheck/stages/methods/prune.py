@@ -79,11 +79,11 @@ class PruneOptions(Section):
 
     def _unfitting(self) -> list[Mistake]:
         """Return a mistake for each option that doesn't go with the others."""
-        mistakes = []
         if self.sparsity is None:
             given = [name for name in ("by", "scope") if getattr(self, name) is not None]
             given += ["schedule"] if self.schedule == "gradual" else []
-            mistakes += [Mistake((name,), f"`{name}` is for `sparsity`", "leave it out", key=True) for name in given]
+            return [Mistake((name,), f"`{name}` is for `sparsity`", "leave it out", key=True) for name in given]
+        mistakes = []
         if self.by == "energy" and self.scope is not None:
             hint = "the energy decides how much each layer keeps: leave `scope` out"
             mistakes.append(Mistake(("scope",), "`scope` is for `by: magnitude`", hint, key=True))

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.language import SpecErrors
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods import Describes, Method
 from deploycheck.stages.methods.prune import PRUNE, PruneOptions
@@ -20,6 +21,7 @@ from deploycheck.stages.quantization import quantize_weights
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tasks.classification import CLASSIFICATION
 from deploycheck.stages.trainer import Trainer
+from tests.planning import HEAD, spec
 from tests.stages.networks import plain
 
 RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=9, batch_size=32)
@@ -181,6 +183,23 @@ def test_a_mistake_in_the_options_is_placed(given: dict[str, Any], where: tuple[
 
 def test_a_pattern_the_wrong_way_round_is_turned_round() -> None:
     assert refusal(pattern="4:2")[2] == "kept are N of each M, so you may mean 2:4"
+
+
+def test_all_mistakes_of_a_spec_are_placed_at_once(tmp_path: Path) -> None:
+    variants = """\
+compress:
+  variants:
+    two: {prune: {pattern: "4:2"}}
+    all: {prune: {sparsity: 100 %}}
+    late: {prune: {channels: 50 %, schedule: gradual}}
+    none: {prune: {finetune: {epochs: 1}}}
+"""
+    with pytest.raises(SpecErrors) as refused:
+        spec(HEAD + variants, tmp_path)
+    lines = (HEAD + variants).splitlines()
+    places = [lines[error.place.line - 1][error.place.column - 1 :] for error in refused.value.errors]
+    starts = ['"4:2"', "100 %", "schedule", "prune"]
+    assert [place.startswith(start) for place, start in zip(places, starts, strict=True)] == [True] * 4
 
 
 def test_options_are_read_again_as_they_are_written() -> None:
