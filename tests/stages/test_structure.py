@@ -160,6 +160,12 @@ def test_all_kernels_between_inputs_and_outputs_become_smaller(name: str) -> Non
     assert smaller == {f"params/{it}" for it in MODELS[name][1]}
 
 
+def test_of_attention_whole_heads_are_cut() -> None:
+    _, cut, _, _ = model_and_cut("attention")
+    shapes = {name: cut.weights[f"params/attention/{name}/kernel"].shape for name in ("query", "key", "value", "out")}
+    assert shapes == {"query": (12, 2, 3), "key": (12, 2, 3), "value": (12, 2, 3), "out": (2, 3, 12)}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_form_is_that_of_the_cut_model(name: str) -> None:
     model, cut, _, _ = model_and_cut(name)
