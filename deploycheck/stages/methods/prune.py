@@ -111,7 +111,7 @@ class Prune:
         kernels = pruning.kernels_of(source.params, chosen)
         match options:
             case PruneOptions(schedule="gradual", sparsity=float(share), finetune=Finetune() as finetune):
-                recipe = finetune.recipe(trainer.given_recipe)
+                recipe = trainer.recipe_for(finetune, "prune")
                 return _prune_gradually(source, kernels, _criterion(options), share, recipe, trainer)
             case PruneOptions(channels=float(share)):
                 return _finetune(cut_channels(source, share, chosen), options, trainer)
@@ -144,7 +144,7 @@ def _finetune(
 ) -> Model:
     if options.finetune is None:
         return pruned
-    return trainer.fit(pruned, options.finetune.recipe(trainer.given_recipe), constraint=constraint, name="prune")
+    return trainer.fit(pruned, trainer.recipe_for(options.finetune, "prune"), constraint=constraint, name="prune")
 
 
 def _prune_gradually(
