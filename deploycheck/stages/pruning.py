@@ -176,8 +176,13 @@ def with_masks(model: Model, masks: Masks) -> Model:
     return replace(model, params=restore({**leaves, **pruned}))
 
 
-def hold(masks: Masks) -> optax.GradientTransformation:
-    """Return the constraint that leaves pruned weights as they are: at zero."""
+def hold_zeros(model: Model) -> optax.GradientTransformation:
+    """Return the constraint that leaves the zeros in a model's kernels as they are, whichever method made them.
+
+    A kernel that has nothing but zeros isn't held: it was never pruned, and can still learn.
+    """
+    kernels = kernels_of(model.params, find_kernels(model))
+    masks = {name: kernel != 0 for name, kernel in kernels.items() if kernel.any()}
 
     def update(updates: PyTree, params: PyTree | None) -> PyTree:
         del params

@@ -170,3 +170,16 @@ def test_masks_of_a_long_gradual_pruning_change_only_now_and_then() -> None:
     assert len(set(found)) <= pruning.UPDATES + 1
     assert found == sorted(found)
     assert found[-1] == 0.5
+
+
+def test_zeros_of_all_kernels_are_held_and_a_kernel_of_zeros_alone_is_free() -> None:
+    def function(params: Any, x: jax.Array) -> jax.Array:
+        return x @ params["sparse"] + x @ params["zero"] + params["bias"]
+
+    sparse = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+    model = from_function({"sparse": sparse, "zero": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}, function, (2,))
+    constraint = pruning.hold_zeros(model)
+    updates, _ = constraint.update(jax.tree.map(jnp.ones_like, model.params), constraint.init(model.params), None)
+    np.testing.assert_array_equal(updates["sparse"], [[1, 0], [0, 1]])
+    np.testing.assert_array_equal(updates["zero"], jnp.ones((2, 2)))
+    np.testing.assert_array_equal(updates["bias"], jnp.ones(2))

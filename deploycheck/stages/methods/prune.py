@@ -16,8 +16,6 @@ from deploycheck.language.fields import Section, Share, mistake, refuse, unique
 from deploycheck.stages.methods.finetuning import Finetune
 
 if TYPE_CHECKING:
-    from optax import GradientTransformation
-
     from deploycheck.stages.methods import Builder
     from deploycheck.stages.model import Model
     from deploycheck.stages.pruning import Criterion, Kernels
@@ -106,7 +104,7 @@ class Prune:
         from deploycheck.stages.structure import cut_channels
 
         if trainer is None:
-            raise TypeError("a method that trains is given a trainer")
+            raise ValueError("pruning needs a trainer")
         chosen = pruning.choose_kernels(source, options.keep)
         kernels = pruning.kernels_of(source.params, chosen)
         match options:
@@ -119,7 +117,7 @@ class Prune:
                 masks = pruning.pattern_masks(kernels, chosen, *map(int, pattern.split(":")))
             case PruneOptions(sparsity=float(share)):
                 masks = _criterion(options)(kernels, share)
-        return _finetune(pruning.with_masks(source, masks), options, trainer, pruning.hold(masks))
+        return _finetune(pruning.with_masks(source, masks), options, trainer)
 
     def structure(self, source: Model, options: PruneOptions, build: Builder) -> Model:
         """Return the form of the pruned model: zeros change no shape, cut channels do."""
@@ -139,22 +137,26 @@ class Prune:
         return describe_zeros(result) if before == after else f"{after:,} of {before:,} parameters are left"
 
 
-def _finetune(
-    pruned: Model, options: PruneOptions, trainer: Trainer, constraint: GradientTransformation | None = None
-) -> Model:
+def _finetune(pruned: Model, options: PruneOptions, trainer: Trainer) -> Model:
+    from deploycheck.stages.pruning import hold_zeros
+
     if options.finetune is None:
         return pruned
-    return trainer.fit(pruned, trainer.recipe_for(options.finetune, "prune"), constraint=constraint, name="prune")
+    recipe = trainer.recipe_for(options.finetune, "prune")
+    return trainer.fit(pruned, recipe, constraint=hold_zeros(pruned), name="prune")
 
 
 def _prune_gradually(
     source: Model, kernels: Kernels, criterion: Criterion, sparsity: float, recipe: Recipe, trainer: Trainer
 ) -> Model:
+    import optax
+
     from deploycheck.stages import pruning
 
     # Only the last epoch has the whole sparsity, so it is kept, whatever the spec watches.
     recipe = replace(recipe, watch=None)
-    constraint = pruning.prune_gradually(kernels, criterion, sparsity, trainer.steps(recipe))
+    more = pruning.prune_gradually(kernels, criterion, sparsity, trainer.steps(recipe))
+    constraint = optax.chain(pruning.hold_zeros(source), more)
     pruned = trainer.fit(source, recipe, constraint=constraint, name="prune")
     left = pruning.kernels_of(pruned.params, kernels)
     return pruning.with_masks(pruned, {name: kernel != 0 for name, kernel in left.items()})

@@ -105,6 +105,16 @@ def test_cut_channels_make_the_weights_smaller() -> None:
     np.testing.assert_array_equal(*(it.apply(it.params, {}, {"image": image})["logits"] for it in (cut, again)))
 
 
+def test_a_sparse_model_stays_sparse_when_its_channels_are_cut(
+    examples: Mapping[str, Examples], tmp_path: Path
+) -> None:
+    sparse = PRUNE.compress(plain(0), options(sparsity="80 %", scope="layer"), trainer())
+    cut = PRUNE.compress(sparse, options(channels="50 %", finetune={"epochs": 1}), trainer(examples, tmp_path))
+    once = PRUNE.compress(sparse, options(channels="50 %"), trainer())
+    assert zeros(cut) == zeros(once)
+    assert zeros(cut)["kernel"] > 0.5
+
+
 def test_a_cut_model_is_trained_further(examples: Mapping[str, Examples], tmp_path: Path) -> None:
     chosen = options(channels="75 %", finetune={"epochs": 6, "learning_rate": 0.05})
     cut = PRUNE.compress(plain(0), chosen, trainer(examples, tmp_path))
