@@ -32,7 +32,7 @@ def test_each_framework_has_its_kernels_found_and_nothing_else(builder: Callable
         (lambda w, x: jax.checkpoint(jnp.matmul)(x, w), 0),
         (lambda w, x: (x.astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)).astype(jnp.float32), 0),
         (lambda w, x: x @ w.reshape(4, 1, 4)[:, 0], 0),
-        (lambda w, x: x @ w.reshape(2, 2, 4).reshape(4, 4), None),
+        (lambda w, x: x @ w.reshape(2, 2, 4).reshape(4, 4), 0),
         (lambda w, x: lax.scan(lambda carry, _: (carry @ w, None), x, None, length=2)[0], 0),
         (lambda w, x: lax.fori_loop(0, 2, lambda _, carry: carry @ w, x), 0),
         (lambda w, x: lax.while_loop(lambda c: c.sum() < 0, lambda carry: carry @ w, x), 0),

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from deploycheck.stages.methods import Builder
     from deploycheck.stages.model import Model
     from deploycheck.stages.pruning import Criterion, Kernels
-    from deploycheck.stages.recipe import Recipe
     from deploycheck.stages.trainer import Trainer
 
 PATTERN = r"^[1-9][0-9]?:[1-9][0-9]?$"
@@ -66,6 +65,11 @@ class PruneOptions(Section):
     finetune: Finetune | None = None
     schedule: Literal["one-shot", "gradual"] = "one-shot"
 
+    @property
+    def trains(self) -> bool:
+        """Whether the pruned model is trained further."""
+        return self.finetune is not None
+
     @model_validator(mode="after")
     def _check_one_way(self) -> Self:
         ways = [name for name in ("sparsity", "pattern", "channels") if getattr(self, name) is not None]
@@ -96,21 +100,18 @@ class Prune:
 
     name = "prune"
     options = PruneOptions
-    trains = True
+    trains = False
 
     def compress(self, source: Model, options: PruneOptions, trainer: Trainer | None) -> Model:
         """Return the pruned model; raise ``DeploycheckError`` where there is nothing to prune or too much."""
         from deploycheck.stages import pruning
         from deploycheck.stages.structure import cut_channels
 
-        if trainer is None:
-            raise ValueError("pruning needs a trainer")
         chosen = pruning.choose_kernels(source, options.keep)
         kernels = pruning.kernels_of(source.params, chosen)
         match options:
-            case PruneOptions(schedule="gradual", sparsity=float(share), finetune=Finetune() as finetune):
-                recipe = trainer.recipe_for(finetune, "prune")
-                return _prune_gradually(source, kernels, _criterion(options), share, recipe, trainer)
+            case PruneOptions(schedule="gradual", sparsity=float(share)):
+                return _prune_gradually(source, kernels, share, options, trainer)
             case PruneOptions(channels=float(share)):
                 return _finetune(cut_channels(source, share, chosen), options, trainer)
             case PruneOptions(pattern=str(pattern)):
@@ -137,27 +138,28 @@ class Prune:
         return describe_zeros(result) if before == after else f"{after:,} of {before:,} parameters are left"
 
 
-def _finetune(pruned: Model, options: PruneOptions, trainer: Trainer) -> Model:
+def _finetune(pruned: Model, options: PruneOptions, trainer: Trainer | None) -> Model:
     from deploycheck.stages.pruning import hold_zeros
 
-    if options.finetune is None:
+    if options.finetune is None or trainer is None:
         return pruned
     recipe = trainer.recipe_for(options.finetune, "prune")
     return trainer.fit(pruned, recipe, constraint=hold_zeros(pruned), name="prune")
 
 
 def _prune_gradually(
-    source: Model, kernels: Kernels, criterion: Criterion, sparsity: float, recipe: Recipe, trainer: Trainer
+    source: Model, kernels: Kernels, sparsity: float, options: PruneOptions, trainer: Trainer | None
 ) -> Model:
     import optax
 
     from deploycheck.stages import pruning
 
+    if trainer is None:
+        raise ValueError("gradual pruning needs a trainer")
     # Only the last epoch has the whole sparsity, so it is kept, whatever the spec watches.
-    recipe = replace(recipe, watch=None)
-    more = pruning.prune_gradually(kernels, criterion, sparsity, trainer.steps(recipe))
-    constraint = optax.chain(pruning.hold_zeros(source), more)
-    pruned = trainer.fit(source, recipe, constraint=constraint, name="prune")
+    recipe = replace(trainer.recipe_for(options.finetune, "prune"), watch=None)
+    more = pruning.prune_gradually(kernels, _criterion(options), sparsity, trainer.steps(recipe))
+    pruned = trainer.fit(source, recipe, constraint=optax.chain(pruning.hold_zeros(source), more), name="prune")
     left = pruning.kernels_of(pruned.params, kernels)
     return pruning.with_masks(pruned, {name: kernel != 0 for name, kernel in left.items()})
 

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from deploycheck.errors import DeploycheckError
 from deploycheck.language import SpecErrors
 from deploycheck.stages.examples import Examples
-from deploycheck.stages.methods import Describes, Method
+from deploycheck.stages.methods import Describes, Method, is_given_trainer
 from deploycheck.stages.methods.prune import PRUNE, PruneOptions
+from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import Model
 from deploycheck.stages.quantization import quantize_weights
 from deploycheck.stages.recipe import Recipe
@@ -24,6 +25,7 @@ from deploycheck.stages.trainer import Trainer
 from tests.planning import HEAD, spec
 from tests.stages.networks import plain
 
+INT8 = QuantizeOptions(weights="int8")
 RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=9, batch_size=32)
 
 
@@ -31,9 +33,9 @@ def options(**given: Any) -> PruneOptions:
     return PruneOptions.model_validate(given)
 
 
-def trainer(examples: Mapping[str, Examples] | None = None, scratch: Path = Path(), recipe: Recipe = RECIPE) -> Trainer:
+def trainer(examples: Mapping[str, Examples], scratch: Path, recipe: Recipe = RECIPE) -> Trainer:
     return Trainer(
-        examples=examples or {},
+        examples=examples,
         task=CLASSIFICATION,
         recipe=recipe,
         seed=0,
@@ -52,15 +54,16 @@ def accuracy(model: Model, part: Examples) -> float:
     return CLASSIFICATION.scores(outputs, part.labels)["accuracy"]
 
 
-def test_it_is_a_method_that_trains_and_says_what_it_did() -> None:
+def test_it_is_a_method_that_says_what_it_did_and_trains_where_the_options_say_so() -> None:
     assert isinstance(PRUNE, Method)
     assert isinstance(PRUNE, Describes)
-    assert PRUNE.trains
+    assert not is_given_trainer(PRUNE, options(sparsity="50 %"))
+    assert is_given_trainer(PRUNE, options(sparsity="50 %", finetune={"epochs": 1}))
 
 
 def test_one_shot_pruning_trains_nothing() -> None:
     model = plain(0)
-    pruned = PRUNE.compress(model, options(sparsity="50 %", scope="layer"), trainer())
+    pruned = PRUNE.compress(model, options(sparsity="50 %", scope="layer"), None)
     assert zeros(pruned) == {"kernel": 0.5, "head": 0.5}
     left = pruned.params["kernel"] != 0
     np.testing.assert_array_equal(pruned.params["kernel"][left], model.params["kernel"][left])
@@ -68,7 +71,7 @@ def test_one_shot_pruning_trains_nothing() -> None:
 
 
 def test_a_pattern_prunes_each_group() -> None:
-    pruned = PRUNE.compress(plain(0), options(pattern="1:4", keep=["head"]), trainer())
+    pruned = PRUNE.compress(plain(0), options(pattern="1:4", keep=["head"]), None)
     assert zeros(pruned) == {"kernel": 0.75, "head": 0.0}
     groups = np.asarray(pruned.params["kernel"] != 0).reshape(9, 4, 16)
     assert (groups.sum(axis=1) == 1).all()
@@ -77,7 +80,7 @@ def test_a_pattern_prunes_each_group() -> None:
 def test_finetuning_keeps_zeros_and_learns(examples: Mapping[str, Examples], tmp_path: Path) -> None:
     chosen = options(sparsity="80 %", by="energy", finetune={"epochs": 6, "learning_rate": 0.05})
     pruned = PRUNE.compress(plain(0), chosen, trainer(examples, tmp_path))
-    once = PRUNE.compress(plain(0), options(sparsity="80 %", by="energy"), trainer())
+    once = PRUNE.compress(plain(0), options(sparsity="80 %", by="energy"), None)
     for name in ("kernel", "head"):
         np.testing.assert_array_equal(pruned.params[name] == 0, once.params[name] == 0)
     assert accuracy(pruned, examples["validation"]) > 0.9 > accuracy(once, examples["validation"])
@@ -95,7 +98,7 @@ def test_gradual_pruning_ends_at_its_sparsity_even_if_an_earlier_epoch_was_bette
 
 def test_cut_channels_make_the_weights_smaller() -> None:
     model = plain(0)
-    cut = PRUNE.compress(model, options(channels="50 %"), trainer())
+    cut = PRUNE.compress(model, options(channels="50 %"), None)
     assert {name: leaf.shape for name, leaf in cut.params.items()} == {"kernel": (36, 8), "head": (8, 3), "bias": (3,)}
     assert PRUNE.describe(model, cut) == "315 of 627 parameters are left"
     form = PRUNE.structure(plain(1).form, options(channels="50 %"), lambda path, arguments: plain(0))
@@ -108,9 +111,9 @@ def test_cut_channels_make_the_weights_smaller() -> None:
 def test_a_sparse_model_stays_sparse_when_its_channels_are_cut(
     examples: Mapping[str, Examples], tmp_path: Path
 ) -> None:
-    sparse = PRUNE.compress(plain(0), options(sparsity="80 %", scope="layer"), trainer())
+    sparse = PRUNE.compress(plain(0), options(sparsity="80 %", scope="layer"), None)
     cut = PRUNE.compress(sparse, options(channels="50 %", finetune={"epochs": 1}), trainer(examples, tmp_path))
-    once = PRUNE.compress(sparse, options(channels="50 %"), trainer())
+    once = PRUNE.compress(sparse, options(channels="50 %"), None)
     assert zeros(cut) == zeros(once)
     assert zeros(cut)["kernel"] > 0.5
 
@@ -123,10 +126,10 @@ def test_a_cut_model_is_trained_further(examples: Mapping[str, Examples], tmp_pa
 
 
 def test_a_cut_model_can_be_pruned_and_quantised() -> None:
-    cut = PRUNE.compress(plain(0), options(channels="50 %"), trainer())
-    sparse = PRUNE.compress(cut, options(sparsity="50 %", scope="layer"), trainer())
+    cut = PRUNE.compress(plain(0), options(channels="50 %"), None)
+    sparse = PRUNE.compress(cut, options(sparsity="50 %", scope="layer"), None)
     assert zeros(sparse) == {"kernel": 0.5, "head": 0.5}
-    small = quantize_weights(sparse, activations=True, at_least=0.5)
+    small = quantize_weights(sparse, INT8)
     assert small.weights["params/kernel/qvalue"].shape == (36, 8)
 
 
@@ -137,17 +140,17 @@ def test_the_structure_is_that_of_the_source() -> None:
 
 
 def test_zeros_stay_zeros_when_the_variant_is_quantised() -> None:
-    pruned = PRUNE.compress(plain(0), options(sparsity="80 %"), trainer())
-    small = quantize_weights(pruned, activations=False, at_least=0.5)
+    pruned = PRUNE.compress(plain(0), options(sparsity="80 %"), None)
+    small = quantize_weights(pruned, INT8)
     for name in ("kernel", "head"):
         codes = np.asarray(small.weights[f"params/{name}/qvalue"])
         assert (codes[np.asarray(pruned.params[name]) == 0] == 0).all()
 
 
 def test_a_quantised_model_is_not_pruned() -> None:
-    small = quantize_weights(plain(0), activations=False, at_least=0.5)
+    small = quantize_weights(plain(0), INT8)
     with pytest.raises(DeploycheckError, match="nothing to prune") as caught:
-        PRUNE.compress(small, options(sparsity="50 %"), trainer())
+        PRUNE.compress(small, options(sparsity="50 %"), None)
     assert "prune before you quantise" in str(caught.value.hint)
 
 
@@ -220,7 +223,7 @@ def test_options_are_read_again_as_they_are_written() -> None:
 
 def test_the_smallest_of_all_weights_are_pruned() -> None:
     model = plain(3)
-    pruned = PRUNE.compress(model, options(sparsity="30 %"), trainer())
+    pruned = PRUNE.compress(model, options(sparsity="30 %"), None)
     sizes = jnp.concatenate([jnp.abs(leaf).reshape(-1) for leaf in (model.params["kernel"], model.params["head"])])
     threshold = jnp.sort(sizes)[round(0.3 * 624)]
     by_hand = jax.tree.map(lambda leaf: jnp.where(jnp.abs(leaf) >= threshold, leaf, 0), model.params)
