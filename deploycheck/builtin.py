@@ -24,6 +24,7 @@ from deploycheck.stages.formats import MSGPACK, NPZ_WEIGHTS, ORBAX, SAFETENSORS
 from deploycheck.stages.loaders import CSV, NPZ, PARQUET
 from deploycheck.stages.methods.dead_zone import DEAD_ZONE
 from deploycheck.stages.methods.distill import DISTILL
+from deploycheck.stages.methods.prune import PRUNE
 from deploycheck.stages.methods.quantize import QUANTIZE
 from deploycheck.stages.preprocess import fill_missing, scale, standardize
 from deploycheck.stages.samplers.cmaes import CMAES
@@ -48,7 +49,7 @@ def pytest_deploycheck_extensions() -> Sequence[Extension]:
         *(NPZ, CSV, PARQUET),
         *(SAFETENSORS, NPZ_WEIGHTS, ORBAX, MSGPACK),
         *(scale, standardize, fill_missing),
-        *(QUANTIZE, DEAD_ZONE, DISTILL),
+        *(QUANTIZE, DEAD_ZONE, PRUNE, DISTILL),
         *(CLASSIFICATION, REGRESSION),
         XLA,
         *SCENARIOS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploycheck.checks.metric import metric
 from deploycheck.language.vocabulary import Dimension
@@ -51,12 +51,23 @@ def quantized_share(artifact: Artifact) -> Measurement:
     return Measurement(Exact(share.reached / share.total), note=share.sentence("are"))
 
 
+@metric("sparsity", dimension=Dimension.PROPORTION, direction="higher", stages=STAGES, sample=Exact)
+def sparsity(artifact: Artifact) -> Measurement:
+    """Share of the trained weights' numbers that are zero, whatever their type."""
+    from deploycheck.store.weights import read_weights
+
+    weights = read_weights(artifact.file("weights.safetensors"))
+    trained = [array for name, array in weights.items() if _is_trained(name, weights)]
+    total, zeros = sum(array.size for array in trained), sum(int((array == 0).sum()) for array in trained)
+    return Measurement(Exact(zeros / total), note=f"{zeros:,} of {total:,} parameters")
+
+
 def _read_layout(artifact: Artifact) -> dict[str, Stored]:
     from deploycheck.store.weights import read_layout
 
     return read_layout(artifact.file("weights.safetensors"))
 
 
-def _is_trained(name: str, stored: Mapping[str, Stored]) -> bool:
+def _is_trained(name: str, stored: Mapping[str, Any]) -> bool:
     beside = [name.removesuffix(suffix) for suffix in (SCALE, INPUT) if name.endswith(suffix)]
     return name.startswith("params/") and not any(base + VALUE in stored for base in beside)

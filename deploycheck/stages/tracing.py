@@ -15,6 +15,11 @@ from jax.extend import core
 
 from deploycheck.stages.network import Inputs, Outputs
 
+CALLS = frozenset(
+    {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "checkpoint"}
+)
+"""Primitives with the same operands and results as their body (``jax.checkpoint`` is ``remat2`` from JAX 0.10 on)."""
+
 
 class Rules(Protocol):
     """What is done at the equations of a program; values are arrays, or what the rules use in place of arrays."""
@@ -186,8 +191,7 @@ def _cond(equation: Any, operands: Sequence[Any], rules: Rules) -> Sequence[Any]
 
 
 _ENTERED: Mapping[str, Callable[[Any, Sequence[Any], Rules], Sequence[Any]]] = {
-    **dict.fromkeys(("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), _call),
-    **dict.fromkeys(("remat", "remat2", "checkpoint"), _call),  # jax.checkpoint is remat2 from JAX 0.10 on
+    **dict.fromkeys(CALLS, _call),
     "scan": _scan,
     "while": _while,
     "cond": _cond,

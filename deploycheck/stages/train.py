@@ -37,20 +37,15 @@ def unobserved(epoch: Epoch) -> None:
     """Do nothing with an epoch."""
 
 
-def unchanged(params: PyTree) -> PyTree:
-    """Return the params as they are."""
-    return params
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What all runs of a training share.
 
     ``examples`` has ``train`` and ``validation``, preprocessed. ``loss(outputs, targets)`` gives each example's loss.
     ``targets`` are arrays, or trees of arrays, ``[n, ...]``, by split; those of a split that is left out are its
-    labels. ``project`` is applied to the params after every step. ``labels`` are those of further splits, which the
-    model's outputs must fit as they must fit those of ``examples``. ``observe`` is called with each
-    epoch in turn, also with those before a checkpoint; what it raises ends the training.
+    labels. ``constraint`` changes the optimiser's updates last. ``labels`` are those of further splits, which the
+    model's outputs must fit as they must fit those of ``examples``. ``observe`` is called with each epoch in turn, also
+    with those before a checkpoint; what it raises ends the training.
     """
 
     examples: Mapping[str, Examples]
@@ -58,13 +53,23 @@ class Job:
     recipe: Recipe
     loss: Loss
     targets: Mapping[str, PyTree] = field(default_factory=dict)
-    project: Callable[[PyTree], PyTree] = unchanged
+    constraint: optax.GradientTransformation = field(default_factory=optax.identity)
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     observe: Callable[[Epoch], None] = unobserved
 
     def targets_of(self, split: str) -> PyTree:
         """Return the targets of a split on the device."""
         return jax.tree.map(jnp.asarray, self.targets.get(split, self.examples[split].labels))
+
+    @property
+    def batch(self) -> int:
+        """How many examples one step trains on."""
+        return min(self.recipe.batch_size, len(self.examples["train"]))
+
+    @property
+    def steps(self) -> int:
+        """How many steps an epoch has; examples that don't fill a last batch are left out of it."""
+        return len(self.examples["train"]) // self.batch
 
 
 @dataclass(frozen=True)
@@ -152,15 +157,17 @@ class _Program:
 
 
 def _compile(model: Model, job: Job) -> _Program:
-    count, recipe = len(job.examples["train"]), job.recipe
-    steps = recipe.epochs * (count // min(recipe.batch_size, count))
-    batch = min(recipe.batch_size, len(job.examples["validation"]))
+    batch = min(job.recipe.batch_size, len(job.examples["validation"]))
 
     def infer(weights: PyTree, inputs: Inputs) -> Outputs:
         params, state = weights
         return model.apply(params, state, inputs)
 
-    return _Program(optimizer(recipe, steps).init, _compile_epoch(model, steps, job), predictor(infer, batch))
+    return _Program(_transform(job, job.recipe).init, _compile_epoch(model, job), predictor(infer, batch))
+
+
+def _transform(job: Job, recipe: Recipe) -> optax.GradientTransformation:
+    return optax.chain(optimizer(recipe, recipe.epochs * job.steps), job.constraint)
 
 
 def _run(
@@ -244,17 +251,13 @@ def _is_better(epoch: Epoch, than: Epoch, watch: str) -> bool:
     return epoch.scores[name] > than.scores[name]
 
 
-def _compile_epoch(
-    model: Model, all_steps: int, job: Job
-) -> Callable[..., tuple[tuple[PyTree, PyTree, PyTree], jax.Array]]:
+def _compile_epoch(model: Model, job: Job) -> Callable[..., tuple[tuple[PyTree, PyTree, PyTree], jax.Array]]:
     """Return the compiled epoch: shuffle, then one optimiser step per batch under ``lax.scan``.
 
     Examples that don't fill a last batch are left out; the next epoch's shuffle leaves out others. The rates are
     inputs, so that trainings that differ in nothing else are one program, which XLA compiles once.
     """
-    count = len(job.examples["train"])
-    batch = min(job.recipe.batch_size, count)
-    steps = count // batch
+    count, batch, steps = len(job.examples["train"]), job.batch, job.steps
     penalized = bool(job.recipe.l1 or job.recipe.l2)
 
     def loss(params: PyTree, state: PyTree, inputs: Any, targets: PyTree, key: jax.Array, rates: Any) -> Any:
@@ -264,7 +267,7 @@ def _compile_epoch(
 
     @jax.jit
     def epoch(carry: Any, inputs: Any, targets: PyTree, key: jax.Array, rates: Mapping[str, Any]) -> Any:
-        transform = optimizer(with_rates(job.recipe, rates), all_steps)
+        transform = _transform(job, with_rates(job.recipe, rates))
         shuffle, dropout = jax.random.split(key)
         order = jax.random.permutation(shuffle, count)[: steps * batch].reshape(steps, batch)
 
@@ -274,7 +277,7 @@ def _compile_epoch(
             chosen = jax.tree.map(lambda array: array[rows], (inputs, targets))
             gradient, (fit, state) = jax.grad(loss, has_aux=True)(params, state, *chosen, key, rates)
             updates, optimizer = transform.update(gradient, optimizer, params)
-            return (job.project(optax.apply_updates(params, updates)), state, optimizer), fit
+            return (optax.apply_updates(params, updates), state, optimizer), fit
 
         carry, fits = lax.scan(step, carry, (order, jax.random.split(dropout, steps)))
         return carry, fits.mean()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import optax
+
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods import Builder
@@ -13,7 +15,7 @@ from deploycheck.stages.methods.finetuning import Finetune
 from deploycheck.stages.model import Model, PyTree
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tasks import Loss, Task
-from deploycheck.stages.train import Job, fit, unchanged
+from deploycheck.stages.train import Job, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +41,15 @@ class Trainer:
         *,
         loss: Loss | None = None,
         targets: Mapping[str, PyTree] | None = None,
-        project: Callable[[PyTree], PyTree] | None = None,
+        constraint: optax.GradientTransformation | None = None,
         name: str = "finetune",
     ) -> Model:
         """Train the model further, from its own weights; return it with the weights of its best epoch.
 
         ``loss(outputs, targets)`` gives each example's loss, ``[batch]``, in place of the task's. The targets are
         the labels, or for each split an array, or a tree of arrays, ``[n, ...]``, in the order of ``examples``.
-        ``project`` is applied to the params after every step: it may put pruned weights back to zero. ``name`` is
-        different for each training of a method.
+        ``constraint`` changes the optimiser's updates before they are added to the params: it may keep pruned weights
+        at zero. Its state is part of each checkpoint. ``name`` is different for each training of a method.
         """
         chosen = recipe or self.recipe_for(None, name)
         job = Job(
@@ -56,7 +58,7 @@ class Trainer:
             recipe=chosen,
             loss=loss or self.task.losses[chosen.loss],
             targets=targets or {},
-            project=project or unchanged,
+            constraint=constraint or optax.identity(),
         )
         return fit(model, job, self.seed, self.scratch / name, lambda line: self.progress(f"{name}: {line}"))
 
@@ -69,3 +71,8 @@ class Trainer:
             hint = "give `train` an optimizer, epochs and a batch_size"
             raise DeploycheckError(f"{name}: the spec's `train` section has no training to go by", hint=hint)
         return changes.recipe(self.recipe) if changes else self.recipe
+
+    def steps(self, recipe: Recipe) -> int:
+        """Return how many steps ``fit`` trains for by a recipe, if it isn't stopped early."""
+        job = Job(examples=self.examples, task=self.task, recipe=recipe, loss=self.task.losses[recipe.loss])
+        return recipe.epochs * job.steps

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
-from deploycheck.stages.methods import is_given_trainer
+from deploycheck.stages.methods import Describes, is_given_trainer
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.found import found_by, overlaid_train, search_of
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind
@@ -74,7 +74,6 @@ class VariantStep(StepKind):
     def make(self, making: Making) -> Metadata:
         """Compress the variant that this one is made from."""
         from deploycheck.stages import data
-        from deploycheck.stages.quantization import describe_share
         from deploycheck.stages.recipe import recipe_of
         from deploycheck.stages.trainer import Trainer
         from deploycheck.steps import trained
@@ -99,8 +98,8 @@ class VariantStep(StepKind):
             )
         model = method.compress(source.model, options, trainer)
         trained.write(trained.compressed(source, model, settings.method, settings.options), making.out)
-        share = describe_share(model.weights)
-        return {"remarks": [share]} if share else {}
+        remark = method.describe(source.model, model) if isinstance(method, Describes) else ""
+        return {"remarks": [remark]} if remark else {}
 
 
 def _section(spec: Spec, ref: Ref) -> Any:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from deploycheck.checks.size import bytes_of, parameters, quantized_share, size, size_ratio
+from deploycheck.checks.size import bytes_of, parameters, quantized_share, size, size_ratio, sparsity
 from deploycheck.store import MANIFEST, Artifact, CorruptArtifact, write_manifest
+from deploycheck.store.weights import write_weights
 from deploycheck.verdict import Exact, Measurement
 
 
@@ -108,3 +109,15 @@ def test_the_quantised_share_is_of_the_bytes_before_and_names_what_is_left(tmp_p
     whole = {name: weights[name] for name in ("params/w/qvalue", "params/w/scale")}
     measured = quantized_share.measure(exported(tmp_path / "whole", whole))
     assert measured == Measurement(Exact(1.0), note="48 of 48 bytes of parameters are quantised")
+
+
+def test_the_sparsity_is_of_the_trained_numbers_however_they_are_stored(tmp_path: Path) -> None:
+    large = np.zeros(4000, np.float32)
+    large[:1000] = 1.0
+    folder = tmp_path / "model"
+    folder.mkdir()
+    codes = np.array([[1, 0], [0, -3]], np.int8)
+    weights = {"params/w": large, "params/v/qvalue": codes, "params/v/scale": zeros(1, 2), "state/mean": zeros(99)}
+    write_weights(weights, folder / "weights.safetensors")
+    measured = sparsity.measure(write_manifest(folder, "model", "ab" * 32, {}))
+    assert measured == Measurement(Exact(3002 / 4004), note="3,002 of 4,004 parameters")

@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from deploycheck.errors import DeploycheckError
@@ -126,29 +127,47 @@ def test_targets_that_are_not_one_per_example_are_refused(
         trainer_for(examples, tmp_path).fit(plain(0), targets={"train": targets})
 
 
-def test_project_is_applied_after_every_step(examples: Splits, tmp_path: Path) -> None:
+def test_the_constraint_changes_the_updates_of_every_step(examples: Splits, tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = replace(RECIPE, options={"learning_rate": 1.0}, epochs=2, batch_size=20)
     zeroed = replace(plain(0), params=jax.tree.map(jnp.zeros_like, plain(0).params))
     trainer = trainer_for(examples, tmp_path, recipe, lines.append)
-    fitted = trainer.fit(zeroed, project=lambda params: jax.tree.map(jnp.zeros_like, params))
-    assert_same_weights(fitted, zeroed)
+    back_to_zero = optax.stateless(lambda updates, params: jax.tree.map(jnp.negative, params))
+    assert_same_weights(trainer.fit(zeroed, constraint=back_to_zero), zeroed)
     # The mean over all steps is the loss of equal logits only if no step began from other weights.
     assert [f"loss {math.log(3):.4f}" in line for line in lines] == [True, True]
 
 
-def test_weights_that_project_prunes_stay_at_zero_while_the_others_learn(examples: Splits, tmp_path: Path) -> None:
+def test_weights_that_the_constraint_holds_stay_while_the_others_learn(examples: Splits, tmp_path: Path) -> None:
     model = plain(0)
     mask = jnp.arange(36)[:, None] % 2 == 0
-
-    def prune(params: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return {**params, "kernel": params["kernel"] * mask}
-
-    fitted = trainer_for(examples, tmp_path).fit(replace(model, params=prune(model.params)), project=prune)
+    pruned = replace(model, params={**model.params, "kernel": model.params["kernel"] * mask})
+    hold = optax.stateless(lambda updates, params: {**updates, "kernel": updates["kernel"] * mask})
+    fitted = trainer_for(examples, tmp_path).fit(pruned, constraint=hold)
     kernel = np.asarray(fitted.params["kernel"])
     np.testing.assert_array_equal(kernel[1::2], 0)
     assert np.all(np.any(kernel[::2] != np.asarray(model.params["kernel"])[::2], axis=1))
     assert accuracy(fitted, examples["validation"]) > 0.9
+
+
+class Counted(NamedTuple):
+    steps: jax.Array
+
+
+def stop_after(steps: int) -> optax.GradientTransformation:
+    """Return a constraint with a state of its own: after so many steps there are no updates."""
+
+    def update(updates: Any, state: Counted, params: Any = None) -> tuple[Any, Counted]:
+        return jax.tree.map(lambda it: it * (state.steps < steps), updates), Counted(state.steps + 1)
+
+    return optax.GradientTransformation(lambda params: Counted(jnp.zeros((), jnp.int32)), update)
+
+
+def test_a_constraint_may_count_steps_over_all_epochs(examples: Splits, tmp_path: Path) -> None:
+    trainer = trainer_for(examples, tmp_path)
+    assert trainer.steps(RECIPE) == 6 * (200 // 32)
+    half = trainer.fit(plain(0), constraint=stop_after(3 * (200 // 32)), name="half")
+    assert_same_weights(half, trainer.fit(plain(0), replace(RECIPE, epochs=3), name="three epochs"))
 
 
 def test_the_weights_are_those_of_the_best_epoch(examples: Splits, tmp_path: Path) -> None:

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploycheck.checks.size import bytes_of, sparsity
 from deploycheck.errors import DeploycheckError
 from deploycheck.ref import Ref
 from deploycheck.stages.trainer import Trainer
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps import trained as files
+from deploycheck.steps.model import ModelSettings
+from deploycheck.steps.trained import Config
 from deploycheck.steps.variant import VariantSettings, uses_of
-from deploycheck.store import Artifact
+from deploycheck.store import Artifact, write_manifest
 from tests.planning import HEAD, built_in, spec
-from tests.steps.making import TRAIN, USES, Steps
+from tests.steps.making import INPUT, TRAIN, USES, Steps
 from tests.steps.users import Scaled
 
 
@@ -156,3 +159,44 @@ def test_the_code_behind_a_variant_is_that_of_all_it_is_made_from(tmp_path: Any)
     assert uses_of(students, "b") == (model, student, task, distill, quantize)
     kind = STEP_KINDS["variant"]
     assert kind.settings(loaded, Ref("variant", ("b",)), ()).model_dump()["method"] == "specs.models:halve"
+
+
+@pytest.fixture(scope="module")
+def wide(chain: Steps) -> Artifact:
+    """A model of 105,000 parameters."""
+    arguments = {"width": 15_000}
+    config = Config(build=USES[0][1], arguments=arguments, input=INPUT, task="classification", seed=0)
+    out = chain.folder / "wide"
+    out.mkdir()
+    files.write(files.Trained(config, files.build(config, {}, chain.extensions, 0), {}), out)
+    return write_manifest(out, "training", "0" * 64, {})
+
+
+def exported(chain: Steps, weights: Artifact, name: str) -> Artifact:
+    return chain.make("model", ModelSettings(model="wide", runtime="xla", uses=USES), f"{name} model", weights=weights)
+
+
+def test_a_sparse_variant_is_small_on_disk_and_smaller_in_int8(chain: Steps, wide: Artifact) -> None:
+    prune = {"variant": "sparse", "method": "prune", "options": {"sparsity": "80 %"}}
+    sparse = chain.make("variant", VariantSettings(**prune, train=TRAIN, uses=USES), "sparse", weights=wide)
+    assert sparse.meta["remarks"] == ["84,000 of 105,000 weights of kernels are zero: hidden (80%), out (80%)"]
+    quantize = {"variant": "both", "method": "quantize", "options": {"weights": "int8", "per": "tensor"}}
+    both = chain.make("variant", VariantSettings(**quantize, train=TRAIN, uses=USES), "both of them", weights=sparse)
+    models = [exported(chain, it, name) for it, name in ((wide, "float"), (sparse, "pruned"), (both, "in int8"))]
+    sizes = [bytes_of(it) for it in models]
+    assert sizes[1] <= 0.30 * sizes[0]
+    assert sizes[2] <= 0.15 * sizes[0]
+    assert [sparsity.measure(it).sample.value >= 0.8 for it in models] == [False, True, True]
+
+
+def test_a_variant_with_channels_cut_is_read_with_its_smaller_weights(chain: Steps, trained: Artifact) -> None:
+    prune = {"variant": "narrow", "method": "prune", "options": {"channels": "50 %"}}
+    narrow = chain.make("variant", VariantSettings(**prune, train=TRAIN, uses=USES), "narrow", weights=trained)
+    assert narrow.meta["remarks"] == ["28 of 56 parameters are left"]
+    model = files.read(narrow, chain.extensions).model
+    assert {name: array.shape for name, array in model.weights.items()} == {
+        "params/hidden": (4, 4),
+        "params/out": (4, 3),
+    }
+    logits = model.apply(model.params, model.state, {"x": np.ones((5, 4), np.float32)})["logits"]
+    assert logits.shape == (5, 3)

@@ -47,6 +47,15 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Describes(Protocol):
+    """A method that also says what it did, for the report."""
+
+    def describe(self, source: Model, result: Model) -> str:
+        """Return, in words, what ``compress`` made of ``source``; empty where there is nothing to say."""
+        ...
+
+
 def is_given_trainer(method: Method, options: Section) -> bool:
     """Whether a method is given a ``Trainer`` for these options."""
     return method.trains or bool(getattr(options, "trains", False))

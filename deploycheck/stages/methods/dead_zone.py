@@ -46,5 +46,12 @@ class DeadZone:
         del build
         return dead_zone_form(source, levels=options.range)
 
+    def describe(self, source: Model, result: Model) -> str:
+        """Return how many of the parameters are codes."""
+        from deploycheck.stages.quantization import describe_share
+
+        del source
+        return describe_share(result.weights)
+
 
 DEAD_ZONE = DeadZone()

@@ -101,5 +101,12 @@ class Quantize:
         del build
         return quantized_form(source, options)
 
+    def describe(self, source: Model, result: Model) -> str:
+        """Return how much of the model is quantised."""
+        from deploycheck.stages.quantization import describe_share
+
+        del source
+        return describe_share(result.weights)
+
 
 QUANTIZE = Quantize()
