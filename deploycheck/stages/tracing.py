@@ -61,6 +61,17 @@ def evaluate(
     return outputs
 
 
+def rewritten(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:
+    """Return a function of the same arguments, pytrees of arrays, that is ``function`` evaluated by the rules."""
+
+    def rewrite(*arguments: Any) -> Any:
+        closed, answer = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        results = _evaluate(closed, jax.tree.leaves(arguments), rules)
+        return jax.tree.unflatten(jax.tree.structure(answer), [rules.plain(result) for result in results])
+
+    return rewrite
+
+
 def bind(equation: Any, operands: Sequence[Any]) -> Any:
     """Return the results of an equation's own primitive for these operands."""
     return equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))

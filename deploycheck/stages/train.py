@@ -19,6 +19,7 @@ from jax import lax
 from deploycheck.errors import DeploycheckError, located
 from deploycheck.stages.checkpoints import Progress, checkpoints, restore, save
 from deploycheck.stages.examples import Examples
+from deploycheck.stages.lowering import lowered
 from deploycheck.stages.model import Model, PyTree, predictor
 from deploycheck.stages.network import Inputs, Outputs
 from deploycheck.stages.recipe import Recipe, optimizer, rates_of, with_rates
@@ -259,9 +260,10 @@ def _compile_epoch(model: Model, job: Job) -> Callable[..., tuple[tuple[PyTree, 
     """
     count, batch, steps = len(job.examples["train"]), job.batch, job.steps
     penalized = bool(job.recipe.l1 or job.recipe.l2)
+    forward = lowered(model.train)
 
     def loss(params: PyTree, state: PyTree, inputs: Any, targets: PyTree, key: jax.Array, rates: Any) -> Any:
-        outputs, state = model.train(params, state, inputs, key)
+        outputs, state = forward(params, state, inputs, key)
         fit = job.loss(outputs, targets).mean()
         return (fit + _penalty(params, rates) if penalized else fit), (fit, state)
 

@@ -1,0 +1,184 @@
+"""What is lowered has equal results and equal gradients, and what can't be lowered stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.extend.core import jaxprs_in_params
+
+from deploycheck.stages.lowering import lowered
+from deploycheck.stages.model import build_model
+
+
+def random(*shape: int, seed: int = 0, dtype: Any = np.float32) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def primitives_of(function: Callable[..., Any], *arguments: Any) -> set[str]:
+    """Return the names of all primitives of a traced function, at any depth."""
+
+    def walk(jaxpr: Any) -> set[str]:
+        found = set()
+        for equation in jaxpr.eqns:
+            found.add(equation.primitive.name)
+            for body in jaxprs_in_params(equation.params):
+                found |= walk(body)
+        return found
+
+    return walk(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def assert_equal(function: Callable[..., jax.Array], *arguments: jax.Array, tolerance: float = 1e-5) -> None:
+    """Check a function's value and the gradient of a weighted sum of it."""
+    other = lowered(function)
+    expected = function(*arguments)
+    assert other(*arguments).dtype == expected.dtype
+    np.testing.assert_allclose(other(*arguments), expected, rtol=tolerance, atol=tolerance)
+    weights = random(*expected.shape, seed=9)
+
+    def total(of: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        return lambda *given: (of(*given) * weights).sum()
+
+    every = tuple(range(len(arguments)))
+    for mine, theirs in zip(
+        jax.grad(total(other), every)(*arguments), jax.grad(total(function), every)(*arguments), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 2)), min_size=1, max_size=2),
+    padding=st.sampled_from(["SAME", "VALID", "uneven"]),
+    order=st.sampled_from(["channels last", "channels first"]),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_a_convolution_is_a_product_with_equal_gradients(
+    sizes: list[tuple[int, int, int]], padding: str, order: str, channels: tuple[int, int]
+) -> None:
+    window, strides, dilation = zip(*sizes, strict=True)
+    space = "HW"[: len(sizes)]
+    numbers = (
+        (f"N{space}C", f"{space}IO", f"N{space}C")
+        if order == "channels last"
+        else (f"NC{space}", f"OI{space}", f"NC{space}")
+    )
+    extents = {"N": 2, "C": channels[0], "H": 8, "W": 7, "I": channels[0], "O": channels[1]}
+    image = random(*(extents[axis] for axis in numbers[0]))
+    kernel = random(*({**extents, **dict(zip(space, window, strict=True))}[axis] for axis in numbers[1]), seed=1)
+
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        pads = [(1, 0)] * len(sizes) if padding == "uneven" else padding
+        return lax.conv_general_dilated(image, kernel, strides, pads, rhs_dilation=dilation, dimension_numbers=numbers)
+
+    assert "conv_general_dilated" not in primitives_of(lowered(convolve), image, kernel)
+    assert_equal(convolve, image, kernel)
+
+
+@pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"lhs_dilation": (2, 2)}])
+def test_a_convolution_of_another_kind_stays(options: dict[str, Any]) -> None:
+    groups = options.get("feature_group_count", 1)
+    image, kernel = random(2, 6, 6, 4), random(3, 3, 4 // groups, 4, seed=1)
+
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            image, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+        )
+
+    assert "conv_general_dilated" in primitives_of(lowered(convolve), image, kernel)
+    assert_equal(convolve, image, kernel)
+
+
+@pytest.mark.parametrize("pool", [nnx.max_pool, nnx.avg_pool, linen.max_pool])
+@pytest.mark.parametrize(("window", "strides", "padding"), [((2, 2), (2, 2), "VALID"), ((3, 2), (2, 1), "SAME")])
+def test_pooling_has_equal_gradients(pool: Any, window: Any, strides: Any, padding: str) -> None:
+    def function(image: jax.Array) -> jax.Array:
+        return pool(image, window, strides=strides, padding=padding)
+
+    image = random(2, 7, 6, 3)
+    assert not {"reduce_window_max", "reduce_window_sum"} & primitives_of(lowered(function), image)
+    assert_equal(function, image)
+
+
+def test_of_equal_values_in_a_window_the_same_one_has_the_gradient() -> None:
+    image = jnp.round(random(2, 8, 8, 3))
+    assert_equal(lambda image: nnx.max_pool(image, (2, 2), strides=(2, 2)), image)
+
+
+def test_what_is_not_a_number_is_not_lost_in_pooling() -> None:
+    image = jnp.zeros((1, 2, 2, 1)).at[0, 1, 0, 0].set(jnp.nan)
+    assert jnp.isnan(lowered(lambda image: nnx.max_pool(image, (2, 2)))(image)).all()
+
+
+def test_a_derivative_of_the_users_own_is_kept() -> None:
+    kernel = random(3, 3, 2, 2)
+
+    @jax.custom_jvp
+    def convolve(image: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    convolve.defjvp(lambda primals, tangents: (convolve(*primals), 7 * tangents[0]))
+    gradient = jax.grad(lambda image: lowered(convolve)(image).sum())(random(1, 4, 4, 2))
+    np.testing.assert_array_equal(gradient, 7.0)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.out = nnx.Linear(64, 3, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        pooled = nnx.max_pool(nnx.relu(self.norm(self.first(image))), (2, 2), strides=(2, 2))
+        return self.out(self.dropout(pooled.reshape(image.shape[0], -1)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_users_model_trains_to_the_same_state_and_gradients(dtype: Any) -> None:
+    inputs = {"image": jax.ShapeDtypeStruct((2, 8, 8, 1), dtype)}
+    model = build_model(Net, {}, inputs, seed=0, outputs=("logits",))
+    images = {"image": random(6, 8, 8, 1, dtype=dtype)}
+
+    def step(train: Callable[..., Any]) -> Any:
+        def loss(params: Any) -> Any:
+            outputs, state = train(params, model.state, images, jax.random.key(3))
+            return jnp.square(outputs["logits"].astype(jnp.float32)).mean(), state
+
+        return jax.value_and_grad(loss, has_aux=True)(model.params)
+
+    expected, found = step(model.train), step(lowered(model.train))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+    traced = primitives_of(
+        lambda params: lowered(model.train)(params, model.state, images, jax.random.key(3)), model.params
+    )
+    assert "conv_general_dilated" not in traced
+    assert "reduce_window_max" not in traced
+
+
+def test_a_convolution_in_a_loop_is_lowered_too() -> None:
+    image, kernels = random(1, 6, 6, 2), random(3, 3, 3, 2, 2, seed=1)
+
+    def function(image: jax.Array, kernels: jax.Array) -> jax.Array:
+        def layer(image: jax.Array, kernel: jax.Array) -> tuple[jax.Array, None]:
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=numbers), None
+
+        return lax.scan(layer, image, kernels)[0]
+
+    assert "conv_general_dilated" not in primitives_of(lowered(function), image, kernels)
+    assert_equal(function, image, kernels, tolerance=1e-4)
+
+
+def test_elsewhere_than_on_a_cpu_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert lowered(random) is random
