@@ -33,6 +33,8 @@ class OnnxEngine:
         options.add_external_initializers(
             list(weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         )
+        # Threads that spin while they wait would take the processor from the server and its callers.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         program = artifact.file(PROGRAM).read_bytes()
         self._session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
         names = sorted(tensor.name for tensor in self.signature.inputs)

@@ -64,6 +64,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self._shared: _Shared = outer._shared if outer else _Shared(rules, batch)
         self._outer = outer
+        self._transposed: dict[str, tuple[Tensor, Sequence[int]]] = {}
 
     @property
     def batch(self) -> str:
@@ -174,11 +175,16 @@ class Graph:
         return self.add("Reshape", tensor, self.sizes(shape), shape=shape, allowzero=1)
 
     def transpose(self, tensor: Tensor, order: Iterable[int]) -> Tensor:
-        """Return a tensor with its axes in another order."""
-        axes = [int(axis) for axis in order]
-        if axes == sorted(axes):
-            return tensor
-        return self.add("Transpose", tensor, shape=tuple(tensor.shape[axis] for axis in axes), perm=axes)
+        """Return a tensor with its axes in another order; two such changes are joined, and axes of size 1 are free."""
+        before, axes = self._transposed.get(tensor.name, (tensor, range(len(tensor.shape))))
+        joined = [int(axes[axis]) for axis in order]
+        shape = tuple(before.shape[axis] for axis in joined)
+        moving = [axis for axis in joined if not _is_one(before.shape[axis])]
+        if moving == sorted(moving):
+            return self.reshape(before, shape)
+        result = self.add("Transpose", before, shape=shape, perm=joined)
+        self._transposed[result.name] = before, joined
+        return result
 
     def full(self, tensor: Tensor, shape: Shape) -> Tensor:
         """Return a tensor in the shape that the traced program gives it."""
@@ -195,13 +201,15 @@ class Graph:
 
         What can't be expressed is added to ``missing``, and the rest is looked at all the same.
         """
-        values: dict[Any, Tensor] = dict(zip(jaxpr.constvars, map(self._given, constants), strict=True))
-        values.update(zip(jaxpr.invars, operands, strict=True))
+        values: dict[Any, Tensor] = dict(zip(jaxpr.invars, operands, strict=True))
+        known = dict(zip(jaxpr.constvars, constants, strict=True))
 
         def read(variable: Any) -> Tensor:
             if isinstance(variable, core.Literal):
                 aval: Any = variable.aval
                 return self._given(np.asarray(variable.val, aval.dtype))
+            if variable not in values:
+                values[variable] = self._given(known[variable])
             return values[variable]
 
         for equation in jaxpr.eqns:

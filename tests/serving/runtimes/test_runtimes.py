@@ -56,7 +56,7 @@ def test_a_runtime_is_found_in_the_file_that_declares_it() -> None:
 
 
 def test_an_unknown_runtime_is_an_error_that_lists_what_there_is() -> None:
-    with pytest.raises(DeploycheckError, match="there is no runtime 'onyx', only xla, numpy") as caught:
+    with pytest.raises(DeploycheckError, match="there is no runtime 'onyx', only xla, onnxruntime, numpy") as caught:
         find_runtime("onyx", [PLUGIN])
     assert "--extensions FILE" in caught.value.hint
 

@@ -95,7 +95,13 @@ def smallest(graph: Graph, a: Tensor, b: Tensor) -> Tensor:
 
 
 def div(graph: Graph, a: Tensor, b: Tensor) -> Tensor:
-    """Divide; whole numbers towards zero, and by zero to -1 as XLA does."""
+    """Divide; whole numbers towards zero, and by zero to -1 as XLA does.
+
+    Where XLA multiplies by the reciprocal of a constant, so does this: numbers that are rounded afterwards, for a
+    product in 8 bits, then become the same ones.
+    """
+    if a.dtype.kind == "f" and b.value is not None and b.value.size == 1 and b.value.all():
+        return graph.add("Mul", a, graph.constant(1 / b.value))
     if a.dtype.kind == "f":
         return graph.add("Div", a, b)
     x, y = wide(graph, a, b)
