@@ -38,7 +38,7 @@ def test_a_model_is_gated_on_onnxruntime_and_served_by_it(project: Project, tmp_
     digits = load_digits()
     request = encode_request({"image": digits.images[:8].astype(np.float32)})
     with ServerProcess(folder, ["--max-batch", "8"], tmp_path / "log") as server:
-        assert ask(server, "/v2/models/digits").json["platform"] == "onnxruntime"
+        assert ask(server, "/v2/models/digits").json["platform"] == "onnx_onnxv1"
         reply = ask(server, "/v2/models/digits/infer", request.body, request.headers)
     answers = decode_response(reply.headers, reply.body)["logits"].argmax(axis=1)
     assert (answers == digits.target[:8]).mean() > 0.8
