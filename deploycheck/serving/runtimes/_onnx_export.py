@@ -82,8 +82,13 @@ def make_model(
     except NotInOnnx as error:
         raise _refused([str(error)]) from error
     graph.measure_batch(next(iter(given.values())))
-    operands = [graph.cast(each, held_as(each.dtype)) for each in given.values()]
-    results = graph.run(jaxpr, closed.consts, [*held.values(), *operands])
+    invars: list[Any] = jaxpr.invars
+    # JAX may compute in 32 bits what is given in 64.
+    operands = [
+        graph.cast(each, held_as(v.aval.dtype))
+        for each, v in zip([*held.values(), *given.values()], invars, strict=True)
+    ]
+    results = graph.run(jaxpr, closed.consts, operands)
     if graph.missing:
         raise _refused(graph.missing)
     named = [

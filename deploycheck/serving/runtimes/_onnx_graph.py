@@ -64,6 +64,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self._shared: _Shared = outer._shared if outer else _Shared(rules, batch)
         self._outer = outer
+        self._makers: dict[str, onnx.NodeProto] = {}
         self._transposed: dict[str, tuple[Tensor, Sequence[int]]] = {}
 
     @property
@@ -111,7 +112,9 @@ class Graph:
         """Add a node with several results, of these shapes and types."""
         tensors = [self._new(*result) for result in results]
         names = [each.name if each else "" for each in inputs]
-        self.nodes.append(helper.make_node(op, names, [tensor.name for tensor in tensors], **given))
+        node = helper.make_node(op, names, [tensor.name for tensor in tensors], **given)
+        self.nodes.append(node)
+        self._makers.update(dict.fromkeys(node.output, node))
         return tensors
 
     def constant(self, value: Any, dtype: Any = None) -> Tensor:
@@ -194,7 +197,8 @@ class Graph:
 
     def producer(self, name: str, op: str) -> onnx.NodeProto | None:
         """Return the node of this graph whose result has this name, if it is of this kind."""
-        return next((node for node in reversed(self.nodes) if node.op_type == op and name in node.output), None)
+        node = self._makers.get(name)
+        return node if node is not None and node.op_type == op else None
 
     def run(self, jaxpr: Any, constants: Sequence[Any], operands: Sequence[Tensor]) -> list[Tensor]:
         """Add the nodes of a program; return its results, as they are held.

@@ -185,6 +185,14 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["one"], np.full((2, 2), 4))
 
 
+def test_numbers_of_64_bits_are_taken_where_jax_computes_in_32(tmp_path: Path) -> None:
+    network = Network({}, lambda weights, inputs: {"y": inputs["x"] * inputs["n"][:, None]})
+    engine = opened(network, {"x": TensorSpec((2,), "float64"), "n": TensorSpec((), "int64")}, tmp_path)
+    found = engine.run({"x": np.array([[0.5, 2.0]]), "n": np.array([3])})["y"]
+    np.testing.assert_array_equal(found, np.array([[1.5, 6.0]], np.float32))
+    assert found.dtype == np.float32
+
+
 def test_rows_that_are_not_beside_each_other_in_memory_are_answered(tmp_path: Path) -> None:
     network = Network({}, lambda weights, inputs: {"y": inputs["x"] * 2})
     engine = opened(network, {"x": TensorSpec((2,), "float32")}, tmp_path)

@@ -81,7 +81,10 @@ def test_functions_of_two_arrays() -> None:
 
 def test_special_numbers() -> None:
     check_all(
-        named(UNARY, "exp", "tanh", "logistic", "relu", "expm1", "clip", "is_finite", "abs", "sign", "erf"), SPECIAL
+        named(
+            UNARY, "exp", "tanh", "logistic", "relu", "nan_to_num", "expm1", "clip", "is_finite", "abs", "sign", "erf"
+        ),
+        SPECIAL,
     )
     check_all(named(POSITIVE, "log1p", "sqrt", "rsqrt", "log"), SPECIAL)
     check_all(named(BINARY, "max", "min", "add", "div", "eq", "lt", "where"), SPECIAL, SPECIAL[::-1].copy())
