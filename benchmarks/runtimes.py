@@ -25,6 +25,7 @@ from flax import nnx
 
 from deploycheck.serving.opening import open_compiled
 from deploycheck.serving.runtimes import BUILT_IN, Engine
+from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import Model, build_model, to_network
 from deploycheck.stages.network import TensorSpec
 from deploycheck.stages.quantization import quantize_weights
@@ -98,8 +99,8 @@ def rows_of(build: Callable[..., Any], inputs: Mapping[str, TensorSpec], folder:
     model = build_model(build, {}, shapes, seed=0, outputs=("logits",))
     forms: dict[str, Model] = {
         "float32": model,
-        "int8 weights": quantize_weights(model, activations=False, at_least=0.5),
-        "int8": quantize_weights(model, activations=True, at_least=0.5),
+        "int8 weights": quantize_weights(model, QuantizeOptions(weights="int8")),
+        "int8": quantize_weights(model, QuantizeOptions(weights="int8", activations="int8")),
     }
     rows = []
     for precision, form in forms.items():

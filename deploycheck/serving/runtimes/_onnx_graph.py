@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 import numpy as np
 import onnx
 from jax.extend import core
 from onnx import helper, numpy_helper
 
-from deploycheck.serving.runtimes._onnx_types import FLOAT, INT64, NotInOnnx, held_as
+from deploycheck.serving.runtimes._onnx_types import FLOAT, INT32, INT64, NotInOnnx, held_as
 from deploycheck.stages.tracing import CALLS, called
 
 Shape = tuple[Any, ...]
@@ -142,19 +143,17 @@ class Graph:
             return self._outer._size(dimension)
         key = str(dimension)
         if key not in self._shared.sizes:
-            factor, rest = _affine(dimension)
-            size = self._shared.sizes[str(self._shared.batch)]
-            if factor != 1:
-                size = self.add("Mul", size, self.constant([factor], INT64))
-            if rest:
-                size = self.add("Add", size, self.constant([rest], INT64))
-            self._shared.sizes[key] = size
+            # JAX has no public function that reads a symbolic size, so it is traced as a function of the batch.
+            traced = jax.make_jaxpr(lambda batch: dimension._evaluate({self.batch: batch}))(np.int32(1))
+            batch = self.cast(self.reshape(self._shared.sizes[self.batch], ()), INT32)
+            (size,) = self.run(traced.jaxpr, traced.consts, [batch])
+            self._shared.sizes[key] = self.reshape(self.cast(size, INT64), (1,))
         return self._shared.sizes[key]
 
     def measure_batch(self, of: Tensor) -> None:
         """Let the batch be the size of this input's first axis."""
         size = self.add("Shape", of, shape=(1,), dtype=INT64, start=0, end=1)
-        self._shared.sizes[str(self._shared.batch)] = size
+        self._shared.sizes[self.batch] = size
 
     def cast(self, tensor: Tensor, dtype: Any) -> Tensor:
         """Return a tensor's numbers in another type, converted as C does."""
@@ -259,18 +258,6 @@ def broadcast(shapes: Iterable[Shape]) -> Shape:
 
 def _is_one(size: Any) -> bool:
     return isinstance(size, int | np.integer) and size == 1
-
-
-def _affine(dimension: Any) -> tuple[int, int]:
-    """Return ``(factor, rest)`` of a symbolic size that is ``factor * batch + rest``.
-
-    JAX has no public function that reads a symbolic size, so it is evaluated at three sizes.
-    """
-    first, second, third = (int(dimension._evaluate({"batch": size})) for size in (1, 2, 5))
-    factor = second - first
-    if third != first + 4 * factor:
-        raise NotInOnnx(f"a size of {dimension}")
-    return factor, first - factor
 
 
 def reachable(nodes: Sequence[onnx.NodeProto], results: Iterable[str]) -> list[onnx.NodeProto]:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from flax import linen, nnx
 from deploycheck.serving.opening import open_compiled
 from deploycheck.serving.runtimes import Engine
 from deploycheck.serving.runtimes.onnxruntime import ONNXRUNTIME
+from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import build_model, to_network
 from deploycheck.stages.network import Inputs, Network, TensorSpec
 from deploycheck.stages.quantization import quantize_weights
@@ -25,6 +26,7 @@ from deploycheck.store.weights import Stored, read_layout
 from tests.serving.models import KEY
 
 SIZES = (1, 8, 33)
+PRECISIONS: dict[str, Literal["int8"] | None] = {"int8-weights": None, "int8": "int8"}
 TOKENS = {"tokens": TensorSpec((6,), "int32")}
 IMAGE = {"image": TensorSpec((8, 8, 2), "float32")}
 
@@ -88,7 +90,7 @@ def network_of(name: str, precision: str) -> tuple[Network, dict[str, TensorSpec
     shapes = {key: jax.ShapeDtypeStruct((2, *each.shape), np.dtype(each.dtype)) for key, each in inputs.items()}
     model = build_model(build, {}, shapes, seed=0, outputs=("logits",))
     if precision != "float":
-        model = quantize_weights(model, activations=precision == "int8", at_least=0.1)
+        model = quantize_weights(model, QuantizeOptions(weights="int8", activations=PRECISIONS[precision]))
     return to_network(model, lambda fitted, given: given, {}), inputs
 
 
@@ -136,7 +138,7 @@ def test_int8_weights_are_stored_as_such_and_multiplied_as_such(tmp_path: Path) 
     network, inputs = network_of("encoder", "int8")
     opened(network, inputs, tmp_path)
     layout = read_layout(tmp_path / "weights.safetensors")
-    assert layout["params/up/kernel/qvalue"] == Stored("plain", (8, 32), "I8")
+    assert layout["params/up/kernel/qvalue"] == Stored("plain", (8, 32), "int8")
     assert (tmp_path / "model.onnx").read_bytes().count(b"MatMulInteger") == 7
 
 

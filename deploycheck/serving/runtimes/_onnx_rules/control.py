@@ -9,7 +9,7 @@ import numpy as np
 from onnx import GraphProto, helper
 
 from deploycheck.serving.runtimes._onnx_graph import Graph, Rule, Shape, Tensor, described, renamed
-from deploycheck.serving.runtimes._onnx_types import BOOL, INT64, held_as
+from deploycheck.serving.runtimes._onnx_types import BOOL, INT32, INT64, held_as
 
 
 def scan(graph: Graph, equation: Any, *operands: Tensor) -> Sequence[Tensor]:
@@ -50,8 +50,26 @@ def while_(graph: Graph, equation: Any, *operands: Tensor) -> Sequence[Tensor]:
 
 
 def cond(graph: Graph, equation: Any, which: Tensor, *operands: Tensor) -> Sequence[Tensor]:
-    """Run the branch that a number names; the last one for larger numbers."""
+    """Run the branch that a number names; the last one for larger numbers.
+
+    Of branches that are each for a kind of device, this is the one for all others: ONNX is none of JAX's.
+    """
+    platforms = equation.params.get("branches_platforms")
+    if platforms:
+        at = (
+            platforms.index(None)
+            if None in platforms
+            else next(i for i, names in enumerate(platforms) if "cpu" in names)
+        )
+        chosen = equation.params["branches"][at]
+        return graph.run(chosen.jaxpr, chosen.consts, operands)
     return _branch(graph, equation, graph.cast(which, INT64), operands, 0)
+
+
+def platform_index(graph: Graph, equation: Any) -> Tensor:
+    """Return any number: ``cond`` chooses a branch for a kind of device by itself."""
+    del equation
+    return graph.constant(0, INT32)
 
 
 def _branch(graph: Graph, equation: Any, which: Tensor, operands: Sequence[Tensor], first: int) -> list[Tensor]:
@@ -82,4 +100,4 @@ def _graph_of(body: Graph, given: Sequence[Tensor], results: Sequence[Tensor], s
     return helper.make_graph(body.nodes, "body", inputs, outputs)
 
 
-RULES: Mapping[str, Rule] = {"scan": scan, "while": while_, "cond": cond}
+RULES: Mapping[str, Rule] = {"scan": scan, "while": while_, "cond": cond, "platform_index": platform_index}

@@ -16,7 +16,7 @@ from jax.lax import GatherScatterMode
 
 from deploycheck.serving.runtimes._onnx_graph import Graph, Rule, Shape, Tensor
 from deploycheck.serving.runtimes._onnx_rules.elementwise import like, where
-from deploycheck.serving.runtimes._onnx_rules.layout import cut, padded
+from deploycheck.serving.runtimes._onnx_rules.layout import counted, cut, padded
 from deploycheck.serving.runtimes._onnx_types import BOOL, INT32, INT64, NotInOnnx
 
 
@@ -154,13 +154,13 @@ def _find_places(graph: Graph, starts: Tensor, windows: _Windows, mode: Any) -> 
         last = graph.constant([len(ordered.shape) - 1], INT64)
         inside = graph.cast(graph.add("ReduceMin", same, last, shape=ordered.shape[:-1], keepdims=0), BOOL)
     sizes = [windows.sizes[at] for at in windows.moving]
-    apart = graph.reshape(limited, (*ordered.shape[:-1], *(1 for _ in sizes), ordered.shape[-1]))
-    if all(isinstance(size, int) and size == 1 for size in sizes):
-        return apart, inside
-    offsets = np.zeros((*sizes, len(windows.along)), np.int64)
+    index = graph.reshape(limited, (*ordered.shape[:-1], *(1 for _ in sizes), ordered.shape[-1]))
+    units = np.eye(len(windows.along), dtype=np.int64)
     for axis, at in enumerate(windows.moving):
-        offsets[..., at] = np.arange(sizes[axis]).reshape([-1 if each == axis else 1 for each in range(len(sizes))])
-    return graph.add("Add", apart, graph.constant(offsets)), inside
+        if not (isinstance(sizes[axis], int) and sizes[axis] == 1):
+            steps = counted(graph, sizes[axis], len(sizes) + 1, axis, INT64)
+            index = graph.add("Add", index, graph.add("Mul", steps, graph.constant(units[at])))
+    return index, inside
 
 
 def _over(graph: Graph, inside: Tensor, rank: int) -> Tensor:

@@ -121,15 +121,25 @@ def padded(graph: Graph, x: Tensor, value: Tensor, config: Sequence[tuple[int, i
     for axis, (_, _, between) in enumerate(config):
         if between:
             x = _spread(graph, x, value, axis, between)
-    low, high = ([int(each[side]) for each in config] for side in (0, 1))
-    grown = tuple(size + max(a, 0) + max(b, 0) for size, a, b in zip(x.shape, low, high, strict=True))
-    if max(*low, *high, 0) > 0:
-        pads = np.maximum(np.array([*low, *high], np.int64), 0)
-        x = graph.add("Pad", x, graph.constant(pads), graph.reshape(value, ()), shape=grown)
-    starts = [max(-a, 0) for a in low]
-    limits = [size - max(-b, 0) for size, b in zip(x.shape, high, strict=True)]
+    low, high = ([each[side] for each in config] for side in (0, 1))
+    grown = tuple(size + _more(a) + _more(b) for size, a, b in zip(x.shape, low, high, strict=True))
+    if any(_more(each) != 0 for each in (*low, *high)):
+        pads = graph.sizes(tuple(_more(each) for each in (*low, *high)))
+        x = graph.add("Pad", x, pads, graph.reshape(value, ()), shape=grown)
+    starts = [_less(each) for each in low]
+    limits = [size - _less(each) for size, each in zip(x.shape, high, strict=True)]
     shape = [limit - start for start, limit in zip(starts, limits, strict=True)]
     return cut(graph, x, starts, limits, [1] * len(starts), shape)
+
+
+def _more(width: Any) -> Any:
+    """Return a width of padding that isn't negative; one that depends on the batch never is."""
+    return max(int(width), 0) if isinstance(width, int | np.integer) else width
+
+
+def _less(width: Any) -> int:
+    """Return by how much a width is negative."""
+    return max(-int(width), 0) if isinstance(width, int | np.integer) else 0
 
 
 def _spread(graph: Graph, x: Tensor, value: Tensor, axis: int, between: int) -> Tensor:

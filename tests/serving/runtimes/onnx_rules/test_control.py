@@ -77,3 +77,12 @@ def test_a_loop_over_tokens_looks_them_up() -> None:
         return jnp.tanh(state @ CELL + jnp.take(table, token, axis=0)), None
 
     check(lambda at: lax.scan(step, jnp.zeros((at.shape[0], 4)), at.T)[0], whole(3, 6, low=0, high=7))
+
+
+def test_of_branches_for_kinds_of_devices_the_general_one_is_taken() -> None:
+    def chosen(x: Any) -> Any:
+        return lax.platform_dependent(x, cpu=lambda y: 2 * y + 0.0, default=lambda y: y + y)
+
+    check(chosen, X)
+    operators = [node.op_type for node in convert({"y": chosen}, X).graph.node]
+    assert operators == ["Add", "Identity"]
