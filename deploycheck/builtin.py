@@ -18,6 +18,7 @@ from deploycheck.properties.order_invariant import ORDER_INVARIANT
 from deploycheck.properties.rejects_malformed import REJECTS_MALFORMED
 from deploycheck.properties.stable_under import STABLE_UNDER
 from deploycheck.registry.sqlite import SQLITE
+from deploycheck.serving.runtimes.onnxruntime import ONNXRUNTIME
 from deploycheck.serving.runtimes.xla import XLA
 from deploycheck.serving.scenarios import SCENARIOS
 from deploycheck.stages.formats import MSGPACK, NPZ_WEIGHTS, ORBAX, SAFETENSORS
@@ -51,7 +52,7 @@ def pytest_deploycheck_extensions() -> Sequence[Extension]:
         *(scale, standardize, fill_missing),
         *(QUANTIZE, DEAD_ZONE, PRUNE, DISTILL),
         *(CLASSIFICATION, REGRESSION),
-        XLA,
+        *(XLA, ONNXRUNTIME),
         *SCENARIOS,
         *(TPE, GP, NSGA2, CMAES, RANDOM, GRID),
         *(BATCH_INVARIANT, ORDER_INVARIANT, DETERMINISTIC, FINITE, BOUNDED),

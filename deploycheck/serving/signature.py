@@ -24,7 +24,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 """The protocol's datatypes, as NumPy's."""
 DATATYPES: Mapping[str, str] = {dtype.name: datatype for datatype, dtype in DTYPES.items()}
 """NumPy's names of dtypes, as the protocol's."""
-PLATFORMS: Mapping[str, str] = {"xla": "jax_stablehlo"}
+PLATFORMS: Mapping[str, str] = {"xla": "jax_stablehlo", "onnxruntime": "onnx_onnxv1"}
 """The protocol's name of the platform, by runtime; that of another runtime is the runtime's own name."""
 
 

@@ -77,6 +77,12 @@ def bind(equation: Any, operands: Sequence[Any]) -> Any:
     return equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
 
 
+def called(equation: Any) -> core.ClosedJaxpr:
+    """Return the body of an equation whose primitive is one of ``CALLS``."""
+    body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+    return body if isinstance(body, core.ClosedJaxpr) else core.ClosedJaxpr(body, ())
+
+
 def _evaluate(program: core.ClosedJaxpr, arguments: Sequence[Any], rules: Rules) -> list[Any]:
     jaxpr = program.jaxpr
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, program.consts, strict=True))
@@ -122,8 +128,7 @@ def _bodies(equation: Any) -> Iterator[core.ClosedJaxpr]:
 
 def _call(equation: Any, operands: Sequence[Any], rules: Rules) -> list[Any]:
     """Evaluate a call in place. Of a custom derivative this is the function itself, without its derivative."""
-    body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-    return _evaluate(body if isinstance(body, core.ClosedJaxpr) else core.ClosedJaxpr(body, ()), operands, rules)
+    return _evaluate(called(equation), operands, rules)
 
 
 def _scan(equation: Any, operands: Sequence[Any], rules: Rules) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.hook import objects_of
+from deploycheck.serving.runtimes.onnxruntime import ONNXRUNTIME
 from deploycheck.serving.runtimes.xla import XLA
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Runtime(Protocol):
         ...
 
 
-BUILT_IN: tuple[Runtime, ...] = (XLA,)
+BUILT_IN: tuple[Runtime, ...] = (XLA, ONNXRUNTIME)
 
 
 def find_runtime(name: str, extensions: Sequence[Path] = ()) -> Runtime:

@@ -56,7 +56,7 @@ def test_a_runtime_is_found_in_the_file_that_declares_it() -> None:
 
 
 def test_an_unknown_runtime_is_an_error_that_lists_what_there_is() -> None:
-    with pytest.raises(DeploycheckError, match="there is no runtime 'onyx', only xla, numpy") as caught:
+    with pytest.raises(DeploycheckError, match="there is no runtime 'onyx', only xla, onnxruntime, numpy") as caught:
         find_runtime("onyx", [PLUGIN])
     assert "--extensions FILE" in caught.value.hint
 
@@ -68,7 +68,8 @@ def test_a_file_that_declares_nothing_is_named(tmp_path: Path) -> None:
 
 
 def test_runtimes_are_named_without_importing_jax_or_numpy() -> None:
-    code = "import sys, deploycheck.serving.runtimes; print({'jax', 'numpy', 'aiohttp', 'starlette'} & {*sys.modules})"
+    heavy = {"jax", "numpy", "onnx", "onnxruntime", "aiohttp", "starlette"}
+    code = f"import sys, deploycheck.serving.runtimes; print({heavy} & {{*sys.modules}})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
 
