@@ -134,6 +134,7 @@ def test_a_declaration_that_cannot_work_is_refused(declared: dict[str, Any], par
 
 HIGHER_IS_BETTER = {
     "smallest_class",
+    "sparsity",
     "accuracy",
     "accuracy.worst_class",
     "accuracy.top3",

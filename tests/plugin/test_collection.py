@@ -310,7 +310,9 @@ print("ALIVE", sum(item() is not None for item in seen[1]), "OF", len(seen[1]))
 
 def test_a_run_gives_the_nodes_of_the_one_before_it_to_the_garbage_collector() -> None:
     done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "ALIVE 0 OF 35" in done.stdout
+    alive, of, count = done.stdout.rpartition("ALIVE ")[2].split()
+    assert (alive, of) == ("0", "OF")
+    assert int(count) > 30
 
 
 @pytest.mark.parametrize("part", ["deploycheck-gate", "deploycheck-builtin"])

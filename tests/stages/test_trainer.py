@@ -167,7 +167,11 @@ def test_a_constraint_may_count_steps_over_all_epochs(examples: Splits, tmp_path
     trainer = trainer_for(examples, tmp_path)
     assert trainer.steps(RECIPE) == 6 * (200 // 32)
     half = trainer.fit(plain(0), constraint=stop_after(3 * (200 // 32)), name="half")
-    assert_same_weights(half, trainer.fit(plain(0), replace(RECIPE, epochs=3), name="three epochs"))
+    stopped = trainer.fit(plain(0), replace(RECIPE, epochs=3), name="three epochs")
+    for name, array in half.weights.items():
+        np.testing.assert_allclose(
+            array, stopped.weights[name], rtol=1e-5, atol=1e-6
+        )  # two programs, whose sums differ
 
 
 def test_the_weights_are_those_of_the_best_epoch(examples: Splits, tmp_path: Path) -> None:
