@@ -180,12 +180,10 @@ def test_mistakes_in_arguments_are_found_without_running_the_code(project: Proje
 
 
 def test_a_word_that_does_not_exist_is_refused_before_anything_is_run(project: Project, tmp_path: Path) -> None:
-    project.write(
-        SPEC.replace("int8: {quantize: {weights: int8, activations: int8}}", "small: {prune: {sparsity: 80 %}}")
-    )
+    project.write(SPEC.replace("int8: {quantize: {weights: int8, activations: int8}}", "small: {shrink: {by: 80 %}}"))
     result = project.run("spec.yaml", cache=tmp_path / "cache")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.stdout.fnmatch_lines(["*spec.yaml:22:*unknown key 'prune' in `compress.variants.small`*"])
+    result.stdout.fnmatch_lines(["*spec.yaml:22:*unknown key 'shrink' in `compress.variants.small`*"])
     assert not (tmp_path / "cache" / "store").exists()
 
 
