@@ -32,6 +32,9 @@ weights = st.lists(st.floats(-100, 100, width=16), min_size=SIZE, max_size=SIZE)
 )
 largest_codes = st.sampled_from([1, 7, 127, 254])
 thresholds = st.floats(0, 120, width=16)
+ROUNDING = 1e-6
+"""Of squared errors in float32, as a share of the sum of squares."""
+
 laws = settings(max_examples=100, deadline=None)
 
 
@@ -103,7 +106,7 @@ def test_a_range_that_has_all_values_of_a_smaller_one_has_no_larger_error(
 ) -> None:
     # Of any two ranges this isn't so: of 1 and 0.5, both are multiples of 1/2, and 0.5 is none of 1/3.
     small, large = (error(array, fit(array, largest), 0.0, largest) for largest in ranges)
-    assert large <= small + 1e-9 * float(np.square(array).sum())
+    assert large <= small + ROUNDING * float(np.square(array).sum())
 
 
 @given(weights, thresholds, largest_codes)
@@ -114,7 +117,7 @@ def test_at_one_scale_no_threshold_has_a_smaller_error_than_half_of_it(
     scale = fit(array, largest)
     least = error(array, scale, float(scale[0]) / 2 * (1 - 1e-6), largest)
     assert least == pytest.approx(error(array, scale, 0.0, largest))
-    assert least <= error(array, scale, threshold, largest) + 1e-9 * float(np.square(array).sum())
+    assert least <= error(array, scale, threshold, largest) + ROUNDING * float(np.square(array).sum())
 
 
 @given(weights, largest_codes)
