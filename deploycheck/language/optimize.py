@@ -173,7 +173,7 @@ class Search(Section):
                 what = f"{name} is better the higher it is"
                 yield Mistake(("minimize",), what, f"write `maximize: {name}`", key=True)
         if len(self.objectives) == 1 and self.tolerance is not None:
-            what = "with one objective the best trial is taken, so there is no tolerance"
+            what = "`tolerance` has no effect with one objective: the best trial is taken"
             yield Mistake(("tolerance",), what, "leave it out", key=True)
         if self.stop_hopeless and (len(self.objectives) > 1 or self.objectives == (PARAMETERS,)):
             what = "a trial can be stopped only for a single objective that each epoch reports"

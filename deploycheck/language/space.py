@@ -39,7 +39,7 @@ def split_path(written: str) -> tuple[str, ...]:
 
 
 def put(data: Mapping[str, Any], path: SpecPath, value: Any) -> dict[str, Any]:
-    """Return plain data with a value at ``path``; raise ``LookupError`` with the path of what is no mapping."""
+    """Return plain data with a value at ``path``. A part that isn't a mapping raises ``LookupError`` with its path."""
     key, *rest = path
     if not rest:
         return {**data, str(key): value}

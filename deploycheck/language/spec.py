@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -94,13 +95,18 @@ class Input(Section):
     dtype: Literal["bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "float32"]
 
 
-def _check_format(load: str, info: ValidationInfo) -> str:
-    vocabulary: Vocabulary | None = info.context
-    if ":" in load or "." in load:
-        check_import_path(load)
-    elif vocabulary is not None:
-        check_known(load, vocabulary.formats, "format of weights")
-    return load
+def _installed_or_path(kind: str, names: Callable[[Vocabulary], Iterable[str]]) -> AfterValidator:
+    """Return a validator of an import path or an installed name; ``kind`` is what messages call such a name."""
+
+    def check(load: str, info: ValidationInfo) -> str:
+        vocabulary: Vocabulary | None = info.context
+        if ":" in load or "." in load:
+            check_import_path(load)
+        elif vocabulary is not None:
+            check_known(load, names(vocabulary), kind)
+        return load
+
+    return AfterValidator(check)
 
 
 SHA256 = "^[0-9a-f]{64}$"
@@ -119,7 +125,7 @@ class Weights(Section):
     of a function that takes all arrays of the file by name and returns those of the model by name.
     """
 
-    load: Annotated[StrictStr, AfterValidator(_check_format)]
+    load: Annotated[StrictStr, _installed_or_path("format of weights", lambda installed: installed.formats)]
     path: StrictStr
     sha256: Annotated[StrictStr, AfterValidator(_check_digest), Field(json_schema_extra={"pattern": SHA256})] | None = (
         None
@@ -153,15 +159,6 @@ class Split(Section):
         return self
 
 
-def _check_loader(load: str, info: ValidationInfo) -> str:
-    vocabulary: Vocabulary | None = info.context
-    if ":" in load or "." in load:
-        check_import_path(load)
-    elif vocabulary is not None:
-        check_known(load, vocabulary.loaders, "loader")
-    return load
-
-
 def _check_step(step: dict[str, Arguments], info: ValidationInfo) -> dict[str, Arguments]:
     (name,) = step
     vocabulary: Vocabulary | None = info.context
@@ -174,7 +171,7 @@ def _check_step(step: dict[str, Arguments], info: ValidationInfo) -> dict[str, A
 class Data(Section):
     """Where examples come from, and what must be true of them."""
 
-    load: Annotated[StrictStr, AfterValidator(_check_loader)]
+    load: Annotated[StrictStr, _installed_or_path("loader", lambda installed: installed.loaders)]
     arguments: With = Field(default={}, alias="with")
     split: Split = Split()
     preprocess: tuple[Annotated[One, AfterValidator(_check_step)], ...] = ()
@@ -225,7 +222,7 @@ class StopEarly(Section):
 class Train(Section):
     """How the model is trained, and what it must reach. The loss selects the task: what labels and outputs are.
 
-    A model with ``weights`` need not be trained: then there is no optimiser, no batch size and no number of epochs.
+    A model that has ``weights`` can go without training: leave out ``optimizer``, ``epochs`` and ``batch_size``.
     """
 
     loss: Annotated[StrictStr, Installed("loss")] = "cross_entropy"

@@ -35,7 +35,7 @@ def quantize_with_dead_zone(model: Model, *, levels: int, threshold: float | Non
 
     ``threshold`` is a share (0..1) of an array's largest magnitude, which gets the largest code. Where it is None, each
     array gets the scale and the threshold of the least squared error. Its params become flat. Raises
-    ``DeploycheckError`` where there is no such array, and where one is quantised already.
+    ``DeploycheckError`` for a model without such an array, and for one that is quantised already.
     """
     largest = levels - 1
     params: dict[str, Any] = dict(flatten(model.params)[0])

@@ -21,9 +21,7 @@ from deploycheck.steps.training import (
     TrainingSettings,
     TrainingStep,
     builder_of,
-    config_of,
     job_of,
-    sources_of_training,
     start_of,
 )
 from deploycheck.store import fingerprint
@@ -67,7 +65,7 @@ class SearchStep(StepKind):
 
     def sources(self, settings: SearchSettings) -> Iterable[Source]:
         """Yield what the training uses, and the sampler."""
-        yield from sources_of_training(settings)
+        yield from settings.sources()
         yield Source("samplers", settings.optimize.search.sampler)
 
     def make(self, making: Making) -> Metadata:
@@ -113,7 +111,7 @@ def _evaluate(making: Making, dataset: Dataset, number: int, found: Settings, re
 
     settings = overlaid(making.settings, found)
     objectives = settings.optimize.search.objectives
-    config = config_of(settings)
+    config = settings.first
     folder = making.scratch / f"trial-{number}-{fingerprint(found)}"  # a checkpoint of other settings is another one
     title = f"optimize: trial {number + 1}/{settings.optimize.search.trials}"
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deploycheck.language.fields import Arguments, ImportPath, Section
-from deploycheck.language.spec import Input, Train
+from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
 from deploycheck.stages import training
 from deploycheck.stages.training import TrainingReport
-from deploycheck.steps.data import DATA, preprocess_of
+from deploycheck.steps.data import DATA
 from deploycheck.steps.found import found_by, overlaid, search_of
+from deploycheck.steps.initial import InitialModel, initial_model
 from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, Subject
 from deploycheck.steps.weights import WEIGHTS
 from deploycheck.store import Artifact
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 TRAINING = Ref("training")
 
 
-class TrainingSettings(Section):
+class TrainingSettings(InitialModel):
     """What decides a training: the model, and how it is trained."""
 
-    build: ImportPath
-    arguments: Arguments
-    input: dict[str, Input]
-    task: str
-    preprocess: tuple[tuple[str, Arguments], ...]
     train: Train
+
+    @property
+    def first(self) -> Config:
+        """What the model of the first seed is."""
+        return self.config(self.train.seeds[0])
 
 
 def _report(artifact: Artifact, variant: str | None) -> TrainingReport:
@@ -72,18 +72,11 @@ class TrainingStep(StepKind):
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> TrainingSettings:
         """Return the model and train sections; what is expected of the model doesn't change the training."""
         del ref, checks
-        return TrainingSettings(
-            build=spec.model.build,
-            arguments=spec.model.arguments,
-            input=spec.model.input,
-            task=spec.task,
-            preprocess=preprocess_of(spec),
-            train=spec.train.model_copy(update={"expect": {}}),
-        )
+        return TrainingSettings(**initial_model(spec), train=spec.train.model_copy(update={"expect": {}}))
 
     def sources(self, settings: TrainingSettings) -> Iterable[Source]:
         """Yield the model's code, the preprocessing steps and the task."""
-        return sources_of_training(settings)
+        return settings.sources()
 
     def make(self, making: Making) -> Metadata:
         """Train every seed; keep the weights of the one that is best on validation."""
@@ -93,7 +86,7 @@ class TrainingStep(StepKind):
         settings = overlaid(making.settings, found_by(making.inputs))
         seeds = settings.train.seeds
         dataset = data.read(making.inputs["data"].path)
-        config = config_of(settings)
+        config = settings.first
         job = job_of(settings, dataset, making.extensions)
         job = replace(job, labels={"test": dataset.splits["test"].labels})
 
@@ -106,27 +99,6 @@ class TrainingStep(StepKind):
         return {"deployed": report.spread}
 
 
-def sources_of_training(settings: TrainingSettings) -> Iterator[Source]:
-    """Yield what a training uses by name."""
-    yield Source("models", settings.build)
-    yield from (Source("preprocessing", name) for name, _ in settings.preprocess)
-    yield Source("tasks", settings.task)
-
-
-def config_of(settings: TrainingSettings) -> Config:
-    """Return what the model is that a training begins with."""
-    from deploycheck.steps.trained import Config
-
-    return Config(
-        build=settings.build,
-        arguments=settings.arguments,
-        input=settings.input,
-        task=settings.task,
-        seed=settings.train.seeds[0],
-        preprocess=settings.preprocess,
-    )
-
-
 def job_of(settings: TrainingSettings, dataset: Dataset, extensions: Extensions) -> Job:
     """Return what all runs of a training share; the test split is not needed for it."""
     from deploycheck.stages.recipe import recipe_of
@@ -135,7 +107,7 @@ def job_of(settings: TrainingSettings, dataset: Dataset, extensions: Extensions)
 
     recipe, task = recipe_of(settings.train), extensions.tasks[settings.task]
     return Job(
-        examples=prepared_examples(config_of(settings), dataset, extensions),
+        examples=prepared_examples(settings.first, dataset, extensions),
         task=task,
         recipe=recipe,
         loss=task.losses[recipe.loss],

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deploycheck.errors import DeploycheckError, located
-from deploycheck.language.fields import Arguments, ImportPath, Section
-from deploycheck.language.spec import Input, Weights
+from deploycheck.language.spec import Weights
 from deploycheck.ref import Ref, Source
-from deploycheck.steps.data import DATA, preprocess_of
+from deploycheck.steps.data import DATA
+from deploycheck.steps.initial import InitialModel, initial_model
 from deploycheck.steps.kind import Making, Metadata, StepKind
 from deploycheck.steps.project_files import find_file
 
@@ -21,14 +21,9 @@ if TYPE_CHECKING:
 WEIGHTS = Ref("weights")
 
 
-class WeightsSettings(Section):
+class WeightsSettings(InitialModel):
     """The model, and where its weights are."""
 
-    build: ImportPath
-    arguments: Arguments
-    input: dict[str, Input]
-    task: str
-    preprocess: tuple[tuple[str, Arguments], ...]
     seed: int
     weights: Weights
 
@@ -56,24 +51,14 @@ class WeightsStep(StepKind):
         del checks
         if spec.model.weights is None:
             raise KeyError(ref)
-        return WeightsSettings(
-            build=spec.model.build,
-            arguments=spec.model.arguments,
-            input=spec.model.input,
-            task=spec.task,
-            preprocess=preprocess_of(spec),
-            seed=spec.train.seeds[0],
-            weights=spec.model.weights,
-        )
+        return WeightsSettings(**initial_model(spec), seed=spec.train.seeds[0], weights=spec.model.weights)
 
     def sources(self, settings: WeightsSettings) -> Iterable[Source]:
         """Yield the model's code, the format, the function that renames, the preprocessing steps and the task."""
-        yield Source("models", settings.build)
+        yield from settings.sources()
         yield Source("formats", settings.weights.load)
         if isinstance(settings.weights.names, str):
             yield Source("formats", settings.weights.names)
-        yield from (Source("preprocessing", name) for name, _ in settings.preprocess)
-        yield Source("tasks", settings.task)
 
     def make(self, making: Making) -> Metadata:
         """Build the model, give it the weights, and see that its outputs fit the labels."""
@@ -91,14 +76,7 @@ class WeightsStep(StepKind):
                 f"its sha256 is {digest}, the spec has {written.sha256}", where=written.path, hint=hint
             )
         dataset = data.read(making.inputs["data"].path)
-        config = trained.Config(
-            build=settings.build,
-            arguments=settings.arguments,
-            input=settings.input,
-            task=settings.task,
-            seed=settings.seed,
-            preprocess=settings.preprocess,
-        )
+        config = settings.config(settings.seed)
         model = trained.build(config, dataset.fitted, extensions, settings.seed)
         arrays = weights.read_arrays(path, extensions.weight_reader(written.load))
         with located(written.path):

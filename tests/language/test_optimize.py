@@ -198,7 +198,7 @@ def test_a_part_inside_of_another_is_refused(project: Project) -> None:
         ),
         (
             "{trials: 4, minimize: validation.loss, tolerance: 1 %}",
-            "1:50: with one objective the best trial is taken, so there is no tolerance [leave it out]",
+            "1:50: `tolerance` has no effect with one objective: the best trial is taken [leave it out]",
         ),
         (
             "{trials: 4, minimize: [validation.loss, parameters], stop_hopeless: true}",

@@ -128,7 +128,7 @@ def _elsewhere(weight: Tensor) -> TensorProto:
 
 def _refused(missing: list[str]) -> DeploycheckError:
     return DeploycheckError(
-        f"the model can't be exported to ONNX: there is no form for {', '.join(missing)}",
+        f"the model can't be exported to ONNX, because these operations can't: {', '.join(missing)}",
         hint="write these operations in another way, or serve it with `runtime: xla`",
     )
 

@@ -76,7 +76,7 @@ class _View:
     axes: tuple[Axes, ...]
 
     def moved(self, sources: Sequence[Axes], before: Sequence[int], after: Sequence[int]) -> _View:
-        """Return the view of a rearranged value. An axis of which one index is taken is no longer in it."""
+        """Return the view of a rearranged value. It has no axis from which only one index is taken."""
         axes = []
         for to, source in enumerate(sources):
             cut = after[to] == 1 and any(before[axis] != 1 for axis in source)

@@ -111,7 +111,7 @@ def test_every_operation_without_a_form_is_named_at_once(tmp_path: Path) -> None
 
     error = refused(call, tmp_path)
     assert error.what == (
-        "the model can't be exported to ONNX: there is no form for bessel_i0e, "
+        "the model can't be exported to ONNX, because these operations can't: bessel_i0e, "
         "convert_element_type (numbers of type complex64), fft, lgamma, real"
     )
     assert error.hint == "write these operations in another way, or serve it with `runtime: xla`"
