@@ -138,6 +138,18 @@ def test_labels_that_say_nothing_teach_nothing(examples: Splits, tmp_path: Path)
     assert run.report.kept_epoch.scores["accuracy"] < 0.6
 
 
+def test_what_an_epoch_computes_is_lowered(examples: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is lowered has equal results, so nothing else would tell."""
+    used: list[str] = []
+
+    def marked(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: used.append("lowered") or function(*given)
+
+    monkeypatch.setattr("deploycheck.stages.train.lowered", marked)
+    train(plain, classify(examples, replace(RECIPE, epochs=1)), (0,), tmp_path, quiet)
+    assert used
+
+
 def test_progress_is_one_line_per_epoch(examples: Splits, tmp_path: Path) -> None:
     lines: list[str] = []
     train(plain, classify(examples), (0, 1), tmp_path, lines.append)

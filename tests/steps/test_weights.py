@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.spec import Weights
+from deploycheck.stages import data as stored
 from deploycheck.steps import trained as files
 from deploycheck.steps.weights import WeightsSettings
-from deploycheck.store import Artifact
+from deploycheck.store import Artifact, write_manifest
 from tests.planning import built_in
 from tests.steps.making import INPUT, PREPROCESS, Steps, training_settings
 
@@ -72,3 +74,14 @@ def test_what_is_wrong_with_the_weights_is_said(
 ) -> None:
     with pytest.raises(DeploycheckError, match=says):
         project.make("weights", settings(**changed), data=data)
+
+
+def test_a_label_that_the_model_has_no_logit_for_is_refused(project: Steps, data: Artifact, tmp_path: Path) -> None:
+    dataset = stored.read(data.path)
+    test = dataset.splits["test"]
+    beyond = replace(test, labels=np.where(np.arange(len(test)) == 5, 3, test.labels))
+    (tmp_path / "other").mkdir()
+    stored.write(replace(dataset, splits={**dataset.splits, "test": beyond}), tmp_path / "other")
+    other = write_manifest(tmp_path / "other", "data", "0" * 64, data.meta)
+    with pytest.raises(DeploycheckError, match=r"^labels of the test split: .*the labels go up to 3, in row 5"):
+        project.make("weights", settings(), data=other)
