@@ -90,5 +90,5 @@ def test_what_has_no_form_is_named() -> None:
     def scattered(x: Any, at: Any) -> Any:
         return jax.vmap(lambda row, place: row.at[place].set(0.0))(x, at)
 
-    with pytest.raises(DeploycheckError, match=r"no form for scatter \(with axes of a batch\)"):
+    with pytest.raises(DeploycheckError, match=r"operations can.t: scatter \(with axes of a batch\)"):
         convert({"y": scattered}, X, PLACES)
