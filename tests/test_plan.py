@@ -23,6 +23,7 @@ from deploycheck.plan import (
     with_needs,
 )
 from deploycheck.ref import Ref
+from deploycheck.steps import STEP_KINDS
 from tests.planning import EXTENSIONS, HEAD, built_in, plan, specs
 
 COMPRESS = """\
@@ -107,6 +108,29 @@ def test_a_variant_is_made_from_the_one_it_names(tmp_path: Path) -> None:
     assert sources(made, "trained") == [TRAINING]
     assert sources(made, "int8") == [Ref("variant", ("int8",)), TRAINING]
     assert sources(made, "lighter") == [Ref("variant", ("lighter",)), Ref("variant", ("int8",)), TRAINING]
+
+
+def test_a_variant_for_another_runtime_has_the_weights_of_the_one_it_names(tmp_path: Path) -> None:
+    variants = (
+        "{int8: {quantize: {weights: int8}}, onnx: {from: int8, runtime: onnxruntime}, plain: {runtime: onnxruntime}}"
+    )
+    made = plan(f"{HEAD}compress: {{variants: {variants}}}\nserve: {{variants: [onnx]}}\n", tmp_path)
+    assert sources(made, "onnx") == [Ref("variant", ("int8",)), TRAINING]
+    assert sources(made, "plain") == [TRAINING]
+    assert made.steps[Ref("load", ("onnx",))]["expected"] == Ref("expected_outputs", ("onnx",))
+    stage = next(check for check in made.checks if check.stage == "compress[onnx]" and check.metric == "completes")
+    assert stage.completes == (Ref("model", ("onnx",)), Ref("outputs", ("onnx",)))
+
+
+@pytest.mark.parametrize("kind", ["model", "outputs", "compress_properties", "serve_properties"])
+def test_each_step_knows_the_runtime_of_its_variant(kind: str, tmp_path: Path) -> None:
+    variants = "{int8: {quantize: {weights: int8}, runtime: onnxruntime}, next: {from: int8, prune: {sparsity: 50 %}}}"
+    made = plan(f"{HEAD}compress: {{variants: {variants}}}\nserve: {{runtime: xla}}\n", tmp_path)
+    runtimes = {
+        variant: STEP_KINDS[kind].settings(made.spec, Ref(kind, (variant,)), ()).runtime
+        for variant in ("trained", "int8", "next")
+    }
+    assert runtimes == {"trained": "xla", "int8": "onnxruntime", "next": "xla"}
 
 
 def test_a_variant_may_be_made_from_one_that_is_written_after_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from deploycheck.language.errors import Mistake, did_you_mean
-from deploycheck.language.fields import Arguments, ImportPath, Name, One, Section, With, mistake, refuse
+from deploycheck.language.fields import Arguments, ImportPath, Installed, Name, One, Section, With, mistake, refuse
 from deploycheck.language.properties import WrittenProperty
 from deploycheck.language.spec import Expectations
 from deploycheck.language.vocabulary import Vocabulary
@@ -53,12 +53,14 @@ class Variant(Section):
     """One deployable form: made from the trained model, or from the variant ``source``, by one method.
 
     ``method`` is the name of an installed method, or an import path, with its options as plain data. The options of
-    an installed method are complete, and its options class accepts them. ``models`` are the import paths of the
-    models that they name.
+    an installed method are complete, and its options class accepts them. Without a method, the variant has the weights
+    of its source, for another runtime. ``models`` are the import paths of the models that the options name. ``runtime``
+    is None where it is that of the section ``serve``.
     """
 
     source: StrictStr | None = None
-    method: tuple[str, Arguments]
+    method: tuple[str, Arguments] | None = None
+    runtime: StrictStr | None = None
     models: tuple[ImportPath, ...] = ()
     expect: Expectations = Field(default={})
 
@@ -87,7 +89,7 @@ def _plain(options: Section) -> Arguments:
 
 
 class VariantForm(Section):
-    """One deployable form: made from the trained model, or ``from`` another variant, by one method.
+    """One deployable form: made from the trained model, or ``from`` another variant, by one method, for a runtime.
 
     It is the form in which specs write a ``Variant``; ``variant_form`` adds a key for each installed method.
     """
@@ -96,10 +98,13 @@ class VariantForm(Section):
     method: Annotated[One, AfterValidator(_read_method)] | None = Field(
         default=None, description="A method by its import path, package.module:NAME, or by its name, with its options"
     )
+    runtime: Annotated[StrictStr, Installed("runtime")] | None = Field(
+        default=None, description="What executes this variant; the `runtime` of `serve` if left out"
+    )
     expect: Expectations = Field(default={})
 
     def variant(self, vocabulary: Vocabulary) -> Variant:
-        """Return the variant that is written; refuse one without a method, or with several."""
+        """Return the variant that is written; refuse one with several methods, or with neither method nor runtime."""
         fields = type(self).model_fields
         installed = {
             str(fields[name].alias): _plain(value)
@@ -107,14 +112,25 @@ class VariantForm(Section):
             if name not in VariantForm.model_fields and isinstance(value, Section)
         }
         methods = [*installed.items(), *(self.method or {}).items()]
-        if len(methods) != 1:
-            found = ", ".join(name for name, _ in methods) or "none"
+        if len(methods) > 1:
+            found = ", ".join(name for name, _ in methods)
             hint = "build one variant `from` another to chain methods"
             raise mistake(f"a variant has one method, found {found}", hint, key=True)
-        name, options = methods[0]
-        named = [options[key].get("build") for key in model_keys(vocabulary.methods.get(name)) if key in options]
-        models = tuple(path for path in named if path)
-        return Variant(source=self.source, method=methods[0], models=models, expect=self.expect)
+        if not methods and not self.runtime:
+            raise mistake("a variant has one method, found none", "add a method, or a `runtime` of its own", key=True)
+        named = [
+            options[key].get("build")
+            for name, options in methods
+            for key in model_keys(vocabulary.methods.get(name))
+            if key in options
+        ]
+        return Variant(
+            source=self.source,
+            method=methods[0] if methods else None,
+            runtime=self.runtime,
+            models=tuple(path for path in named if path),
+            expect=self.expect,
+        )
 
 
 @functools.lru_cache(maxsize=16)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from deploycheck.language.fields import Section
+from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref, Source
 from deploycheck.store import Artifact
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
+    from deploycheck.language.variants import Variant
     from deploycheck.registry import Version
 
 TRAINED, BASELINE = "trained", "baseline"
@@ -141,3 +143,16 @@ class FoundElsewhere(Protocol):
 def made_variants(spec: Spec) -> tuple[str, ...]:
     """Return the variants of a spec, the trained model first."""
     return (TRAINED, *(spec.compress.variants if spec.compress else ()))
+
+
+def section_of(spec: Spec, variant: str) -> Variant:
+    """Return how a variant is made; raise ``KeyError`` for one that the section ``compress`` doesn't have."""
+    if spec.compress is None:
+        raise KeyError(variant)
+    return spec.compress.variants[variant]
+
+
+def runtime_of(spec: Spec, variant: str) -> str:
+    """Return what executes a variant: its own runtime, or that of the section ``serve``."""
+    own = None if variant in (TRAINED, BASELINE) else section_of(spec, variant).runtime
+    return own or (spec.serve or Serve()).runtime

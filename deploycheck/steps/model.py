@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from deploycheck.errors import located
 from deploycheck.language.fields import Section
-from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref, Source
-from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, Subject, made_variants
+from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, Subject, made_variants, runtime_of
 from deploycheck.steps.training import source_of
 from deploycheck.steps.variant import uses_of
 from deploycheck.store import Artifact, write_lifetime
@@ -59,10 +58,10 @@ class ModelStep(StepKind):
         return {"weights": source_of(spec, ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> ModelSettings:
-        """Return the spec's name and runtime."""
+        """Return the spec's name, and the variant's runtime."""
         del checks
-        runtime = (spec.serve or Serve()).runtime
-        return ModelSettings(model=spec.name, runtime=runtime, uses=uses_of(spec, ref.of[0]))
+        (variant,) = ref.of
+        return ModelSettings(model=spec.name, runtime=runtime_of(spec, variant), uses=uses_of(spec, variant))
 
     def sources(self, settings: ModelSettings) -> Iterable[Source]:
         """Yield the runtime, and the code that puts the model together."""

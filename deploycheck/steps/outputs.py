@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.fields import Section
-from deploycheck.language.spec import Serve
 from deploycheck.ref import Ref, Source
 from deploycheck.steps.data import DATA, TEST
-from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind, Subject, made_variants
+from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind, Subject, made_variants, runtime_of
 from deploycheck.steps.model import stage_of
 from deploycheck.store import Artifact
 
@@ -74,9 +73,9 @@ class OutputsStep(StepKind):
         return {"data": DATA, "model": exported(ref.of[0])}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> OutputsSettings:
-        """Return the spec's runtime and task: the input artifacts decide the rest."""
+        """Return the variant's runtime and the task: the input artifacts decide the rest."""
         del checks
-        return OutputsSettings(runtime=(spec.serve or Serve()).runtime, task=spec.task, variant=ref.of[0])
+        return OutputsSettings(runtime=runtime_of(spec, ref.of[0]), task=spec.task, variant=ref.of[0])
 
     def sources(self, settings: OutputsSettings) -> Iterable[Source]:
         """Yield the runtime and the task."""

@@ -22,7 +22,7 @@ from deploycheck.language.spec import Batching, Serve
 from deploycheck.properties import NoAnswer
 from deploycheck.ref import Ref, Source
 from deploycheck.steps.data import DATA
-from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind, Subject
+from deploycheck.steps.kind import BASELINE, Making, Metadata, StepKind, Subject, runtime_of
 from deploycheck.steps.outputs import exported
 from deploycheck.store import Artifact
 
@@ -114,15 +114,15 @@ class PropertiesStep(StepKind):
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> PropertiesSettings:
         """Return the section's properties."""
         del checks
-        section, serve = getattr(spec, self.section), spec.serve or Serve()
+        section = getattr(spec, self.section)
         return PropertiesSettings(
             properties=tuple(
                 NamedProperty(check=check_name(name, settings), name=name, settings=settings)
                 for name, settings in (section.properties if section else ())
             ),
             key=" ".join(filter(None, (spec.name, spec.label, str(ref)))),
-            runtime=serve.runtime,
-            batching=serve.batching,
+            runtime=runtime_of(spec, ref.of[0]),
+            batching=(spec.serve or Serve()).batching,
         )
 
     def sources(self, settings: PropertiesSettings) -> Iterable[Source]:

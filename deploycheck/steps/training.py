@@ -13,7 +13,7 @@ from deploycheck.stages.training import TrainingReport
 from deploycheck.steps.data import DATA
 from deploycheck.steps.found import found_by, overlaid, search_of
 from deploycheck.steps.initial import InitialModel, initial_model
-from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, Subject
+from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, Subject, section_of
 from deploycheck.steps.weights import WEIGHTS
 from deploycheck.store import Artifact
 
@@ -135,6 +135,7 @@ def builder_of(config: Config, dataset: Dataset, making: Making) -> Callable[[in
 
 def source_of(spec: Spec, variant: str) -> Ref:
     """Return the step whose artifact holds a variant's weights."""
-    if variant != TRAINED:
-        return Ref("variant", (variant,))
-    return TRAINING if spec.train.trains else WEIGHTS
+    if variant == TRAINED:
+        return TRAINING if spec.train.trains else WEIGHTS
+    section = section_of(spec, variant)
+    return Ref("variant", (variant,)) if section.method else source_of(spec, section.source or TRAINED)

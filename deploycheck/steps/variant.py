@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Train
@@ -11,7 +11,7 @@ from deploycheck.ref import Ref, Source
 from deploycheck.stages.methods import Describes, is_given_trainer
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.found import found_by, overlaid_train, search_of
-from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind
+from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, section_of
 from deploycheck.steps.training import source_of
 
 if TYPE_CHECKING:
@@ -43,22 +43,21 @@ class VariantStep(StepKind):
         return None if variant in (None, TRAINED, BASELINE) else Ref(self.name, (str(variant),))
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
-        """Yield the compress stage of each variant."""
-        for variant in spec.compress.variants if spec.compress else ():
-            yield "compress", variant, Ref(self.name, (variant,))
+        """Yield the compress stage of each variant that a method makes."""
+        for variant, section in spec.compress.variants.items() if spec.compress else ():
+            if section.method:
+                yield "compress", variant, Ref(self.name, (variant,))
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
         """Return the step that has its weights, and the data for a method that trains or may train."""
-        section = _section(spec, ref)
-        name, options = section.method
-        source = {"weights": source_of(spec, section.source or TRAINED)}
+        name, options = _method(spec, ref)
+        source = {"weights": source_of(spec, section_of(spec, ref.of[0]).source or TRAINED)}
         return {**source, "data": DATA, **search_of(spec)} if _trains(name, options, extensions) else source
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> VariantSettings:
         """Return the method that the spec names, and everything that putting the model together uses."""
         del checks
-        section = _section(spec, ref)
-        name, options = section.method
+        name, options = _method(spec, ref)
         return VariantSettings(
             variant=ref.of[0],
             method=name,
@@ -102,10 +101,11 @@ class VariantStep(StepKind):
         return {"remarks": [remark]} if remark else {}
 
 
-def _section(spec: Spec, ref: Ref) -> Any:
-    if spec.compress is None:
+def _method(spec: Spec, ref: Ref) -> tuple[str, Arguments]:
+    method = section_of(spec, ref.of[0]).method
+    if method is None:
         raise KeyError(ref)
-    return spec.compress.variants[ref.of[0]]
+    return method
 
 
 def _trains(name: str, options: Arguments, extensions: Extensions) -> bool:
@@ -118,10 +118,10 @@ def uses_of(spec: Spec, variant: str) -> tuple[tuple[str, str], ...]:
     """Return everything that building a variant uses by name, each as its kind (of ``Source``) and its name."""
     models, methods = [("models", spec.model.build)], []
     at = variant
-    while at != TRAINED and spec.compress is not None:
-        section = spec.compress.variants[at]
+    while at != TRAINED:
+        section = section_of(spec, at)
         models += [("models", path) for path in section.models]
-        methods.append(("methods", section.method[0]))
+        methods += [("methods", section.method[0])] if section.method else []
         at = section.source or TRAINED
     steps = [("preprocessing", name) for name, _ in preprocess_of(spec)]
     return (*models, *steps, ("tasks", spec.task), *reversed(methods))

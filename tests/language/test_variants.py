@@ -20,7 +20,9 @@ def with_variants(variants: str) -> str:
 def method(project: Project, form: str) -> tuple[str, dict[str, object]]:
     section = project.one(with_variant(form)).compress
     assert section is not None
-    return section.variants["small"].method
+    found = section.variants["small"].method
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,8 @@ def test_a_variant_keeps_its_own_expectations(project: Project) -> None:
         ("a: {from: b, quantize: {weights: int8}}", "there is no variant 'b'"),
         ("a: {from: a, quantize: {weights: int8}}", "a is made from itself, directly or through others"),
         ("a: {method: {prun: {}}}", "unknown compression method 'prun'"),
+        ("a: {runtime: onyx}", "unknown runtime 'onyx'"),
+        ("a: {half: {}, runtime: xlaa}", "unknown runtime 'xlaa'"),
         ("a: {method: {quantize: {}}}", "has no 'weights'"),
         ("a: {method: {'specs.models:no': {}}}", "specs.models has no no"),
     ],
@@ -124,6 +128,28 @@ def test_a_variant_that_cannot_be_made_is_refused(project: Project, variants: st
     (refused,) = project.refused(text)
     assert words in refused
     assert refused.startswith(f"{line_of(text, 'variants:')}:")
+
+
+@pytest.mark.parametrize(
+    ("form", "method", "runtime"),
+    [
+        ("{runtime: onnxruntime}", None, "onnxruntime"),
+        ("{half: {}, runtime: onnxruntime}", ("half", {}), "onnxruntime"),
+        ("{half: {}}", ("half", {}), None),
+    ],
+)
+def test_a_variant_may_have_a_runtime_of_its_own(project: Project, form: str, method: object, runtime: object) -> None:
+    section = project.one(with_variant(form)).compress
+    assert section is not None
+    assert (section.variants["small"].method, section.variants["small"].runtime) == (method, runtime)
+
+
+def test_a_variant_with_nothing_is_told_what_it_may_have(project: Project) -> None:
+    (error,) = project.errors(with_variant("{}")).errors
+    assert (error.what, error.hint) == (
+        "a variant has one method, found none",
+        "add a method, or a `runtime` of its own",
+    )
 
 
 def test_a_circle_of_variants_is_refused_at_each_of_them(project: Project) -> None:

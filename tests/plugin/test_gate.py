@@ -259,7 +259,7 @@ def test_linen_nnx_and_a_plain_function_pass_through_the_same_spec(project: Proj
     assert specs == {f"spec.yaml::[build=net:build_{form}]": "promotable" for form in ("nnx", "linen", "function")}
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "model.jax_export"])
+@pytest.mark.parametrize("file", ["weights.safetensors", "model.jax_export.gz"])
 def test_a_flipped_byte_in_a_stored_artifact_is_refused_by_name(project: Project, file: str, tmp_path: Path) -> None:
     project.write(SPEC + SERVE)
     project.run("-k", "compress or train", "spec.yaml")

@@ -1,4 +1,4 @@
-"""The same gate, with onnxruntime in place of XLA; and what it promoted, served without it."""
+"""One model on two runtimes, gated side by side; and what was promoted, served without the gate."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from deploycheck.serving.signature import read_signature
 from tests.plugin.conftest import SPEC, Project
 from tests.serving.asking import ask
 
+INT8 = "    int8: {quantize: {weights: int8, activations: int8}}\n"
+ONNX = "    int8-onnx: {from: int8, runtime: onnxruntime}\n"
 SERVE = """\
 serve:
-  runtime: onnxruntime
-  variants: [int8]
+  variants: [int8, int8-onnx]
   batching: {max_size: 2}
   load: {rate: 500 /s, requests: 50}
   expect:
@@ -27,11 +28,18 @@ serve:
 """
 
 
-def test_a_model_is_gated_on_onnxruntime_and_served_by_it(project: Project, tmp_path: Path) -> None:
-    project.write(SPEC + SERVE)
+def test_a_model_is_gated_on_two_runtimes_and_served_by_one_of_them(project: Project, tmp_path: Path) -> None:
+    chosen = SPEC.replace(INT8, INT8 + ONNX).replace("to: staging\n", "to: staging\n  choose: int8-onnx\n")
+    project.write(chosen + SERVE)
     result = project.run("--deploycheck-promote", "spec.yaml")
     assert result.ret == 0
-    assert set(project.verdicts().values()) == {"pass"}
+    verdicts = project.verdicts()
+    assert set(verdicts.values()) == {"pass"}
+    by_variant = [
+        {name.replace("int8-onnx", "int8") for name in verdicts if f"[{variant}]" in name}
+        for variant in ("int8", "int8-onnx")
+    ]
+    assert by_variant[0] == by_variant[1] > {"serve[int8]::parity", "compress[int8]::size_ratio"}
     assert project.spec["decision"] == "promoted"
     folder = project.pytester.path / project.spec["promotion"]["path"]
     assert read_signature(folder / "signature.json").runtime == "onnxruntime"

@@ -14,7 +14,7 @@ from deploycheck.serving.runtimes import Engine
 from deploycheck.store import CorruptArtifact, write_manifest
 from tests.serving.models import KEY, SIGNATURE, flip_a_byte, write_artifact
 
-FILES = ["weights.safetensors", "model.jax_export", "signature.json"]
+FILES = ["weights.safetensors", "model.jax_export.gz", "signature.json"]
 
 
 def open_it(folder: Path) -> Engine:

@@ -61,7 +61,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> dic
     return event
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "model.jax_export"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.jax_export.gz"])
 def test_a_server_with_a_flipped_byte_is_never_ready_and_names_the_file(tmp_path: Path, name: str) -> None:
     artifact = tmp_path / "artifact"
     artifact.mkdir()

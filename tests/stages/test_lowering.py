@@ -109,6 +109,89 @@ def test_pooling_has_equal_gradients(pool: Any, window: Any, strides: Any, paddi
     assert_equal(function, image)
 
 
+def classifier(activation: Callable[[jax.Array], jax.Array], window: Any = (2, 2)) -> Callable[..., jax.Array]:
+    """Return a convolution ``(image, kernel, bias)`` with an activation, pooled."""
+
+    def function(image: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        hidden = lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return nnx.max_pool(activation(hidden + bias), window, strides=window)
+
+    return function
+
+
+def shapes_of(function: Callable[..., Any], *arguments: Any) -> set[tuple[int, ...]]:
+    """Return the shapes of all arrays that a function computes."""
+    return {it.aval.shape for each in jax.make_jaxpr(function)(*arguments).jaxpr.eqns for it in each.outvars}
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 2)])
+@pytest.mark.parametrize("activation", [nnx.relu, nnx.tanh, lambda x: 2 * x - x * x], ids=["relu", "tanh", "squares"])
+def test_a_convolution_of_few_channels_is_computed_where_it_is_pooled(activation: Any, window: Any) -> None:
+    arguments = jnp.round(random(2, 9, 8, 3)), jnp.round(random(3, 3, 3, 5, seed=1)), random(1, 1, 1, 5, seed=2)
+    function = classifier(activation, window)
+    assert (2, 9, 8, 5) in shapes_of(function, *arguments)
+    assert (2, 9, 8, 5) not in shapes_of(lowered(function), *arguments)
+    assert_equal(function, *arguments)
+
+
+def test_an_activation_keeps_the_derivative_that_its_user_gave_it() -> None:
+    @jax.custom_jvp
+    def relu(x: jax.Array) -> jax.Array:
+        return jnp.maximum(x, 0)
+
+    relu.defjvp(lambda primals, tangents: (relu(*primals), 7 * tangents[0]))
+    assert_equal(classifier(relu), random(2, 6, 6, 1), random(3, 3, 1, 4, seed=1), random(1, 1, 1, 4, seed=2))
+
+
+def test_a_convolution_that_is_used_besides_its_pooling_is_computed_once() -> None:
+    def function(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        hidden = lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        centred = hidden - hidden.mean(axis=(0, 1, 2), keepdims=True)
+        return nnx.max_pool(centred, (2, 2), strides=(2, 2))
+
+    image, kernel = random(2, 6, 6, 2), random(3, 3, 2, 4, seed=1)
+    assert_equal(function, image, kernel)
+    products = [
+        it for it in jax.make_jaxpr(lowered(function))(image, kernel).eqns if it.primitive.name == "dot_general"
+    ]
+    assert {it.outvars[0].aval.shape for it in products} == {(2, 6, 6, 4)}
+
+
+def test_a_convolution_is_not_taken_for_what_it_is_broadcast_to() -> None:
+    def function(image: jax.Array, kernel: jax.Array, other: jax.Array) -> jax.Array:
+        one = lax.conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return nnx.max_pool(lax.add(jnp.broadcast_to(one, other.shape), other), (2, 2), strides=(2, 2))
+
+    assert_equal(function, random(2, 3, 3, 1), random(3, 3, 1, 4, seed=1), random(2, 4, 4, 4, seed=2))
+
+
+@pytest.mark.parametrize("order", [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 0), (0, 1))])
+def test_a_convolution_of_many_channels_keeps_its_form_and_has_equal_gradients(order: Any, padding: Any) -> None:
+    extents = {"N": 2, "C": 8, "H": 6, "W": 5, "I": 8, "O": 6}
+    image = random(*(extents[axis] for axis in order[0]))
+    kernel = random(*({**extents, "H": 3, "W": 2}[axis] for axis in order[1]), seed=1)
+
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(image, kernel, (1, 1), padding, dimension_numbers=order)
+
+    assert "conv_general_dilated" in primitives_of(lowered(convolve), image, kernel)
+    assert_equal(convolve, image, kernel)
+
+
+@pytest.mark.parametrize("options", [{"window_strides": (2, 2)}, {"rhs_dilation": (2, 2)}])
+def test_a_convolution_of_many_channels_with_gaps_is_a_product(options: dict[str, Any]) -> None:
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        given = {"window_strides": (1, 1), **options}
+        return lax.conv_general_dilated(
+            image, kernel, padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **given
+        )
+
+    image, kernel = random(2, 6, 6, 8), random(3, 3, 8, 4, seed=1)
+    assert "conv_general_dilated" not in primitives_of(lowered(convolve), image, kernel)
+    assert_equal(convolve, image, kernel)
+
+
 def test_of_equal_values_in_a_window_the_same_one_has_the_gradient() -> None:
     image = jnp.round(random(2, 8, 8, 3))
     assert_equal(lambda image: nnx.max_pool(image, (2, 2), strides=(2, 2)), image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ class XlaEngine:
         self.sizes = tuple(sizes)
         self.on_compile: Callable[[], None] = lambda: None
         program, weights = artifact.file(PROGRAM), artifact.file(WEIGHTS)
-        self._program = export.deserialize(bytearray(program.read_bytes()))
+        self._program = export.deserialize(bytearray(gzip.decompress(program.read_bytes())))
         self._wide = any(aval.dtype.itemsize == WIDE for aval in self._program.in_avals + self._program.out_avals)
         with jax.enable_x64(self._wide):
             self._weights = {name: jax.device_put(array) for name, array in read_weights(weights).items()}

@@ -1,11 +1,12 @@
 """A network as files that a server can load without any of the user's code.
 
-StableHLO through ``jax.export`` with a symbolic batch, the weights beside it as safetensors, and the signature
-in the Open Inference Protocol's names.
+StableHLO through ``jax.export`` with a symbolic batch, compressed; the weights beside it as safetensors, and the
+signature in the Open Inference Protocol's names.
 """
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from deploycheck.serving.signature import Signature, write_signature
 from deploycheck.stages.network import Network, TensorSpec
 from deploycheck.store.weights import write_weights
 
-PROGRAM, WEIGHTS = "model.jax_export", "weights.safetensors"
+PROGRAM, WEIGHTS = "model.jax_export.gz", "weights.safetensors"
 _ROUNDS = re.compile(r"xbf16>|xf16>|xf8E|stablehlo\.round_nearest|stablehlo\.(dot_general|convolution)\b.*xu?i[48]>")
 """What StableHLO says of arithmetic in fewer bits than float32, and of values that are rounded for it."""
 
@@ -48,7 +49,7 @@ def write(network: Network, inputs: Mapping[str, TensorSpec], name: str, folder:
         outputs=tuple(output_metadata(key, array, batch) for key, array in answer.items()),
         rounds=_ROUNDS.search(exported.mlir_module()) is not None,
     )
-    (folder / PROGRAM).write_bytes(program)
+    (folder / PROGRAM).write_bytes(gzip.compress(program, mtime=0))
     write_weights(network.weights, folder / WEIGHTS)
     write_signature(
         signature,

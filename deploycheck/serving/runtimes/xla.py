@@ -22,7 +22,7 @@ class XlaRuntime:
     lasts: timedelta | None = timedelta(days=180)
 
     def export(self, network: Network, inputs: Mapping[str, TensorSpec], name: str, folder: Path) -> None:
-        """Write ``model.jax_export``, ``weights.safetensors`` and ``signature.json`` into ``folder``."""
+        """Write ``model.jax_export.gz``, ``weights.safetensors`` and ``signature.json`` into ``folder``."""
         from deploycheck.serving.runtimes import _xla_export
 
         _xla_export.write(network, inputs, name, folder)
