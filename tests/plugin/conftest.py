@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Imported here, before any run: what a run in this process imports first, pytester takes away after it, and the
@@ -27,6 +28,7 @@ import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import deploycheck
+from deploycheck.plugin import gate
 from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.runner.platform import find_platform
 from deploycheck.serving import machine_state
@@ -141,6 +143,9 @@ serve:
     recompilations: "== 0"
 """
 
+NO_COLLECTOR = SimpleNamespace(get_freeze_count=int, disable=bool, freeze=bool, enable=bool)
+"""What a run in this process asks of the garbage collector: ``tests/conftest.py`` has done it for all of them."""
+
 
 @dataclass(frozen=True)
 class Project:
@@ -220,6 +225,7 @@ def project(pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.M
     pytester.makepyfile(net=NET, digits_data=DATA)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
     monkeypatch.setattr("deploycheck.runner.process.subprocess", FORKING)
+    monkeypatch.setattr(gate, "gc", NO_COLLECTOR)
     monkeypatch.setattr(machine_state, "disturbance", lambda *_: "")  # other tests are at work on the machine
     pytester.makeini("[pytest]\n")
     pytester.syspathinsert()
