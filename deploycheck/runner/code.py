@@ -121,18 +121,28 @@ def _imported(module: str, file: Path, digests: Digests) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=4096)
 def is_installed(file: Path) -> bool:
-    """Whether a file belongs to Python, to an installed library or to this package; links are followed."""
-    real = Path(os.path.realpath(file))
-    if not {"site-packages", "dist-packages"}.isdisjoint(real.parts):
-        return True
-    return any(real.is_relative_to(folder) for folder in _installed_folders())
+    """Whether a file belongs to Python, to an installed library or to this package; links are followed.
+
+    Every step asks this of each module that is loaded, thousands: so paths are compared as text.
+    """
+    is_link = os.path.islink(file)  # noqa: PTH114 - Path.is_symlink asks os.stat, which the recorder watches
+    real = Path(os.path.realpath(file)) if is_link or file.name == ".." else _real_folder(file.parent) / file.name
+    return not _PACKAGES.isdisjoint(real.parts) or f"{real}{os.sep}".startswith(_installed_folders())
+
+
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
+
+
+@functools.lru_cache(maxsize=4096)
+def _real_folder(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
 
 
 @functools.cache
-def _installed_folders() -> tuple[Path, ...]:
+def _installed_folders() -> tuple[str, ...]:
     named = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     bases = [Path(base) / "lib" for base in (sys.base_prefix, sys.prefix)]
-    return tuple(path.resolve() for path in (*named, *bases, PACKAGE))
+    return tuple(f"{path.resolve()}{os.sep}" for path in (*named, *bases, PACKAGE))
 
 
 def versions(*distributions: str) -> dict[str, str]:
