@@ -6,6 +6,7 @@ Registries are not: each project has its own.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -143,8 +144,8 @@ serve:
     recompilations: "== 0"
 """
 
-NO_COLLECTOR = SimpleNamespace(get_freeze_count=int, disable=bool, freeze=bool, enable=bool)
-"""What a run in this process asks of the garbage collector: ``tests/conftest.py`` has done it for all of them."""
+COLLECTOR = SimpleNamespace(enable=gc.enable, disable=gc.disable, get_freeze_count=int, freeze=bool)
+"""The garbage collector for runs in this process: what they would freeze, ``tests/conftest.py`` has for all of them."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def project(pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.M
     pytester.makepyfile(net=NET, digits_data=DATA)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
     monkeypatch.setattr("deploycheck.runner.process.subprocess", FORKING)
-    monkeypatch.setattr(gate, "gc", NO_COLLECTOR)
+    monkeypatch.setattr(gate, "gc", COLLECTOR)
     monkeypatch.setattr(machine_state, "disturbance", lambda *_: "")  # other tests are at work on the machine
     pytester.makeini("[pytest]\n")
     pytester.syspathinsert()
