@@ -43,7 +43,7 @@ def code_of(modules: Iterable[str], root: Path, digests: Digests) -> CodeOf:
         found.sources[name] = code.digest if code else ""
         return True
 
-    _walk(modules, root, digests, take, with_packages=True)
+    _walk(modules, lambda name: source_file(name, root), digests, take, with_packages=True)
     return found
 
 
@@ -60,8 +60,6 @@ def _own_code_of(modules: frozenset[str], digests: Digests) -> CodeOf:
     found = CodeOf()
 
     def take(name: str, file: Path) -> bool:
-        if not file.is_relative_to(PACKAGE):
-            return False
         code = digests.code(file)
         found.sources[name] = code.digest if code else ""
         if name.startswith(COMPUTES):
@@ -70,14 +68,28 @@ def _own_code_of(modules: frozenset[str], digests: Digests) -> CodeOf:
                 found.libraries.update(versions_of_module(library))
         return True
 
-    _walk(sorted(modules), PACKAGE.parent, digests, take, with_packages=False)
+    _walk(sorted(modules), _own_file, digests, take, with_packages=False)
     return found
 
 
+@functools.cache
+def _own_file(module: str) -> Path | None:
+    """Return the source file of a module of this package, or None for any other; much faster than Python's finders."""
+    if module.partition(".")[0] != PACKAGE.name:
+        return None
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
 def _walk(
-    modules: Iterable[str], root: Path, digests: Digests, take: Callable[[str, Path], bool], *, with_packages: bool
+    modules: Iterable[str],
+    find: Callable[[str], Path | None],
+    digests: Digests,
+    take: Callable[[str, Path], bool],
+    *,
+    with_packages: bool,
 ) -> None:
-    """Call ``take`` with every module and its file; where it returns true, go on with what the module imports.
+    """Call ``take`` with every module that ``find`` finds and its file; where it returns true, go on with its imports.
 
     Importing a module runs the packages that it is in, too; ours only collect names, so they don't count
     (``with_packages``).
@@ -88,7 +100,7 @@ def _walk(
         if name in seen or not name:
             continue
         seen.add(name)
-        file = source_file(name, root)
+        file = find(name)
         if file is None or not take(name, file):
             continue
         if with_packages:
@@ -109,18 +121,28 @@ def _imported(module: str, file: Path, digests: Digests) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=4096)
 def is_installed(file: Path) -> bool:
-    """Whether a file belongs to Python, to an installed library or to this package; links are followed."""
-    real = Path(os.path.realpath(file))
-    if not {"site-packages", "dist-packages"}.isdisjoint(real.parts):
-        return True
-    return any(real.is_relative_to(folder) for folder in _installed_folders())
+    """Whether a file belongs to Python, to an installed library or to this package; links are followed.
+
+    Every step asks this of each module that is loaded, thousands: so paths are compared as text.
+    """
+    is_link = os.path.islink(file)  # noqa: PTH114 - Path.is_symlink asks os.stat, which the recorder watches
+    real = Path(os.path.realpath(file)) if is_link or file.name == ".." else _real_folder(file.parent) / file.name
+    return not _PACKAGES.isdisjoint(real.parts) or f"{real}{os.sep}".startswith(_installed_folders())
+
+
+_PACKAGES = frozenset({"site-packages", "dist-packages"})
+
+
+@functools.lru_cache(maxsize=4096)
+def _real_folder(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
 
 
 @functools.cache
-def _installed_folders() -> tuple[Path, ...]:
+def _installed_folders() -> tuple[str, ...]:
     named = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     bases = [Path(base) / "lib" for base in (sys.base_prefix, sys.prefix)]
-    return tuple(path.resolve() for path in (*named, *bases, PACKAGE))
+    return tuple(f"{path.resolve()}{os.sep}" for path in (*named, *bases, PACKAGE))
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -206,6 +206,8 @@ class Recorder:
 
     def _counts(self, path: str) -> bool:
         """Whether a path is the user's: not ours, not the system's, not an installed library's."""
+        if is_installed(Path(path)):  # as most are: it remembers them
+            return False
         real = Path(os.path.realpath(path))
         if any(real.is_relative_to(folder) for folder in self.ignored):
             return False

@@ -12,6 +12,7 @@ No JAX backend is started before a fork: a fork of a process that has one may ha
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import random
@@ -63,6 +64,7 @@ def main() -> None:
     first = json.loads(next(lines))
     root, cache = Path(first["root"]), Path(first["cache"])
     sys.path[:] = first["path"]
+    gc.freeze()  # the forks share what is imported: their garbage collections leave it out
     for line in lines:
         task = Task.from_json(line)
         process = os.fork()

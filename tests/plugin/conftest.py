@@ -6,6 +6,7 @@ Registries are not: each project has its own.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Imported here, before any run: what a run in this process imports first, pytester takes away after it, and the
@@ -27,6 +29,7 @@ import qwix  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import deploycheck
+from deploycheck.plugin import gate
 from deploycheck.registry.sqlite import SqliteRegistry
 from deploycheck.runner.platform import find_platform
 from deploycheck.serving import machine_state
@@ -141,6 +144,9 @@ serve:
     recompilations: "== 0"
 """
 
+COLLECTOR = SimpleNamespace(enable=gc.enable, disable=gc.disable, get_freeze_count=int, freeze=bool)
+"""The garbage collector for runs in this process: what they would freeze, ``tests/conftest.py`` has for all of them."""
+
 
 @dataclass(frozen=True)
 class Project:
@@ -220,6 +226,7 @@ def project(pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.M
     pytester.makepyfile(net=NET, digits_data=DATA)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
     monkeypatch.setattr("deploycheck.runner.process.subprocess", FORKING)
+    monkeypatch.setattr(gate, "gc", COLLECTOR)
     monkeypatch.setattr(machine_state, "disturbance", lambda *_: "")  # other tests are at work on the machine
     pytester.makeini("[pytest]\n")
     pytester.syspathinsert()

@@ -28,7 +28,7 @@ def test_the_project_of_the_page_is_gated_from_weights_to_promotion(
     runpy.run_path("weights.py")
     spec = (root / "specs/digits.yaml").read_text()
     project.write(
-        spec.replace("  variants: [int8]\n", "  variants: [int8]\n  load: {rate: 400 /s, min_duration: 0 s}\n")
+        spec.replace("  variants: [int8]\n", "  variants: [int8]\n  load: {rate: 100 /s, min_duration: 0 s}\n")
     )
     result = project.run("--deploycheck-promote", "spec.yaml")
     assert result.ret == 0
