@@ -74,19 +74,29 @@ class Graph:
     """What is known of a program's values.
 
     ``outputs`` has, for each product and operand, the parts of the product's axes that come from this operand alone.
+    ``activations`` are the values that depend on the program's inputs; ``paired`` are the axes along which a product
+    multiplies each position of one activation with the same position of another, as attention does with its heads.
     """
 
     axes: dict[int, Axes] = field(default_factory=dict)
     outputs: list[Axis] = field(default_factory=list)
+    activations: set[int] = field(default_factory=set)
+    paired: list[Axis] = field(default_factory=list)
 
     def walk(self, program: Program) -> None:
-        """Learn from each step of the program; the axes of its arguments are known."""
+        """Learn from each step of the program; the axes of its arguments, and which are inputs, are known."""
         for index, value in program.constants.items():
             self.axes[index] = fresh(getattr(value, "shape", ()), fixed=True)
         for step in program.steps:
             operands = [self.of(operand) for operand in step.operands]
             results = self._results(step.equation, operands)
             self.axes.update(zip(step.results, results, strict=True))
+            changing = [not isinstance(it, core.Literal) and it in self.activations for it in step.operands]
+            if any(changing):
+                self.activations.update(step.results)
+            if all(changing) and step.equation.primitive.name == "dot_general":
+                _, ((*batch,), _) = step.equation.params["dimension_numbers"]
+                self.paired += [operands[0][axis] for axis in batch]
 
     def of(self, value: Any) -> Axes:
         """Return the axes of a value, or of a literal."""

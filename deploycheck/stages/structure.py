@@ -43,40 +43,49 @@ Positions = Mapping[int, np.ndarray]
 """For each group the positions that are left, in order."""
 
 
-def cut_channels(model: Model, share: float, kernels: Collection[str]) -> Model:
-    """Return the model without the share (0..1) of each group of channels, rounded down: those with the lowest norm.
+@dataclass(frozen=True)
+class Unit:
+    """What is cut out of a model: its name, which groups of positions it is, and where there are none."""
 
-    The norm of a channel is that (L2) of all weights of two or more axes that give it or take it. Only ``kernels``
-    become smaller. Raises ``DeploycheckError`` where nothing can be cut.
+    name: str
+    groups: Callable[[_Structure, Sequence[Part]], Sequence[Part]]
+    hint: str
+
+
+def cut_model(model: Model, unit: Unit, share: float, kernels: Collection[str]) -> Model:
+    """Return the model without the share (0..1) of each group of a unit, rounded down: those with the lowest norm.
+
+    The norm of a channel or a head is that (L2) of all weights of two or more axes that give it or take it. Only
+    ``kernels`` become smaller. Raises ``DeploycheckError`` where nothing can be cut.
     """
-    layout = plan_cuts(model.form, share, kernels)
+    layout = plan_cuts(model.form, unit, share, kernels)
     positions = choose_positions(model.weights, layout)
     weights = {name: _take(array, layout[name], positions) for name, array in model.weights.items()}
     return _smaller(model, layout).with_weights(weights)
 
 
-def cut_form(form: Model, share: float, kernels: Collection[str]) -> Model:
-    """Return the form of what ``cut_channels`` makes of a model with this form."""
-    layout = plan_cuts(form, share, kernels)
+def cut_form(form: Model, unit: Unit, share: float, kernels: Collection[str]) -> Model:
+    """Return the form of what ``cut_model`` makes of a model with this form."""
+    layout = plan_cuts(form, unit, share, kernels)
     weights = {name: jax.ShapeDtypeStruct(_shape(layout[name]), leaf.dtype) for name, leaf in form.weights.items()}
     return _smaller(form, layout).with_weights(weights)
 
 
-def plan_cuts(form: Model, share: float, kernels: Collection[str]) -> Layout:
+def plan_cuts(form: Model, unit: Unit, share: float, kernels: Collection[str]) -> Layout:
     """Return what is cut of each weight of a model."""
-    weights = _axes_of(form)
+    known = _structure_of(form)
+    weights = known.weights
     fix(axis for name in find_kernels(form) if name not in kernels for axis in weights[f"params/{name}"])
     axes = [axis for name in kernels for axis in weights[f"params/{name}"]]
-    found = [part for axis in axes for part in resolve(axis) if not part.fixed]
+    found = unit.groups(known, [part for axis in axes for part in resolve(axis) if not part.fixed])
     groups = {part: number for number, part in enumerate(dict.fromkeys(found))}
     for part in groups:
         part.kept = part.size - math.floor(share * part.size + 1e-9)
     if all(part.kept == part.size for part in groups):
         sizes = ", ".join(str(part.size) for part in groups)
         raise DeploycheckError(
-            "no channels can be cut" + (f": {share:.0%} of groups of {sizes} is less than one" if groups else ""),
-            hint="channels are cut between two kernels: not those of inputs and outputs, and not where a "
-            "normalisation or a sum runs over them",
+            f"no {unit.name} can be cut" + (f": {share:.0%} of groups of {sizes} is less than one" if groups else ""),
+            hint=unit.hint,
         )
 
     def cut(part: Part) -> Cut:
@@ -120,7 +129,15 @@ def _take(array: jax.Array, axes: Sequence[Sequence[Cut]], positions: Positions)
     return jnp.asarray(parts.reshape(_shape(axes)))
 
 
-def _axes_of(form: Model) -> dict[str, Axes]:
+@dataclass(frozen=True)
+class _Structure:
+    """The axes of a model's weights, and those axes of its activations that are heads."""
+
+    weights: Mapping[str, Axes]
+    heads: Sequence[Axis]
+
+
+def _structure_of(form: Model) -> _Structure:
     """Return what both programs of a model, for inference and for training, say of its weights' axes."""
     weights = {name: fresh(leaf.shape) for name, leaf in form.weights.items()}
     state = [axes for name, axes in weights.items() if name.startswith("state/")]
@@ -133,7 +150,7 @@ def _axes_of(form: Model) -> dict[str, Axes]:
             tie(one, other)
     for axis in inference.graph.outputs:
         _leave_whole(axis)
-    return weights
+    return _Structure(weights, inference.graph.paired)
 
 
 def _leave_whole(output: Axis) -> None:
@@ -161,6 +178,7 @@ def _trace(function: Callable[..., Any], form: Model, weights: Mapping[str, Axes
     program, graph = inline(closed), Graph()
     given = [fresh(variable.aval.shape, fixed=True) for variable in closed.jaxpr.invars[len(weights) :]]
     graph.axes.update(zip(program.arguments, [*weights.values(), *given], strict=True))
+    graph.activations.update(program.arguments[len(weights) :])
     graph.walk(program)
     return _Traced(program, graph, answer)
 
@@ -236,3 +254,22 @@ RESIZED: Mapping[str, Callable[[Any, Sequence[Any]], Mapping[str, Any]]] = {
     "slice": _limits,
 }
 """Primitives with a parameter that depends on the sizes of their operands: its value for the smaller ones."""
+
+
+def _of_heads(known: _Structure, parts: Sequence[Part]) -> Sequence[Part]:
+    heads = {part for axis in known.heads for part in resolve(axis)}
+    return [part for part in parts if part in heads]
+
+
+CHANNELS = Unit(
+    "channels",
+    lambda _, parts: parts,
+    "channels are cut between two kernels: not those of inputs and outputs, and not where a normalisation or a sum "
+    "runs over them",
+)
+HEADS = Unit(
+    "heads",
+    _of_heads,
+    "heads are an axis along which attention multiplies queries with keys of their own; those inside a loop "
+    "(`scan`) are not found",
+)

@@ -11,7 +11,20 @@ from tests.plugin.conftest import Project
 
 SPECS = Path(__file__).parents[2] / "specs"
 WORSE = """
+from flax import nnx
+
 from specs import models
+
+
+class UpperHalf(nnx.Module):
+    '''Sees the upper half of each image, where some digits look like others.'''
+
+    def __init__(self, shape, features, classes, rngs):
+        self.seen = (shape[0] // 2, shape[1])
+        self.out = nnx.Linear(self.seen[0] * self.seen[1], classes, rngs=rngs)
+
+    def __call__(self, image):
+        return self.out(image[:, : self.seen[0]].reshape(image.shape[0], -1))
 
 
 class OneMeasure(models.Dense):
@@ -48,6 +61,7 @@ def specs(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("name", "build", "worse", "failing", "passing"),
     [
+        ("image", "specs.models:conv_classifier", "worse:UpperHalf", {"accuracy"}, {"learned"}),
         ("medical", "specs.models:dense_classifier", "worse:one_measure", {"missed", "sensitivity"}, {"completes"}),
         (
             "speech",

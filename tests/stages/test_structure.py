@@ -16,7 +16,16 @@ from jax import lax
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.kernels import find_kernels
 from deploycheck.stages.model import Model, build_model
-from deploycheck.stages.structure import Layout, Positions, choose_positions, cut_channels, cut_form, plan_cuts
+from deploycheck.stages.structure import (
+    CHANNELS,
+    HEADS,
+    Layout,
+    Positions,
+    choose_positions,
+    cut_form,
+    cut_model,
+    plan_cuts,
+)
 from tests.stages.networks import from_function, plain
 
 IMAGE, ROWS, TOKENS = (6, 6, 2), (8,), (5, 8)
@@ -114,8 +123,8 @@ MODELS: dict[str, tuple[Callable[[], Model], set[str]]] = {
 def model_and_cut(name: str) -> tuple[Model, Model, Layout, Positions]:
     model = MODELS[name][0]()
     kernels = find_kernels(model)
-    layout = plan_cuts(model.form, 0.5, kernels)
-    return model, cut_channels(model, 0.5, kernels), layout, choose_positions(model.weights, layout)
+    layout = plan_cuts(model.form, CHANNELS, 0.5, kernels)
+    return model, cut_model(model, CHANNELS, 0.5, kernels), layout, choose_positions(model.weights, layout)
 
 
 def examples(model: Model, count: int) -> dict[str, jax.Array]:
@@ -169,7 +178,7 @@ def test_of_attention_whole_heads_are_cut() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_form_is_that_of_the_cut_model(name: str) -> None:
     model, cut, _, _ = model_and_cut(name)
-    form = cut_form(model.form, 0.5, find_kernels(model))
+    form = cut_form(model.form, CHANNELS, 0.5, find_kernels(model))
     assert form.weights == cut.form.weights
 
 
@@ -200,7 +209,7 @@ def test_it_is_exported_for_any_batch() -> None:
 
 def test_a_cut_model_is_cut_again() -> None:
     _, cut, _, _ = model_and_cut("residual")
-    again = cut_channels(cut, 0.5, find_kernels(cut))
+    again = cut_model(cut, CHANNELS, 0.5, find_kernels(cut))
     assert again.weights["params/stem/kernel"].shape == (3, 3, 2, 2)  # 6, 3, 2
     assert logits(again, examples(cut, 3)).shape == (3, 3)
 
@@ -212,7 +221,7 @@ def mlp(params: Any, x: jax.Array) -> jax.Array:
 def test_channels_with_the_lowest_norm_are_cut() -> None:
     first = jnp.ones((8, 4)) * jnp.array([1.0, 0.1, 5.0, 0.2])
     second = jnp.ones((4, 3)) * jnp.array([1.0, 9.0, 0.1, 0.1])[:, None]  # channel 1 is small in, and large out
-    cut = cut_channels(from_function({"in": first, "out": second}, mlp, ROWS), 0.5, ["in", "out"])
+    cut = cut_model(from_function({"in": first, "out": second}, mlp, ROWS), CHANNELS, 0.5, ["in", "out"])
     np.testing.assert_array_equal(cut.params["in"], first[:, jnp.array([1, 2])])
     np.testing.assert_array_equal(cut.params["out"], second[jnp.array([1, 2])])
 
@@ -220,7 +229,7 @@ def test_channels_with_the_lowest_norm_are_cut() -> None:
 @pytest.mark.parametrize(("share", "left"), [(0.25, 8), (0.3, 7), (0.99, 1), (0.1, 9)])
 def test_the_share_is_rounded_down_so_that_something_is_left(share: float, left: int) -> None:
     model = from_function({"in": jnp.ones((8, 10)), "out": jnp.ones((10, 3))}, mlp, ROWS)
-    assert cut_channels(model, share, ["in", "out"]).params["out"].shape == (left, 3)
+    assert cut_model(model, CHANNELS, share, ["in", "out"]).params["out"].shape == (left, 3)
 
 
 def test_kernels_that_are_not_named_keep_their_shape() -> None:
@@ -229,7 +238,7 @@ def test_kernels_that_are_not_named_keep_their_shape() -> None:
 
     params = {"a": jnp.ones((8, 4)), "b": jnp.ones((4, 6)), "c": jnp.ones((6, 3))}
     model = from_function(params, deeper, ROWS)
-    cut = cut_channels(model, 0.5, ["b", "c"])
+    cut = cut_model(model, CHANNELS, 0.5, ["b", "c"])
     assert {name: leaf.shape for name, leaf in cut.params.items()} == {"a": (8, 4), "b": (4, 3), "c": (3, 3)}
 
 
@@ -256,7 +265,7 @@ HIDDEN = {"in": jnp.ones((8, 4)), "out": jnp.ones((4, 3))}
 def test_channels_that_are_not_independent_are_not_cut(between: Callable[[jax.Array], jax.Array]) -> None:
     model = from_function(HIDDEN, lambda p, x: between(x @ p["in"]) @ p["out"], ROWS)
     with pytest.raises(DeploycheckError, match="no channels can be cut"):
-        cut_channels(model, 0.5, ["in", "out"])
+        cut_model(model, CHANNELS, 0.5, ["in", "out"])
 
 
 @pytest.mark.parametrize(
@@ -276,9 +285,9 @@ def test_independent_channels_are_cut(between: Callable[[jax.Array], jax.Array])
     keys = jax.random.split(jax.random.key(0))
     params = {"in": jax.random.normal(keys[0], (8, 4)), "out": jax.random.normal(keys[1], (4, 3))}
     model = from_function(params, lambda p, x: between(x @ p["in"]) @ p["out"], ROWS)
-    layout = plan_cuts(model.form, 0.5, ["in", "out"])
+    layout = plan_cuts(model.form, CHANNELS, 0.5, ["in", "out"])
     positions = choose_positions(model.weights, layout)
-    cut = cut_channels(model, 0.5, ["in", "out"])
+    cut = cut_model(model, CHANNELS, 0.5, ["in", "out"])
     assert cut.params["in"].shape[1] == 2
     inputs = examples(model, 4)
     np.testing.assert_allclose(
@@ -288,11 +297,86 @@ def test_independent_channels_are_cut(between: Callable[[jax.Array], jax.Array])
 
 def test_too_small_a_share_is_refused() -> None:
     with pytest.raises(DeploycheckError, match="10% of groups of 4 is less than one"):
-        cut_channels(from_function(HIDDEN, mlp, ROWS), 0.1, ["in", "out"])
+        cut_model(from_function(HIDDEN, mlp, ROWS), CHANNELS, 0.1, ["in", "out"])
 
 
 def test_inputs_and_outputs_keep_their_channels() -> None:
     model = from_function({"w": jnp.ones((8, 3))}, lambda params, x: x @ params["w"], ROWS)
     with pytest.raises(DeploycheckError, match="no channels can be cut") as caught:
-        cut_channels(model, 0.5, ["w"])
+        cut_model(model, CHANNELS, 0.5, ["w"])
     assert "not those of inputs and outputs" in str(caught.value.hint)
+
+
+def heads_of_one_array(params: Any, x: jax.Array) -> jax.Array:
+    """Attention of four heads of three numbers, with one product for queries, keys and values, and a causal mask."""
+    query, key, value = ((x @ params[name]).reshape(*x.shape[:2], 4, 3) for name in ("query", "key", "value"))
+    scores = jnp.einsum("bthk,bshk->bhts", query, key) / jnp.sqrt(3.0)
+    causal = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
+    seen = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), axis=-1)
+    mixed = jnp.einsum("bhts,bshk->bthk", seen, value).reshape(*x.shape[:2], 12)
+    return (mixed @ params["out"]).mean(axis=1) @ params["head"]
+
+
+def by_hand() -> Model:
+    sizes = {"query": (8, 12), "key": (8, 12), "value": (8, 12), "out": (12, 8), "head": (8, 3)}
+    keys = jax.random.split(jax.random.key(0), len(sizes))
+    params = {name: jax.random.normal(key, size) for key, (name, size) in zip(keys, sizes.items(), strict=True)}
+    return from_function(params, heads_of_one_array, TOKENS)
+
+
+class LinenEncoder(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = linen.Dense(12)(x)
+        x = x + linen.MultiHeadDotProductAttention(num_heads=4)(linen.LayerNorm()(x))
+        return linen.Dense(3)(linen.relu(linen.Dense(9)(x)).mean(axis=1))
+
+
+ATTENTION: dict[str, tuple[Callable[[], Model], str, dict[str, tuple[int, ...]]]] = {
+    "nnx": (
+        lambda: built(Encoder, TOKENS),
+        "attention/",
+        {"query/kernel": (12, 2, 3), "key/bias": (2, 3), "value/kernel": (12, 2, 3), "out/kernel": (2, 3, 12)},
+    ),
+    "linen": (
+        lambda: built(LinenEncoder, TOKENS),
+        "MultiHeadDotProductAttention_0/",
+        {"query/kernel": (12, 2, 3), "key/bias": (2, 3), "value/kernel": (12, 2, 3), "out/kernel": (2, 3, 12)},
+    ),
+    "one array for all heads": (by_hand, "", {"query": (8, 6), "key": (8, 6), "value": (8, 6), "out": (6, 8)}),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_heads_are_cut_and_nothing_else_becomes_smaller(name: str) -> None:
+    make, prefix, shapes = ATTENTION[name]
+    model = make()
+    kernels = find_kernels(model)
+    cut = cut_model(model, HEADS, 0.5, kernels)
+    assert {part: cut.weights[f"params/{prefix}{part}"].shape for part in shapes} == shapes
+    smaller = {it for it, array in model.weights.items() if cut.weights[it].size < array.size}
+    assert all(it.startswith(f"params/{prefix}") for it in smaller)
+    assert "params/head" not in smaller
+    assert cut_form(model.form, HEADS, 0.5, kernels).weights == cut.form.weights
+    layout = plan_cuts(model.form, HEADS, 0.5, kernels)
+    positions = choose_positions(model.weights, layout)
+    inputs = examples(model, 4)
+    expected = logits(masked(model, layout, positions), inputs)
+    np.testing.assert_allclose(logits(cut, inputs), expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(logits(model, inputs) - expected).max() > 1e-3
+
+
+def test_the_head_with_the_smallest_weights_is_cut() -> None:
+    model = by_hand()
+    scale = jnp.repeat(jnp.array([1.0, 9.0, 0.1, 4.0]), 3)
+    params = {name: leaf * scale if leaf.shape[-1] == 12 else leaf for name, leaf in model.params.items()}
+    cut = cut_model(from_function(params, heads_of_one_array, TOKENS), HEADS, 0.25, find_kernels(model))
+    left = jnp.array([0, 1, 2, 3, 4, 5, 9, 10, 11])
+    np.testing.assert_array_equal(cut.params["query"], params["query"][:, left])
+    np.testing.assert_array_equal(cut.params["out"], params["out"][left])
+
+
+def test_a_model_without_attention_has_no_heads() -> None:
+    with pytest.raises(DeploycheckError, match="no heads can be cut") as caught:
+        cut_model(plain(0), HEADS, 0.5, ["kernel", "head"])
+    assert "queries with keys of their own" in str(caught.value.hint)

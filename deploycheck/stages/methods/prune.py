@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from deploycheck.stages.pruning import Criterion, Kernels
     from deploycheck.stages.trainer import Trainer
 
+WAYS = ("sparsity", "pattern", "channels", "heads")
+"""The options that say what is pruned; a variant has one of them."""
 PATTERN = r"^[1-9][0-9]?:[1-9][0-9]?$"
 
 
@@ -50,7 +52,7 @@ Pattern = Annotated[StrictStr, AfterValidator(_check_pattern), Field(json_schema
 
 
 class PruneOptions(Section):
-    """Which weights become zero (``sparsity``, ``pattern``), or what share of the ``channels`` is cut out.
+    """Which weights become zero (``sparsity``, ``pattern``), or what share of ``channels`` or ``heads`` is cut out.
 
     ``by: magnitude`` compares weights with all others, or with ``scope: layer`` with those of their own kernel. With
     ``by: energy`` a kernel keeps a number of its largest weights that is proportional to its energy, Σw² / max w².
@@ -61,6 +63,7 @@ class PruneOptions(Section):
     scope: Literal["global", "layer"] | None = None
     pattern: Pattern | None = None
     channels: Pruned | None = None
+    heads: Pruned | None = None
     keep: Annotated[tuple[StrictStr, ...], AfterValidator(unique("pattern"))] = ()
     finetune: Finetune | None = None
     schedule: Literal["one-shot", "gradual"] = "one-shot"
@@ -72,10 +75,11 @@ class PruneOptions(Section):
 
     @model_validator(mode="after")
     def _check_one_way(self) -> Self:
-        ways = [name for name in ("sparsity", "pattern", "channels") if getattr(self, name) is not None]
+        ways = [name for name in WAYS if getattr(self, name) is not None]
         if len(ways) != 1:
             found = " and ".join(ways) or "none"
-            raise mistake(f"one of `sparsity`, `pattern` and `channels` says what is pruned, found {found}", key=True)
+            words = ", ".join(f"`{name}`" for name in WAYS)
+            raise mistake(f"one of {words} says what is pruned, found {found}", key=True)
         refuse(self._unfitting())
         return self
 
@@ -96,7 +100,7 @@ class PruneOptions(Section):
 
 
 class Prune:
-    """The least important weights of a model's kernels become zero and stay so, or its channels are cut out."""
+    """The least important weights of a model's kernels become zero and stay so, or channels or heads are cut out."""
 
     name = "prune"
     options = PruneOptions
@@ -105,7 +109,7 @@ class Prune:
     def compress(self, source: Model, options: PruneOptions, trainer: Trainer | None) -> Model:
         """Return the pruned model; raise ``DeploycheckError`` where there is nothing to prune or too much."""
         from deploycheck.stages import pruning
-        from deploycheck.stages.structure import cut_channels
+        from deploycheck.stages.structure import CHANNELS, HEADS, cut_model
 
         chosen = pruning.choose_kernels(source, options.keep)
         kernels = pruning.kernels_of(source.params, chosen)
@@ -113,7 +117,9 @@ class Prune:
             case PruneOptions(schedule="gradual", sparsity=float(share)):
                 return _prune_gradually(source, kernels, share, options, trainer)
             case PruneOptions(channels=float(share)):
-                return _finetune(cut_channels(source, share, chosen), options, trainer)
+                return _finetune(cut_model(source, CHANNELS, share, chosen), options, trainer)
+            case PruneOptions(heads=float(share)):
+                return _finetune(cut_model(source, HEADS, share, chosen), options, trainer)
             case PruneOptions(pattern=str(pattern)):
                 masks = pruning.pattern_masks(kernels, chosen, *map(int, pattern.split(":")))
             case PruneOptions(sparsity=float(share)):
@@ -121,14 +127,17 @@ class Prune:
         return _finetune(pruning.with_masks(source, masks), options, trainer)
 
     def structure(self, source: Model, options: PruneOptions, build: Builder) -> Model:
-        """Return the form of the pruned model: zeros change no shape, cut channels do."""
+        """Return the form of the pruned model: zeros change no shape, cut channels and heads do."""
         from deploycheck.stages.pruning import choose_kernels
-        from deploycheck.stages.structure import cut_form
+        from deploycheck.stages.structure import CHANNELS, HEADS, cut_form
 
         del build
-        if options.channels is None:
-            return source
-        return cut_form(source, options.channels, choose_kernels(source, options.keep))
+        match options:
+            case PruneOptions(channels=float(share)):
+                return cut_form(source, CHANNELS, share, choose_kernels(source, options.keep))
+            case PruneOptions(heads=float(share)):
+                return cut_form(source, HEADS, share, choose_kernels(source, options.keep))
+        return source
 
     def describe(self, source: Model, result: Model) -> str:
         """Return how many weights are zero, or how many parameters are left."""

@@ -166,9 +166,12 @@ def refusal(**given: Any) -> tuple[tuple[Any, ...], str, str]:
 @pytest.mark.parametrize(
     ("given", "where", "what"),
     [
-        ({}, (), "one of `sparsity`, `pattern` and `channels` says what is pruned, found none"),
+        ({}, (), "one of `sparsity`, `pattern`, `channels`, `heads` says what is pruned, found none"),
         ({"sparsity": "50 %", "pattern": "2:4"}, (), "found sparsity and pattern"),
         ({"channels": "50 %", "sparsity": "50 %"}, (), "found sparsity and channels"),
+        ({"channels": "50 %", "heads": "50 %"}, (), "found channels and heads"),
+        ({"heads": "100 %"}, ("heads",), "100 % prunes everything"),
+        ({"heads": "50 %", "scope": "layer"}, ("scope",), "`scope` is for `sparsity`"),
         ({"channels": "100 %"}, ("channels",), "100 % prunes everything"),
         ({"channels": "50 %", "by": "energy"}, ("by",), "`by` is for `sparsity`"),
         ({"sparsity": "100 %"}, ("sparsity",), "100 % prunes everything"),
