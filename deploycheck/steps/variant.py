@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
-from deploycheck.stages.methods import Describes, is_given_trainer
+from deploycheck.stages.methods import Describes, is_given_trainer, settle
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.found import found_by, overlaid_train, search_of
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, section_of
@@ -95,8 +95,10 @@ class VariantStep(StepKind):
                 progress=making.progress,
                 build=trained.builder(source.config, source.fitted, making.extensions),
             )
+        options = settle(method, source.model, options, trainer)
         model = method.compress(source.model, options, trainer)
-        trained.write(trained.compressed(source, model, settings.method, settings.options), making.out)
+        plain = options.model_dump(mode="json", by_alias=True, exclude_none=True)
+        trained.write(trained.compressed(source, model, settings.method, plain), making.out)
         remark = method.describe(source.model, model) if isinstance(method, Describes) else ""
         return {"remarks": [remark]} if remark else {}
 

@@ -56,6 +56,20 @@ class Describes(Protocol):
         ...
 
 
+@runtime_checkable
+class Chooses(Protocol):
+    """A method whose options may leave something to be chosen by the weights, or on examples."""
+
+    def choose(self, source: Model, options: Any, trainer: Trainer | None) -> Section:
+        """Return the options with the choice in them; ``compress`` and ``structure`` are given these."""
+        ...
+
+
+def settle(method: Method, source: Model, options: Section, trainer: Trainer | None) -> Section:
+    """Return a method's options as they are recorded with the model: what they left open is chosen."""
+    return method.choose(source, options, trainer) if isinstance(method, Chooses) else options
+
+
 def is_given_trainer(method: Method, options: Section) -> bool:
     """Whether a method is given a ``Trainer`` for these options."""
     return method.trains or bool(getattr(options, "trains", False))

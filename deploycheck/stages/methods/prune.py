@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr, model_validator
 
-from deploycheck.language.errors import Mistake
-from deploycheck.language.fields import Section, Share, mistake, refuse, unique
+from deploycheck.language.errors import Mistake, shorten
+from deploycheck.language.fields import Positive, Section, Share, mistake, refuse, unique
 from deploycheck.stages.methods.finetuning import Finetune
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from deploycheck.stages.pruning import Criterion, Kernels
     from deploycheck.stages.trainer import Trainer
 
-WAYS = ("sparsity", "pattern", "channels", "heads")
+WAYS = ("sparsity", "pattern", "channels", "heads", "layers")
 """The options that say what is pruned; a variant has one of them."""
+EXAMPLES = 512
+"""On how many training examples the influence of layers is measured, at most."""
 PATTERN = r"^[1-9][0-9]?:[1-9][0-9]?$"
 
 
@@ -32,6 +34,14 @@ def _check_share(value: float) -> float:
     if value == 1:
         raise mistake("100 % prunes everything", "give a share below 100 %")
     return value
+
+
+def _read_layers(value: Any) -> Any:
+    if type(value) is int and value >= 1:
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value):
+        return unique("layer")(tuple(value))
+    raise mistake(f"expected how many layers, 1 or more, or a list of their names, found {shorten(value)}")
 
 
 def _check_pattern(value: str) -> str:
@@ -48,11 +58,17 @@ def _check_pattern(value: str) -> str:
 
 
 Pruned = Annotated[Share, AfterValidator(_check_share)]
+Names = Annotated[tuple[StrictStr, ...], Field(min_length=1)]
+Layers = Annotated[
+    StrictInt | tuple[StrictStr, ...], BeforeValidator(_read_layers, json_schema_input_type=Positive | Names)
+]
 Pattern = Annotated[StrictStr, AfterValidator(_check_pattern), Field(json_schema_extra={"pattern": PATTERN})]
 
 
 class PruneOptions(Section):
-    """Which weights become zero (``sparsity``, ``pattern``), or what share of ``channels`` or ``heads`` is cut out.
+    """Which weights become zero (``sparsity``, ``pattern``), or what is cut out (``channels``, ``heads``, ``layers``).
+
+    ``layers`` is how many of the layers that a residual connection goes around, or their names.
 
     ``by: magnitude`` compares weights with all others, or with ``scope: layer`` with those of their own kernel. With
     ``by: energy`` a kernel keeps a number of its largest weights that is proportional to its energy, Σw² / max w².
@@ -64,14 +80,15 @@ class PruneOptions(Section):
     pattern: Pattern | None = None
     channels: Pruned | None = None
     heads: Pruned | None = None
+    layers: Layers | None = None
     keep: Annotated[tuple[StrictStr, ...], AfterValidator(unique("pattern"))] = ()
     finetune: Finetune | None = None
     schedule: Literal["one-shot", "gradual"] = "one-shot"
 
     @property
     def trains(self) -> bool:
-        """Whether the pruned model is trained further."""
-        return self.finetune is not None
+        """Whether the pruned model is trained further, or its layers are chosen on training examples."""
+        return self.finetune is not None or isinstance(self.layers, int)
 
     @model_validator(mode="after")
     def _check_one_way(self) -> Self:
@@ -88,7 +105,10 @@ class PruneOptions(Section):
         if self.sparsity is None:
             given = [name for name in ("by", "scope") if getattr(self, name) is not None]
             given += ["schedule"] if self.schedule == "gradual" else []
-            return [Mistake((name,), f"`{name}` is for `sparsity`", "leave it out", key=True) for name in given]
+            mistakes = [Mistake((name,), f"`{name}` is for `sparsity`", "leave it out", key=True) for name in given]
+            if isinstance(self.layers, tuple) and self.keep:
+                mistakes.append(Mistake(("keep",), "`layers` says by name what is cut out", "leave it out", key=True))
+            return mistakes
         mistakes = []
         if self.by == "energy" and self.scope is not None:
             hint = "the energy decides how much each layer keeps: leave `scope` out"
@@ -100,17 +120,33 @@ class PruneOptions(Section):
 
 
 class Prune:
-    """The least important weights of a model's kernels become zero and stay so, or channels or heads are cut out."""
+    """The least important weights of a model's kernels become zero and stay so, or a part of it is cut out."""
 
     name = "prune"
     options = PruneOptions
     trains = False
 
+    def choose(self, source: Model, options: PruneOptions, trainer: Trainer | None) -> PruneOptions:
+        """Return the options with the names of the layers that are cut out, in place of their number."""
+        from deploycheck.stages import layers, pruning
+
+        if not isinstance(options.layers, int):
+            return options
+        if trainer is None:
+            raise ValueError("layers are chosen on a trainer's examples")
+        chosen = pruning.choose_kernels(source, options.keep)
+        among = layers.layers_within(source, chosen)
+        examples = trainer.examples["train"].take(slice(EXAMPLES)).inputs
+        names = layers.least_influential(source, examples, options.layers, among)
+        return options.model_copy(update={"layers": tuple(names), "keep": ()})
+
     def compress(self, source: Model, options: PruneOptions, trainer: Trainer | None) -> Model:
         """Return the pruned model; raise ``DeploycheckError`` where there is nothing to prune or too much."""
         from deploycheck.stages import pruning
+        from deploycheck.stages.layers import drop_layers
         from deploycheck.stages.structure import CHANNELS, HEADS, cut_model
 
+        options = self.choose(source, options, trainer)
         chosen = pruning.choose_kernels(source, options.keep)
         kernels = pruning.kernels_of(source.params, chosen)
         match options:
@@ -120,6 +156,8 @@ class Prune:
                 return _finetune(cut_model(source, CHANNELS, share, chosen), options, trainer)
             case PruneOptions(heads=float(share)):
                 return _finetune(cut_model(source, HEADS, share, chosen), options, trainer)
+            case PruneOptions(layers=tuple(names)):
+                return _finetune(drop_layers(source, names), options, trainer)
             case PruneOptions(pattern=str(pattern)):
                 masks = pruning.pattern_masks(kernels, chosen, *map(int, pattern.split(":")))
             case PruneOptions(sparsity=float(share)):
@@ -127,7 +165,11 @@ class Prune:
         return _finetune(pruning.with_masks(source, masks), options, trainer)
 
     def structure(self, source: Model, options: PruneOptions, build: Builder) -> Model:
-        """Return the form of the pruned model: zeros change no shape, cut channels and heads do."""
+        """Return the form of the pruned model: zeros change no shape, what is cut out does.
+
+        A number of layers is refused: see ``choose``.
+        """
+        from deploycheck.stages.layers import drop_layers
         from deploycheck.stages.pruning import choose_kernels
         from deploycheck.stages.structure import CHANNELS, HEADS, cut_form
 
@@ -137,14 +179,23 @@ class Prune:
                 return cut_form(source, CHANNELS, share, choose_kernels(source, options.keep))
             case PruneOptions(heads=float(share)):
                 return cut_form(source, HEADS, share, choose_kernels(source, options.keep))
+            case PruneOptions(layers=tuple(names)):
+                return drop_layers(source, names)
+            case PruneOptions(layers=int()):
+                raise ValueError("which layers are cut out isn't chosen yet")
         return source
 
     def describe(self, source: Model, result: Model) -> str:
-        """Return how many weights are zero, or how many parameters are left."""
+        """Return how many weights are zero, or how many parameters are left, and which layers are gone."""
+        from deploycheck.stages.layers import layer_names
         from deploycheck.stages.pruning import count_parameters, describe_zeros
 
         before, after = count_parameters(source), count_parameters(result)
-        return describe_zeros(result) if before == after else f"{after:,} of {before:,} parameters are left"
+        if before == after:
+            return describe_zeros(result)
+        there = layer_names(result)
+        gone = ", ".join(name for name in layer_names(source) if name not in there)
+        return f"{after:,} of {before:,} parameters are left" + (f", without {gone}" if gone else "")
 
 
 def _finetune(pruned: Model, options: PruneOptions, trainer: Trainer | None) -> Model:

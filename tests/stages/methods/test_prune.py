@@ -14,16 +14,16 @@ from pydantic import ValidationError
 from deploycheck.errors import DeploycheckError
 from deploycheck.language import SpecErrors
 from deploycheck.stages.examples import Examples
-from deploycheck.stages.methods import Describes, Method, is_given_trainer
+from deploycheck.stages.methods import Describes, Method, is_given_trainer, settle
 from deploycheck.stages.methods.prune import PRUNE, PruneOptions
 from deploycheck.stages.methods.quantize import QuantizeOptions
-from deploycheck.stages.model import Model
+from deploycheck.stages.model import Model, build_model
 from deploycheck.stages.quantization import quantize_weights
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tasks.classification import CLASSIFICATION
 from deploycheck.stages.trainer import Trainer
 from tests.planning import HEAD, spec
-from tests.stages.networks import plain
+from tests.stages.networks import IMAGE, LOGITS, plain
 
 INT8 = QuantizeOptions(weights="int8")
 RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=9, batch_size=32)
@@ -108,6 +108,44 @@ def test_cut_channels_make_the_weights_smaller() -> None:
     np.testing.assert_array_equal(*(it.apply(it.params, {}, {"image": image})["logits"] for it in (cut, again)))
 
 
+def blocks() -> Model:
+    """Three residual layers, of which the second changes least."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    scales = zip(keys[:3], (0.3, 0.01, 0.3), strict=True)
+    layers = [{"w": scale * jax.random.normal(key, (36, 36))} for key, scale in scales]
+
+    def apply(params: Any, image: jax.Array) -> jax.Array:
+        x = image.reshape(-1, 36)
+        for layer in params["layers"]:
+            x = x + jnp.tanh(x @ layer["w"])
+        return x @ params["head"]
+
+    params = {"layers": layers, "head": 0.1 * jax.random.normal(keys[3], (36, 3))}
+    return build_model(lambda: (params, apply), {}, IMAGE, seed=0, outputs=LOGITS)
+
+
+def test_the_layers_that_change_least_are_cut_out_and_recorded_by_name(
+    examples: Mapping[str, Examples], tmp_path: Path
+) -> None:
+    model, chosen = blocks(), options(layers=1, finetune={"epochs": 4})
+    assert is_given_trainer(PRUNE, options(layers=1))
+    assert not is_given_trainer(PRUNE, options(layers=["layers/1"]))
+    settled = settle(PRUNE, model, chosen, trainer(examples, tmp_path))
+    assert settled == options(layers=["layers/1"], finetune={"epochs": 4})
+    left = PRUNE.compress(model, settled, trainer(examples, tmp_path))
+    assert set(left.weights) == {"params/head", "params/layers/0/w", "params/layers/2/w"}
+    assert accuracy(left, examples["validation"]) > 0.9
+    assert PRUNE.describe(model, left) == "2,700 of 3,996 parameters are left, without layers/1"
+    form = PRUNE.structure(model.form, settled, lambda path, arguments: plain(0))
+    assert form.weights == left.form.weights
+
+
+def test_layers_with_a_kernel_that_is_kept_stay(examples: Mapping[str, Examples], tmp_path: Path) -> None:
+    kept = options(layers=1, keep=["layers/1/*", "layers/0/*"])
+    settled = settle(PRUNE, blocks(), kept, trainer(examples, tmp_path))
+    assert settled == options(layers=["layers/2"])
+
+
 def test_a_sparse_model_stays_sparse_when_its_channels_are_cut(
     examples: Mapping[str, Examples], tmp_path: Path
 ) -> None:
@@ -166,10 +204,16 @@ def refusal(**given: Any) -> tuple[tuple[Any, ...], str, str]:
 @pytest.mark.parametrize(
     ("given", "where", "what"),
     [
-        ({}, (), "one of `sparsity`, `pattern`, `channels`, `heads` says what is pruned, found none"),
+        ({}, (), "one of `sparsity`, `pattern`, `channels`, `heads`, `layers` says what is pruned, found none"),
         ({"sparsity": "50 %", "pattern": "2:4"}, (), "found sparsity and pattern"),
         ({"channels": "50 %", "sparsity": "50 %"}, (), "found sparsity and channels"),
         ({"channels": "50 %", "heads": "50 %"}, (), "found channels and heads"),
+        ({"layers": 0}, ("layers",), "how many layers, 1 or more, or a list of their names, found 0"),
+        ({"layers": []}, ("layers",), "expected how many layers"),
+        ({"layers": ["a", "a"]}, ("layers",), "the layer 'a' is listed twice"),
+        ({"layers": "blocks/0"}, ("layers",), "or a list of their names, found 'blocks/0'"),
+        ({"layers": ["a"], "keep": ["b"]}, ("keep",), "`layers` says by name what is cut out"),
+        ({"layers": 1, "schedule": "gradual"}, ("schedule",), "`schedule` is for `sparsity`"),
         ({"heads": "100 %"}, ("heads",), "100 % prunes everything"),
         ({"heads": "50 %", "scope": "layer"}, ("scope",), "`scope` is for `sparsity`"),
         ({"channels": "100 %"}, ("channels",), "100 % prunes everything"),
