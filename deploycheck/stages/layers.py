@@ -8,9 +8,8 @@ have in common, such as ``blocks/0``; what several connections of one part go ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -20,10 +19,11 @@ from jax.extend import core
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import did_you_mean
-from deploycheck.stages.dependencies import Program, Step, inline
+from deploycheck.stages.dependencies import Step
 from deploycheck.stages.kernels import find_kernels
 from deploycheck.stages.model import Model, PyTree, flatten, predictor
 from deploycheck.stages.network import Inputs, Outputs
+from deploycheck.stages.programs import ModelProgram, inference_program, trace, training_program
 
 BATCH = 32
 """How many examples are looked at together."""
@@ -31,13 +31,13 @@ BATCH = 32
 
 def layer_names(model: Model) -> list[str]:
     """Return the names of a model's layers, in the order in which it computes them."""
-    return list(_inference(model.form).layers)
+    return list(_layers_of(inference_program(model.form)))
 
 
 def layers_within(model: Model, kernels: Collection[str]) -> list[str]:
     """Return the layers of which all kernels are among these."""
     others = {f"params/{name}" for name in find_kernels(model).keys() - kernels}
-    layers = _inference(model.form).layers
+    layers = _layers_of(inference_program(model.form))
     return [name for name, each in layers.items() if not any(it.weights & others for it in each)]
 
 
@@ -47,22 +47,33 @@ def drop_layers(model: Model, names: Collection[str]) -> Model:
     Raises ``DeploycheckError`` for a name that isn't a layer's.
     """
     form = model.form
-    inference = _inference(form)
-    training = _trace(form.train, form, dict(form.inputs), jax.random.key(0))
+    inference, training = inference_program(form), training_program(form)
+    layers = _layers_of(inference)
     for name in names:
-        if name not in inference.layers:
-            raise DeploycheckError(f"the model has no layer {name!r}", hint=_hint(name, inference.layers))
-    before, after = (inference.used(dropped, ()) for dropped in ((), names))
-    gone = before - after - training.used(names, form.weights.keys() - (before - after))
+        if name not in layers:
+            raise DeploycheckError(f"the model has no layer {name!r}", hint=_hint(name, layers))
+    before, after = (_used(inference, inference.outputs, dropped) for dropped in ((), names))
+    left = [
+        it
+        for it, update in zip(training.program.results, training.updates, strict=True)
+        if update not in before - after
+    ]
+    gone = before - after - _used(training, left, names)
+
+    def evaluate(program: ModelProgram, params: PyTree, state: PyTree, *rest: Any) -> Any:
+        """Return the program's answer without the layers; the new state that is gone with them is zeros."""
+        there = [name not in gone for name in program.updates]
+        wanted = [it for it, is_there in zip(program.program.results, there, strict=True) if is_there]
+        values = iter(program.values(wanted, params, state, *rest, moved=_without_layers(program, names)))
+        leaves = [next(values) if is_there else 0 for is_there in there]
+        return jax.tree.unflatten(jax.tree.structure(program.answer), leaves)
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
-        program = _trace(form.apply, form, dict(inputs))
-        outputs: Outputs = program.evaluate(names, gone, params, state, dict(inputs))
+        outputs: Outputs = evaluate(trace(form.apply, form, dict(inputs)), params, state, dict(inputs))
         return outputs
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Outputs, PyTree]:
-        program = _trace(form.train, form, dict(inputs), key)
-        outputs, updated = program.evaluate(names, gone, params, state, dict(inputs), key)
+        outputs, updated = evaluate(trace(form.train, form, dict(inputs), key), params, state, dict(inputs), key)
         return outputs, _without(updated, gone, "state")
 
     params, state = _without(model.params, gone, "params"), _without(model.state, gone, "state")
@@ -82,7 +93,11 @@ def least_influential(model: Model, inputs: Mapping[str, np.ndarray], count: int
 
     def likeness(weights: PyTree, given: Inputs) -> Outputs:
         params, state = weights
-        return _trace(model.apply, model.form, dict(given)).likeness(among, params, state, dict(given))
+        program = trace(model.apply, model.form, dict(given))
+        layers = _layers_of(program)
+        befores = program.values([layers[name][0].skip for name in among], params, state, dict(given))
+        afters = program.values([layers[name][-1].result for name in among], params, state, dict(given))
+        return dict(zip(among, map(_cosine, befores, afters), strict=True))
 
     examples = len(next(iter(inputs.values())))
     found = predictor(likeness, min(examples, BATCH))((model.params, model.state), inputs)
@@ -107,141 +122,45 @@ class Residual:
     weights: frozenset[str]
 
 
-@dataclass(frozen=True)
-class _Traced:
-    """A program of a model, and the structure of its answer.
-
-    ``weights`` are those of its values that are weights, by name; ``inputs`` those that are the model's inputs.
-    ``updates`` has, for each result, the weight whose new value it is, or an empty text.
-    """
-
-    program: Program
-    weights: Mapping[int, str]
-    inputs: frozenset[int]
-    updates: Sequence[str]
-    answer: Any
-
-    @cached_property
-    def makers(self) -> Mapping[int, Step]:
-        """The step that gives each value."""
-        return {result: step for step in self.program.steps for result in step.results}
-
-    @cached_property
-    def layers(self) -> Mapping[str, Sequence[Residual]]:
-        """The residual connections of each layer: not those inside of what another one goes around."""
-        named = [it for it in self._residuals() if _common_path(it.weights)]
-        outer = [it for it in named if not any(it.weights < other.weights for other in named)]
-        paths = {_common_path(it.weights) for it in outer}
-        found: dict[str, list[Residual]] = {}
-        for residual in outer:
-            path = f"{_common_path(residual.weights)}/"
-            found.setdefault(min((it for it in paths if path.startswith(f"{it}/")), key=len), []).append(residual)
-        return found
-
-    def _residuals(self) -> Iterator[Residual]:
-        """Yield the additions of a value and what is computed from it, or from what it was before other additions."""
-        streams: dict[int | None, frozenset[int]] = {}
-        for step in self.program.steps:
-            for skip, branch in _summands(step):
-                stream = streams.get(skip, frozenset([skip]))
-                reached = self.reached([branch], stop=stream)
-                weights = frozenset(self.weights[it] for it in reached if it in self.weights)
-                if weights and reached & stream and not reached & self.inputs - stream:
-                    streams[step.results[0]] = stream | {step.results[0]}
-                    yield Residual(skip, step.results[0], weights)
-            cast = _cast(step)
-            if cast in streams:
-                streams[step.results[0]] = streams[cast] | {step.results[0]}
-
-    def reached(
-        self, values: Iterable[Any], *, stop: Collection[int] = (), moved: Mapping[int, int] | None = None
-    ) -> set[int]:
-        """Return the values from which these are computed, and they themselves; none from before those in ``stop``.
-
-        ``moved`` are values in whose place another one is used.
-        """
-        found, left = set[int](), list(values)
-        while left:
-            value = left.pop()
-            if isinstance(value, core.Literal):
-                continue
-            value = moved.get(value, value) if moved else value
-            if value not in found:
-                found.add(value)
-                left += self.makers[value].operands if value in self.makers and value not in stop else ()
-        return found
-
-    def without(self, dropped: Collection[str]) -> dict[int, int]:
-        """Return the value that is used in place of each result of a connection, if these layers are left out."""
-        moved: dict[int, int] = {}
-        for residual in sorted((it for name in dropped for it in self.layers[name]), key=lambda it: it.result):
-            moved[residual.result] = moved.get(residual.skip, residual.skip)  # which was moved before
-        return moved
-
-    def used(self, dropped: Collection[str], updated: Collection[str]) -> frozenset[str]:
-        """Return the weights that the outputs and these updates use, if some layers are left out."""
-        results = [
-            it for it, name in zip(self.program.results, self.updates, strict=True) if not name or name in updated
-        ]
-        reached = self.reached(results, moved=self.without(dropped))
-        return frozenset(self.weights[value] for value in reached if value in self.weights)
-
-    def evaluate(
-        self, dropped: Collection[str], gone: Collection[str], params: PyTree, state: PyTree, *rest: Any
-    ) -> Any:
-        """Return the answer without these layers; the updates of weights that are ``gone`` are zeros."""
-        there = [name not in gone for name in self.updates]
-        wanted = [it for it, is_there in zip(self.program.results, there, strict=True) if is_there]
-        values = iter(self.values(wanted, self.without(dropped), params, state, *rest))
-        leaves = [next(values) if is_there else 0 for is_there in there]
-        return jax.tree.unflatten(jax.tree.structure(self.answer), leaves)
-
-    def values(
-        self, wanted: Sequence[Any], moved: Mapping[int, int], params: PyTree, state: PyTree, *rest: Any
-    ) -> list[Any]:
-        """Return these values of the program; those that none of them needs aren't computed."""
-        reached, given = self.reached(wanted, moved=moved), flatten({"params": params, "state": state})[0]
-        known: dict[int, Any] = dict(self.program.constants)
-        known.update({value: given[name] for value, name in self.weights.items() if name in given})
-        known.update(zip(self.program.arguments[len(self.weights) :], jax.tree.leaves(rest), strict=True))
-
-        def value_of(it: Any) -> Any:
-            return it.val if isinstance(it, core.Literal) else known[moved.get(it, it)]
-
-        for step in self.program.steps:
-            if reached.isdisjoint(step.results):
-                continue
-            primitive, settings = step.equation.primitive, step.equation.params
-            result = primitive.bind(*map(value_of, step.operands), **primitive.get_bind_params(settings))
-            known.update(zip(step.results, result if primitive.multiple_results else [result], strict=True))
-        return [value_of(it) for it in wanted]
-
-    def likeness(self, names: Collection[str], params: PyTree, state: PyTree, inputs: Inputs) -> dict[str, jax.Array]:
-        """Return for each layer the cosine between its input and its output, ``[batch]``."""
-        ends = [value for name in names for value in (self.layers[name][0].skip, self.layers[name][-1].result)]
-        values = self.values(ends, {}, params, state, inputs)
-        return {
-            name: _cosine(*pair) for name, pair in zip(names, zip(values[::2], values[1::2], strict=True), strict=True)
-        }
+def _layers_of(program: ModelProgram) -> Mapping[str, Sequence[Residual]]:
+    """Return the residual connections of each layer: not those inside of what another one goes around."""
+    named = [it for it in _residuals(program) if _common_path(it.weights)]
+    outer = [it for it in named if not any(it.weights < other.weights for other in named)]
+    paths = {_common_path(it.weights) for it in outer}
+    found: dict[str, list[Residual]] = {}
+    for residual in outer:
+        path = f"{_common_path(residual.weights)}/"
+        found.setdefault(min((it for it in paths if path.startswith(f"{it}/")), key=len), []).append(residual)
+    return found
 
 
-def _inference(form: Model) -> _Traced:
-    return _trace(form.apply, form, dict(form.inputs))
+def _residuals(program: ModelProgram) -> Iterator[Residual]:
+    """Yield the additions of a value and what is computed from it, or from what it was before other additions."""
+    streams: dict[int | None, frozenset[int]] = {}
+    for step in program.program.steps:
+        for skip, branch in _summands(step):
+            stream = streams.get(skip, frozenset([skip]))
+            reached = program.reached([branch], stop=stream)
+            weights = program.weights_of(reached)
+            if weights and reached & stream and not reached & program.inputs - stream:
+                streams[step.results[0]] = stream | {step.results[0]}
+                yield Residual(skip, step.results[0], weights)
+        cast = _cast(step)
+        if cast in streams:
+            streams[step.results[0]] = streams[cast] | {step.results[0]}
 
 
-def _trace(function: Callable[..., Any], form: Model, inputs: Inputs, *key: Any) -> _Traced:
-    """Trace ``function(params, state, inputs, *key)`` of a model for its own weights."""
-    closed, answer = jax.make_jaxpr(function, return_shape=True)(form.params, form.state, inputs, *key)
-    program, names = inline(closed), list(form.weights)
-    updates = [name for name in names if name.startswith("state/")] if key else []
-    start, end = len(names), len(names) + len(jax.tree.leaves(inputs))
-    return _Traced(
-        program=program,
-        weights=dict(zip(program.arguments, names, strict=False)),
-        inputs=frozenset(program.arguments[start:end]),
-        updates=[*[""] * (len(program.results) - len(updates)), *updates],
-        answer=answer,
-    )
+def _without_layers(program: ModelProgram, dropped: Collection[str]) -> dict[int, int]:
+    """Return the value that is used in place of each result of a connection, if these layers are left out."""
+    layers, moved = _layers_of(program) if dropped else {}, dict[int, int]()
+    for residual in sorted((it for name in dropped for it in layers[name]), key=lambda it: it.result):
+        moved[residual.result] = moved.get(residual.skip, residual.skip)  # which was moved before
+    return moved
+
+
+def _used(program: ModelProgram, results: Iterable[Any], dropped: Collection[str]) -> frozenset[str]:
+    """Return the weights that these results use, if some layers are left out."""
+    return program.weights_of(program.reached(results, moved=_without_layers(program, dropped)))
 
 
 def _summands(step: Step) -> Iterator[tuple[int, Any]]:
