@@ -7,11 +7,13 @@ the temperature T, each example's loss is::
 
 The gradients of the first term shrink as 1 / T^2, so T^2 keeps the weights of both terms when T is changed. Where a
 model gives numbers and not logits, the first term is ``alpha`` times the mean squared difference to the teacher's.
+Hints (``stages/hints.py``) add a term of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ import optax
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
+from deploycheck.stages.hints import HINTS, with_hints, without_hints
 from deploycheck.stages.model import Model, PyTree, predictor
 from deploycheck.stages.network import Inputs, Outputs
 from deploycheck.stages.recipe import Recipe
@@ -33,29 +36,48 @@ LABELS, TEACHER = "labels", "teacher"
 """What the targets of a distillation are: each example's label, and what the teacher gives for it."""
 
 
+@dataclass(frozen=True)
+class Hints:
+    """Pairs of a student's part and the teacher's that it learns from, and the weight of both in the loss."""
+
+    parts: Mapping[str, str]
+    weight: float
+
+
 def distill(
-    teacher: Model, student: Model, trainer: Trainer, recipe: Recipe, *, alpha: float, temperature: float | None
+    teacher: Model,
+    student: Model,
+    trainer: Trainer,
+    recipe: Recipe,
+    *,
+    alpha: float,
+    temperature: float | None,
+    hints: Hints | None = None,
 ) -> Model:
     """Return the student, trained by the recipe to give what its teacher gives.
 
     The teacher answers each training and validation example once, in inference mode, before the training.
-    Raises ``DeploycheckError`` where the two give outputs of different names or shapes, and for a temperature where
-    the outputs aren't logits.
+    Raises ``DeploycheckError`` where the two give outputs of different names or shapes, for a temperature where the
+    outputs aren't logits, and for hints that don't fit the models.
     """
-    _check_outputs(teacher, student)
+    check_outputs(teacher, student)
     output = trainer.task.outputs[0]
     divergence = divergence_for(trainer.task, temperature)
+    learner = with_hints(student, teacher, hints.parts, trainer.seed) if hints else student
     trainer.progress("distill: the teacher answers the training and validation examples")
     answers = _answers(teacher, trainer.examples, recipe.batch_size)
-    return trainer.fit(
-        student,
+    mixed = mixed_loss(trainer.task.losses[recipe.loss], divergence, output, alpha)
+    learned = trainer.fit(
+        learner,
         recipe,
-        loss=mixed_loss(trainer.task.losses[recipe.loss], divergence, output, alpha),
+        loss=hinted_loss(mixed, hints.weight) if hints else mixed,
         targets={
             split: {LABELS: part.labels, TEACHER: answers[split][output]} for split, part in trainer.examples.items()
         },
+        auxiliary=[HINTS] if hints else (),
         name="distill",
     )
+    return without_hints(learned, student) if hints else learned
 
 
 def mixed_loss(loss: Loss, divergence: Divergence, output: str, alpha: float) -> Loss:
@@ -66,6 +88,11 @@ def mixed_loss(loss: Loss, divergence: Divergence, output: str, alpha: float) ->
         return alpha * from_teacher + (1 - alpha) * loss(outputs, targets[LABELS])
 
     return mixed
+
+
+def hinted_loss(loss: Loss, weight: float) -> Loss:
+    """Return a loss with the distance from the teacher's hints, times its weight, added."""
+    return lambda outputs, targets: loss(outputs, targets) + weight * outputs[HINTS]
 
 
 def divergence_for(task: Task, temperature: float | None) -> Divergence:
@@ -101,7 +128,8 @@ def _mean_per_example(values: jax.Array) -> jax.Array:
     return values.reshape(len(values), -1).mean(axis=1)
 
 
-def _check_outputs(teacher: Model, student: Model) -> None:
+def check_outputs(teacher: Model, student: Model) -> None:
+    """Raise ``DeploycheckError`` where a student gives outputs of other names or shapes than its teacher."""
     given, asked = _shapes(student), _shapes(teacher)
     if given != asked:
         raise DeploycheckError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,9 @@ class Job:
     ``examples`` has ``train`` and ``validation``, preprocessed. ``loss(outputs, targets)`` gives each example's loss.
     ``targets`` are arrays, or trees of arrays, ``[n, ...]``, by split; those of a split that is left out are its
     labels. ``constraint`` changes the optimiser's updates last. ``labels`` are those of further splits, which the
-    model's outputs must fit as they must fit those of ``examples``. ``observe`` is called with each epoch in turn, also
-    with those before a checkpoint; what it raises ends the training.
+    model's outputs must fit as they must fit those of ``examples``. ``auxiliary`` are outputs besides the task's, for
+    the loss alone. ``observe`` is called with each epoch in turn, also with those before a checkpoint; what it raises
+    ends the training.
     """
 
     examples: Mapping[str, Examples]
@@ -56,6 +57,7 @@ class Job:
     targets: Mapping[str, PyTree] = field(default_factory=dict)
     constraint: optax.GradientTransformation = field(default_factory=optax.identity)
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    auxiliary: frozenset[str] = frozenset()
     observe: Callable[[Epoch], None] = unobserved
 
     def targets_of(self, split: str) -> PyTree:
@@ -126,15 +128,20 @@ def _titled(title: str, progress: Callable[[str], None]) -> Callable[[str], None
 
 def _check_model(model: Model, job: Job) -> None:
     """Refuse a model that can't be trained, or whose outputs don't fit the labels, before it is trained."""
-    check_outputs(model, job.task, {name: part.labels for name, part in job.examples.items()} | dict(job.labels))
+    labels = {name: part.labels for name, part in job.examples.items()} | dict(job.labels)
+    check_outputs(model, job.task, labels, job.auxiliary)
     for split, targets in job.targets.items():
         _check_targets(split, targets, len(job.examples[split]))
     jax.eval_shape(model.train, model.params, model.state, dict(model.inputs), jax.random.key(0))
 
 
-def check_outputs(model: Model, task: Task, labels: Mapping[str, np.ndarray]) -> None:
-    """Raise ``DeploycheckError`` where a model's outputs don't fit the labels, ``[n]``, of a split."""
-    shapes = jax.eval_shape(model.apply, model.params, model.state, dict(model.inputs))
+def check_outputs(model: Model, task: Task, labels: Mapping[str, np.ndarray], auxiliary: Collection[str] = ()) -> None:
+    """Raise ``DeploycheckError`` where a model's outputs don't fit the labels, ``[n]``, of a split.
+
+    ``auxiliary`` are outputs that aren't the task's.
+    """
+    answer = jax.eval_shape(model.apply, model.params, model.state, dict(model.inputs))
+    shapes = {name: part for name, part in answer.items() if name not in auxiliary}
     for split, those in labels.items():
         with located(f"labels of the {split} split"):
             task.check(shapes, those)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Trainer:
         loss: Loss | None = None,
         targets: Mapping[str, PyTree] | None = None,
         constraint: optax.GradientTransformation | None = None,
+        auxiliary: Collection[str] = (),
         name: str = "finetune",
     ) -> Model:
         """Train the model further, from its own weights; return it with the weights of its best epoch.
@@ -49,7 +50,8 @@ class Trainer:
         ``loss(outputs, targets)`` gives each example's loss, ``[batch]``, in place of the task's. The targets are
         the labels, or for each split an array, or a tree of arrays, ``[n, ...]``, in the order of ``examples``.
         ``constraint`` changes the optimiser's updates before they are added to the params: it may keep pruned weights
-        at zero. Its state is part of each checkpoint. ``name`` is different for each training of a method.
+        at zero. Its state is part of each checkpoint. ``auxiliary`` are outputs of the model that are for the loss
+        alone. ``name`` is different for each training of a method.
         """
         chosen = recipe or self.recipe_for(None, name)
         job = Job(
@@ -59,6 +61,7 @@ class Trainer:
             loss=loss or self.task.losses[chosen.loss],
             targets=targets or {},
             constraint=constraint or optax.identity(),
+            auxiliary=frozenset(auxiliary),
         )
         return fit(model, job, self.seed, self.scratch / name, lambda line: self.progress(f"{name}: {line}"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, StrictStr
 
 from deploycheck.language import AnotherModel
 from deploycheck.language.fields import Number, Section
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from deploycheck.stages.methods import Builder
     from deploycheck.stages.model import Model
     from deploycheck.stages.trainer import Trainer
+
+
+class HintOptions(Section):
+    """What the student learns from inside its teacher: ``parts`` of the student, each with one of the teacher.
+
+    A part is a part of a model's parameters' tree. ``weight`` is that of the mean squared difference in the loss.
+    """
+
+    parts: Annotated[dict[StrictStr, StrictStr], Field(min_length=1)]
+    weight: Annotated[Number, Field(gt=0, le=1_000_000)]
 
 
 class DistillOptions(Section):
@@ -26,6 +36,7 @@ class DistillOptions(Section):
     model: AnotherModel
     alpha: Annotated[Number, Field(ge=0, le=1)]
     temperature: Annotated[Number, Field(gt=0, le=1_000)] | None = None
+    hints: HintOptions | None = None
     train: Finetune | None = None
 
 
@@ -38,7 +49,7 @@ class Distill:
 
     def compress(self, source: Model, options: DistillOptions, trainer: Trainer | None) -> Model:
         """Return the trained student; raise ``DeploycheckError`` where its outputs aren't of its teacher's shapes."""
-        from deploycheck.stages.distillation import distill
+        from deploycheck.stages.distillation import Hints, distill
 
         if trainer is None:
             raise ValueError("a distillation needs a trainer")
@@ -49,6 +60,7 @@ class Distill:
             trainer.recipe_for(options.train, self.name),
             alpha=options.alpha,
             temperature=options.temperature,
+            hints=Hints(options.hints.parts, options.hints.weight) if options.hints else None,
         )
 
     def structure(self, source: Model, options: DistillOptions, build: Builder) -> Model:

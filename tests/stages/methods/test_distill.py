@@ -62,6 +62,17 @@ def test_the_structure_is_the_form_of_what_it_makes_and_not_of_the_teacher(
     np.testing.assert_array_equal(*outputs)
 
 
+def test_a_student_learns_from_hints(examples: Mapping[str, Examples], tmp_path: Path) -> None:
+    hints = {"parts": {"kernel": "kernel"}, "weight": 100}
+    teacher, options = build("function", 0), DistillOptions.model_validate({**SMALL, "hints": hints})
+    made, without = (
+        DISTILL.compress(teacher, each, trainer_for(examples, tmp_path / name, []))
+        for name, each in (("hints", options), ("none", DistillOptions.model_validate(SMALL)))
+    )
+    assert made.form.weights == DISTILL.structure(teacher.form, options, build_plain).weights
+    assert not np.allclose(made.params["kernel"], without.params["kernel"])
+
+
 @pytest.mark.parametrize(("train", "epochs"), [({}, 1), ({"train": {"epochs": 3}}, 3)])
 def test_it_trains_as_the_spec_does_or_as_its_own_section_says(
     train: dict[str, Any], epochs: int, examples: Mapping[str, Examples], tmp_path: Path
@@ -91,7 +102,10 @@ def test_a_spec_that_trains_nothing_has_no_recipe_for_a_student(
         ({"model": {"build": "no path"}}, ("model", "build")),
         ({"model": {"features": [8]}}, ("model", "features")),
         ({"train": {"epochs": 0}}, ("train", "epochs")),
-        ({"hints": {}}, ("hints",)),
+        ({"hints": {"parts": {}, "weight": 1}}, ("hints", "parts")),
+        ({"hints": {"parts": {"a": "b"}}}, ("hints", "weight")),
+        ({"hints": {"parts": {"a": "b"}, "weight": 0}}, ("hints", "weight")),
+        ({"hints": {"parts": {"a": 1}, "weight": 1}}, ("hints", "parts", "a")),
     ],
 )
 def test_options_that_it_does_not_have_are_refused(changed: dict[str, Any], at: tuple[str, ...]) -> None:
