@@ -1,4 +1,4 @@
-"""``deploycheck lint``: find thresholds that can't be decided, before anything is run."""
+"""``deploycheck lint``: find thresholds that can't be decided, and variants that can't be made, before a training."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser("lint", help="find thresholds that can't be decided, before anything is run")
+    parser = commands.add_parser("lint", help="find thresholds that can't be decided, and variants that can't be made")
     parser.add_argument("specs", type=Path, nargs="+", metavar="SPEC", help="spec files, or folders of them")
     add_cache(parser)
     parser.set_defaults(run=run)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Print what is wrong with the thresholds; return 1 where any is an error."""
+    """Print what is wrong with the specs; return 1 where any is an error."""
     from deploycheck.cli.project import with_project
 
     files = _spec_files(parsed.specs)
@@ -52,7 +52,7 @@ def _spec_files(paths: Sequence[Path]) -> list[Path]:
 def _lint(files: Sequence[Path], paths: Sequence[Path], project: Project) -> int:
     from deploycheck.cli.output import say
     from deploycheck.language import SpecErrors
-    from deploycheck.runner.lint import lint, stalls
+    from deploycheck.runner.lint import lint, misfits, stalls
     from deploycheck.runner.noise import floors_of
     from deploycheck.stages import data
     from deploycheck.steps.data import DATA
@@ -72,11 +72,13 @@ def _lint(files: Sequence[Path], paths: Sequence[Path], project: Project) -> int
                 dataset = data.read(found.path) if found else None
                 not_loaded += [] if found else [plan.id]
                 findings = lint(plan, project.extensions, dataset, floors_of(plan, project.cache))
-                for finding in (*findings, *stalls(plan, project.extensions)):
+                unfit = misfits(plan, runner) if found else ()
+                for finding in (*findings, *unfit, *stalls(plan, project.extensions)):
                     say(f"{finding.severity}: {finding.error}")
                     counts[finding.severity] += 1
     if not_loaded:
         command = f"pytest --deploycheck -m data {' '.join(map(str, paths))}"
-        say(f"not loaded yet, so the size of the test set isn't known: {', '.join(not_loaded)}\n  {command}")
+        unknown = "the size of the test set and the shapes of the variants aren't known"
+        say(f"not loaded yet, so {unknown}: {', '.join(not_loaded)}\n  {command}")
     say(", ".join(f"{counts[kind]} {kind}{'' if counts[kind] == 1 else 's'}" for kind in ("error", "warning")))
     return 1 if counts["error"] else 0

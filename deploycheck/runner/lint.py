@@ -1,9 +1,12 @@
-"""What can be said about a valid spec before anything is run: which thresholds its samples can't decide."""
+"""What can be said about a valid spec before anything is trained.
+
+Which thresholds its samples can't decide, and which variants can't be made of its model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deploycheck.check import Check
@@ -11,9 +14,11 @@ from deploycheck.checks.quality import over_seeds
 from deploycheck.extensions import Extensions
 from deploycheck.language import SpecError, Threshold
 from deploycheck.language.spec import Load
-from deploycheck.plan import Plan, is_difference, subject_of
+from deploycheck.plan import Plan, is_difference, subject_of, with_needs
+from deploycheck.runner.execute import Runner, StepFailed
 from deploycheck.runner.measuring import measure_given
 from deploycheck.serving.scenarios import MOST_ROUNDS, Scenario
+from deploycheck.steps.forms import FORMS, read_misfits
 from deploycheck.verdict import (
     FEWEST_REPEATS,
     Events,
@@ -93,6 +98,25 @@ def _budget(plan: Plan, check: Check, threshold: Threshold, extensions: Extensio
 def _most_requests(load: Load, extensions: Extensions) -> int:
     has_rate = "rate" in extensions.scenarios[load.scenario].fields
     return max(load.most_requests, int(load.least_s * load.rate) if has_rate else 0)
+
+
+def misfits(plan: Plan, runner: Runner) -> Iterator[Finding]:
+    """Yield an error for each variant that can't be made of the model, at its place; models are built for it.
+
+    Such as a student that gives other outputs than its teacher, and a layer to cut out that isn't there.
+    """
+    if plan.spec.compress is None or not plan.spec.compress.variants:
+        return
+    steps = {**plan.steps, **with_needs(plan.spec, [FORMS], runner.extensions)}
+    try:
+        found = read_misfits(runner.step(replace(plan, steps=steps), FORMS).artifact)
+    except StepFailed as error:
+        yield Finding("error", SpecError(error.what, plan.spec.place("model", key=True), error.hint))
+        return
+    for misfit in found:
+        method, _ = plan.spec.compress.variants[misfit.variant].method
+        place = plan.spec.place("compress", "variants", misfit.variant, method, key=True)
+        yield Finding("error", SpecError(misfit.what, place, misfit.hint))
 
 
 def stalls(plan: Plan, extensions: Extensions) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ def with_hints(student: Model, teacher: Model, parts: Mapping[str, str], seed: i
     compared. The params are those of the student, and of these maps; the state has the teacher's weights too. See
     ``without_hints``. Raises ``DeploycheckError`` for a part that isn't there, and for shapes that don't fit.
     """
-    widths = _check(student.form, teacher.form, parts)
+    widths = check_hints(student.form, teacher.form, parts)
     keys = jax.random.split(jax.random.key(seed), len(parts))
     regressors = {
         part: {"kernel": jax.random.normal(key, sizes) / np.sqrt(sizes[0]), "bias": jnp.zeros(sizes[1])}
@@ -121,8 +121,11 @@ def _values(operands: Iterable[Any]) -> list[int]:
     return [it for it in operands if not isinstance(it, core.Literal)]
 
 
-def _check(student: Model, teacher: Model, parts: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """Return the sizes of the last axes of what each pair of parts computes; refuse pairs that can't be compared."""
+def check_hints(student: Model, teacher: Model, parts: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Return the sizes of the last axes of what each pair of parts computes, by the student's part.
+
+    Raises ``DeploycheckError`` for a part that isn't there, and for pairs that can't be compared.
+    """
     mine, theirs = (_shapes(*each) for each in (("student", student, parts), ("teacher", teacher, parts.values())))
     for part, other in parts.items():
         one, two = mine[part], theirs[other]

@@ -87,9 +87,7 @@ def least_influential(model: Model, inputs: Mapping[str, np.ndarray], count: int
     over the examples ``inputs``. Men et al., ShortGPT: Layers in Large Language Models are More Redundant Than You
     Expect, 2024. Raises ``DeploycheckError`` where there are fewer than ``count`` layers.
     """
-    if len(among) < count:
-        what = f"{count} layers can't be taken out of {len(among)}"
-        raise DeploycheckError(what, hint=_hint("", among))
+    check_count(among, count)
 
     def likeness(weights: PyTree, given: Inputs) -> Outputs:
         params, state = weights
@@ -103,6 +101,12 @@ def least_influential(model: Model, inputs: Mapping[str, np.ndarray], count: int
     found = predictor(likeness, min(examples, BATCH))((model.params, model.state), inputs)
     chosen = sorted(among, key=lambda name: -float(found[name].mean()))[:count]
     return [name for name in among if name in chosen]
+
+
+def check_count(layers: Collection[str], count: int) -> None:
+    """Raise ``DeploycheckError`` where there are fewer than ``count`` layers."""
+    if len(layers) < count:
+        raise DeploycheckError(f"{count} layers can't be taken out of {len(layers)}", hint=_hint("", layers))
 
 
 def _hint(name: str, there: Iterable[str]) -> str:

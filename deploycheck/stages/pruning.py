@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -151,13 +151,19 @@ def pattern_masks(kernels: Kernels, summed: Mapping[str, int | None], kept: int,
         ranks = jnp.argsort(jnp.argsort(-groups, axis=-1, stable=True), axis=-1)
         return jnp.moveaxis((ranks < kept).reshape(last.shape), -1, axis)
 
+    fitting = pattern_kernels(kernels, summed, of)
+    return {name: mask(kernels[name], axis) for name, axis in fitting.items()}
+
+
+def pattern_kernels(kernels: Mapping[str, Any], summed: Mapping[str, int | None], of: int) -> dict[str, int]:
+    """Return the kernels whose summed axis can be divided by ``of``; raise ``DeploycheckError`` where none can."""
     fitting = {name: axis for name, axis in summed.items() if axis is not None and kernels[name].shape[axis] % of == 0}
     if not fitting:
         raise DeploycheckError(
             f"no kernel has a summed axis that can be divided by {of}",
             hint=", ".join(f"{name} is {list(kernel.shape)}" for name, kernel in kernels.items()),
         )
-    return {name: mask(kernels[name], axis) for name, axis in fitting.items()}
+    return fitting
 
 
 def with_masks(model: Model, masks: Masks) -> Model:

@@ -8,6 +8,7 @@ from deploycheck.steps.baseline import BaselineStep
 from deploycheck.steps.comparison import ComparisonStep
 from deploycheck.steps.data import DataStep
 from deploycheck.steps.expected_outputs import ExpectedOutputsStep
+from deploycheck.steps.forms import FormsStep
 from deploycheck.steps.kind import StepKind
 from deploycheck.steps.load import LoadStep
 from deploycheck.steps.model import ModelStep
@@ -36,6 +37,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
         PropertiesStep("serve", served),
         BaselineStep(),
         NoiseStep(),
+        FormsStep(),
     )
 }
 """Every kind by its name."""

@@ -95,10 +95,10 @@ class VariantStep(StepKind):
                 progress=making.progress,
                 build=trained.builder(source.config, source.fitted, making.extensions),
             )
-        options = settle(method, source.model, options, trainer)
-        model = method.compress(source.model, options, trainer)
-        plain = options.model_dump(mode="json", by_alias=True, exclude_none=True)
-        trained.write(trained.compressed(source, model, settings.method, plain), making.out)
+        settled = settle(method, source.model, options, trainer)
+        model = method.compress(source.model, settled, trainer)
+        chosen = settled.model_dump(mode="json", by_alias=True, exclude_none=True) if settled is not options else None
+        trained.write(trained.compressed(source, model, settings.method, chosen or settings.options), making.out)
         remark = method.describe(source.model, model) if isinstance(method, Describes) else ""
         return {"remarks": [remark]} if remark else {}
 

@@ -76,7 +76,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_noise_floor_is_measured_and_lint_warns_of_thresholds_within_it(folder: Path, capsys: Captured) -> None:
     assert main(["lint", "spec.yaml"]) == 0
     said = capsys.readouterr().out
-    assert "not loaded yet, so the size of the test set isn't known: spec.yaml" in said
+    assert "not loaded yet, so the size of the test set and the shapes of the variants aren't known: spec.yaml" in said
     assert "0 errors, 0 warnings" in said
 
     assert main(["noise", "spec.yaml"]) == 0

@@ -106,11 +106,11 @@ def extensions_of(root: Path) -> Extensions:
 
 
 def rich_plan(root: Path, text: str = SPEC) -> Plan:
-    """Return the plan of the spec, with the steps of the noise floor too."""
+    """Return the plan of the spec, with the steps that no check needs too."""
     extensions = extensions_of(root)
     made = make_plan(spec(text, root, extensions), "spec.yaml", extensions)
-    noise = Ref("noise", ("int8",))
-    return replace(made, steps={**made.steps, **with_needs(made.spec, [noise], extensions)})
+    others = [Ref("noise", ("int8",)), Ref("forms")]
+    return replace(made, steps={**made.steps, **with_needs(made.spec, others, extensions)})
 
 
 def settings_of(plan: Plan, ref: Ref) -> Section:

@@ -34,6 +34,7 @@ REFS = (
     *(Ref("serve_properties", (variant,)) for variant in ("trained", "int8")),
     Ref("baseline"),
     Ref("noise", ("int8",)),
+    Ref("forms"),
 )
 """Every step of the spec."""
 
@@ -118,6 +119,7 @@ BUILT = _variants("variant", "model", "expected_outputs")
 TIMED = _variants("load", "comparison", "noise")
 PROPERTIES = _variants("compress_properties", "serve_properties")
 DATA, WEIGHTS, SEARCH, TRAINING, BASELINE = map(Ref, ("data", "weights", "search", "training", "baseline"))
+FORMS = Ref("forms")
 VARIANTS = _variants("variant")
 
 
@@ -130,11 +132,11 @@ VARIANTS = _variants("variant")
         ("\nname: digits", "\nname: letters", {*_variants("model"), *PROPERTIES}),
         ("confidence: 90 %", "confidence: 80 %", TIMED),
         ("over: 0.9", "over: 0.8", set()),
-        ("build: project_code:build", "build: project_code:build_another", {WEIGHTS, SEARCH, TRAINING, *BUILT}),
-        ("features: [32]", "features: [64]", {WEIGHTS, SEARCH, TRAINING}),
-        ("head: {bias: null}", "head: {bias: 0}", {WEIGHTS, SEARCH, TRAINING}),
-        ("shape: [8, 8]", "shape: [9, 8]", {DATA, WEIGHTS, SEARCH, TRAINING}),
-        ("dtype: float32", "dtype: uint8", {DATA, WEIGHTS, SEARCH, TRAINING}),
+        ("build: project_code:build", "build: project_code:build_another", {WEIGHTS, SEARCH, TRAINING, *BUILT, FORMS}),
+        ("features: [32]", "features: [64]", {WEIGHTS, SEARCH, TRAINING, FORMS}),
+        ("head: {bias: null}", "head: {bias: 0}", {WEIGHTS, SEARCH, TRAINING, FORMS}),
+        ("shape: [8, 8]", "shape: [9, 8]", {DATA, WEIGHTS, SEARCH, TRAINING, FORMS}),
+        ("dtype: float32", "dtype: uint8", {DATA, WEIGHTS, SEARCH, TRAINING, FORMS}),
         ("load: npz", "load: safetensors", {WEIGHTS}),
         ("path: start.npz", "path: project_code.py", {WEIGHTS}),
         ("names: project_code:named", "names: {hidden: fc}", {WEIGHTS}),
@@ -142,28 +144,32 @@ VARIANTS = _variants("variant")
         ("rows: 100", "rows: 90", {DATA}),
         ("train: 0.5, validation: 0.1", "train: 0.4, validation: 0.2", {DATA}),
         ("stratify: false", "stratify: true", {DATA}),
-        ("by: 0.0625", "by: 0.125", {DATA, WEIGHTS, SEARCH, TRAINING}),
-        ("[{scale: {by: 0.0625}}]", "[{standardize: {}}]", {DATA, WEIGHTS, SEARCH, TRAINING, *BUILT}),
+        ("by: 0.0625", "by: 0.125", {DATA, WEIGHTS, SEARCH, TRAINING, FORMS}),
+        ("[{scale: {by: 0.0625}}]", "[{standardize: {}}]", {DATA, WEIGHTS, SEARCH, TRAINING, *BUILT, FORMS}),
         ('missing_values: "== 0"', 'missing_values: "<= 9"', set()),
         ("learning_rate: 3e-3", "learning_rate: 1e-3", {SEARCH, TRAINING, *VARIANTS}),
         ("warmup: 5 %", "warmup: 6 %", {SEARCH, TRAINING, *VARIANTS}),
         ("l1: 1e-5", "l1: 2e-5", {SEARCH, TRAINING, *VARIANTS}),
         ("epochs: 3", "epochs: 4", {SEARCH, TRAINING, *VARIANTS}),
         ("batch_size: 64", "batch_size: 32", {SEARCH, TRAINING, *VARIANTS}),
-        ("seeds: [0, 1]", "seeds: [1, 0]", {WEIGHTS, SEARCH, TRAINING, *VARIANTS}),
+        ("seeds: [0, 1]", "seeds: [1, 0]", {WEIGHTS, SEARCH, TRAINING, *VARIANTS, FORMS}),
         ("sampler: random", "sampler: tpe", {SEARCH}),
         ("trials: 7", "trials: 8", {SEARCH}),
         ("[0.9, 0.99]", "[0.9, 0.98]", {SEARCH}),
         ("patience: 5", "patience: 6", {SEARCH, TRAINING, *VARIANTS}),
         ('accuracy: ">= 97 %"', 'accuracy: ">= 96 %"', set()),
-        ("quantize: {weights: int8}", "quantize: {weights: int8, activations: int8}", {Ref("variant", ("int8",))}),
-        ("{by: 2}", "{by: 3}", {Ref("variant", ("smaller",))}),
+        (
+            "quantize: {weights: int8}",
+            "quantize: {weights: int8, activations: int8}",
+            {Ref("variant", ("int8",)), FORMS},
+        ),
+        ("{by: 2}", "{by: 3}", {Ref("variant", ("smaller",)), FORMS}),
         (
             "project_code:METHOD",
             "project_code:OTHER",
-            _variants("variant", "model", "expected_outputs", of=("smaller",)),
+            {*_variants("variant", "model", "expected_outputs", of=("smaller",)), FORMS},
         ),
-        ("from: int8, ", "", _variants("variant", "model", "expected_outputs", of=("smaller",))),
+        ("from: int8, ", "", {*_variants("variant", "model", "expected_outputs", of=("smaller",)), FORMS}),
         ('size: "<= 10 kB"', 'size: "<= 11 kB"', set()),
         ("at_least: 9", "at_least: 8", set()),
         ("runtime: xla", "runtime: other", {*_variants("model", "outputs"), *TIMED, *PROPERTIES}),

@@ -61,7 +61,23 @@ class Chooses(Protocol):
     """A method whose options may leave something to be chosen by the weights, or on examples."""
 
     def choose(self, source: Model, options: Any, trainer: Trainer | None) -> Section:
-        """Return the options with the choice in them; ``compress`` and ``structure`` are given these."""
+        """Return the options with the choice in them; ``compress`` and ``structure`` are given these.
+
+        ``structure`` raises ``Open`` for options that leave a choice on which the form depends.
+        """
+        ...
+
+
+class Open(Exception):
+    """The form of a variant depends on a choice that hasn't been made yet."""
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A method that can say before the training that its options don't fit a model."""
+
+    def check(self, source: Model, options: Any, build: Builder) -> None:
+        """Raise ``DeploycheckError`` where no model with the form ``source`` can be compressed."""
         ...
 
 

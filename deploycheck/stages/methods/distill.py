@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, StrictStr
+from pydantic import AfterValidator, Field, StrictStr
 
 from deploycheck.language import AnotherModel
-from deploycheck.language.fields import Number, Section
+from deploycheck.language.fields import Number, Section, mistake
 from deploycheck.stages.methods.finetuning import Finetune
 
 if TYPE_CHECKING:
@@ -16,13 +16,21 @@ if TYPE_CHECKING:
     from deploycheck.stages.trainer import Trainer
 
 
+def _check_parts(parts: dict[str, str]) -> dict[str, str]:
+    if not parts:
+        raise mistake("no part is paired with one of the teacher", "give a part of each: {blocks/0: blocks/1}")
+    return parts
+
+
 class HintOptions(Section):
     """What the student learns from inside its teacher: ``parts`` of the student, each with one of the teacher.
 
     A part is a part of a model's parameters' tree. ``weight`` is that of the mean squared difference in the loss.
     """
 
-    parts: Annotated[dict[StrictStr, StrictStr], Field(min_length=1)]
+    parts: Annotated[
+        dict[StrictStr, StrictStr], AfterValidator(_check_parts), Field(json_schema_extra={"minProperties": 1})
+    ]
     weight: Annotated[Number, Field(gt=0, le=1_000_000)]
 
 
@@ -67,6 +75,16 @@ class Distill:
         """Return the student's form."""
         del source
         return self._student(options, build).form
+
+    def check(self, source: Model, options: DistillOptions, build: Builder) -> None:
+        """Raise ``DeploycheckError`` where the student can't learn from a teacher with the form ``source``."""
+        from deploycheck.stages.distillation import check_outputs
+        from deploycheck.stages.hints import check_hints
+
+        student = self._student(options, build).form
+        check_outputs(source, student)
+        if options.hints:
+            check_hints(student, source, options.hints.parts)
 
     def _student(self, options: DistillOptions, build: Builder) -> Model:
         return build(options.model.build, options.model.arguments)

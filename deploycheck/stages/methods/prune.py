@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictSt
 
 from deploycheck.language.errors import Mistake, shorten
 from deploycheck.language.fields import Positive, Section, Share, mistake, refuse, unique
+from deploycheck.stages.methods import Open
 from deploycheck.stages.methods.finetuning import Finetune
 
 if TYPE_CHECKING:
@@ -165,10 +166,7 @@ class Prune:
         return _finetune(pruning.with_masks(source, masks), options, trainer)
 
     def structure(self, source: Model, options: PruneOptions, build: Builder) -> Model:
-        """Return the form of the pruned model: zeros change no shape, what is cut out does.
-
-        A number of layers is refused: see ``choose``.
-        """
+        """Return the form of the pruned model: zeros change no shape, what is cut out does."""
         from deploycheck.stages.layers import drop_layers
         from deploycheck.stages.pruning import choose_kernels
         from deploycheck.stages.structure import CHANNELS, HEADS, cut_form
@@ -182,8 +180,20 @@ class Prune:
             case PruneOptions(layers=tuple(names)):
                 return drop_layers(source, names)
             case PruneOptions(layers=int()):
-                raise ValueError("which layers are cut out isn't chosen yet")
+                raise Open
         return source
+
+    def check(self, source: Model, options: PruneOptions, build: Builder) -> None:
+        """Raise ``DeploycheckError`` where there is nothing to prune, or where there aren't so many layers."""
+        from deploycheck.stages import layers, pruning
+
+        del build
+        chosen = pruning.choose_kernels(source, options.keep)
+        if isinstance(options.layers, int):
+            layers.check_count(layers.layers_within(source, chosen), options.layers)
+        if options.pattern is not None:
+            kernels = pruning.kernels_of(source.params, chosen)
+            pruning.pattern_kernels(kernels, chosen, int(options.pattern.partition(":")[2]))
 
     def describe(self, source: Model, result: Model) -> str:
         """Return how many weights are zero, or how many parameters are left, and which layers are gone."""
