@@ -103,6 +103,31 @@ def test_only_a_calibration_needs_the_data(calibrate: str, needed: set[str], tmp
     assert STEP_KINDS["variant"].needs(loaded, Ref("variant", ("a",)), built_in()).keys() == needed
 
 
+def test_layers_are_chosen_on_training_examples_and_recorded_by_name(chain: Steps, data: Artifact) -> None:
+    config = Config(
+        build="tests.steps.users:residual", arguments={"depth": 4}, input=INPUT, task="classification", seed=0
+    )
+    out = chain.folder / "residual"
+    out.mkdir()
+    files.write(files.Trained(config, files.build(config, {}, chain.extensions, 0), {}), out)
+    deep = write_manifest(out, "training", "0" * 64, {})
+    prune = VariantSettings(variant="shallow", method="prune", options={"layers": 2}, train=TRAIN, uses=USES)
+    shallow = chain.make("variant", prune, "shallow", weights=deep, data=data)
+    assert shallow.meta["remarks"] == ["44 of 76 parameters are left, without layer2, layer3"]
+    read = files.read(shallow, chain.extensions)
+    assert set(read.model.weights) == {"params/layer0/w", "params/layer1/w", "params/out/w"}
+    assert read.config.methods[0][1]["layers"] == ["layer2", "layer3"]
+    int8 = VariantSettings(variant="int8", method="quantize", options={"weights": "int8"}, train=TRAIN, uses=USES)
+    small = files.read(chain.make("variant", int8, "shallow int8", weights=shallow), chain.extensions)
+    assert small.model.weights["params/layer0/w/qvalue"].shape == (4, 4)
+
+
+@pytest.mark.parametrize(("layers", "needed"), [("[a, b]", {"weights"}), ("2", {"weights", "data"})])
+def test_only_a_number_of_layers_needs_the_data(layers: str, needed: set[str], tmp_path: Any) -> None:
+    loaded = spec(f"{HEAD}compress: {{variants: {{a: {{prune: {{layers: {layers}}}}}}}}}\n", tmp_path)
+    assert STEP_KINDS["variant"].needs(loaded, Ref("variant", ("a",)), built_in()).keys() == needed
+
+
 def test_what_is_no_method_is_refused(chain: Steps, trained: Artifact) -> None:
     with pytest.raises(DeploycheckError, match=r"users:CLASSES is int, expected a compression method"):
         chain.make("variant", settings("CLASSES"), "refused", weights=trained)

@@ -35,6 +35,19 @@ def line(key: jax.Array) -> tuple[dict[str, jax.Array], Callable[..., jax.Array]
     return {"line": jax.random.normal(key, (FEATURES, CLASSES))}, lambda params, x: x @ params["line"]
 
 
+def residual(depth: int, key: jax.Array) -> tuple[dict[str, Any], Callable[..., jax.Array]]:
+    """Layers of which each changes its input more than the one after it."""
+    keys = jax.random.split(key, depth + 1)
+    layers = {f"layer{i}": {"w": jax.random.normal(keys[i], (FEATURES, FEATURES)) / 4.0**i} for i in range(depth)}
+
+    def apply(params: dict[str, Any], x: jax.Array) -> jax.Array:
+        for i in range(depth):
+            x = x + jnp.tanh(x) @ params[f"layer{i}"]["w"]
+        return x @ params["out"]["w"]
+
+    return {**layers, "out": {"w": jax.random.normal(keys[depth], (FEATURES, CLASSES))}}, apply
+
+
 def by_name() -> str:
     return "resnet50"
 
