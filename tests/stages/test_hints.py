@@ -101,6 +101,23 @@ def test_what_a_residual_block_computes_is_the_sum_at_its_end() -> None:
         assert np.abs(found - given).max() > 1e-3
 
 
+def test_a_transposed_weight_and_a_loop_are_seen_through() -> None:
+    def apply(params: Any, x: jax.Array) -> jax.Array:
+        hidden = jnp.tanh(x @ params["in"]["w"].T)
+        hidden, _ = jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), hidden, params["stack"]["w"])
+        return hidden @ params["out"]["w"]
+
+    random = np.random.default_rng(0)
+    shapes = {"in": (5, 4), "stack": (3, 5, 5), "out": (5, 2)}
+    params = {name: {"w": random.normal(size=shape).astype(np.float32)} for name, shape in shapes.items()}
+    model, x = from_function(params, apply, (4,)), random.normal(size=(6, 4)).astype(np.float32)
+    np.testing.assert_allclose(feature(model, "in", {"x": x}), x @ params["in"]["w"].T, rtol=1e-5, atol=1e-6)
+    hidden = np.tanh(x @ params["in"]["w"].T)
+    for layer in params["stack"]["w"]:
+        hidden = np.tanh(hidden @ layer)
+    np.testing.assert_allclose(feature(model, "stack", {"x": x}), hidden, rtol=1e-4, atol=1e-5)
+
+
 def test_a_cut_and_a_quantised_teacher_give_hints() -> None:
     model, inputs = deep(8), images()
     narrow = cut_model(model, CHANNELS, 0.5, find_kernels(model))

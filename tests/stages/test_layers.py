@@ -249,9 +249,8 @@ def test_influence_is_one_minus_the_cosine() -> None:
         lambda p, x: x @ p["b"]["w"] + x @ p["c"]["w"],  # both summands have weights, and neither is the other's input
         lambda p, x: x @ p["b"]["w"] + p["c"]["w"][0],  # a bias
         lambda p, x: x + x.mean(axis=0) * 2,  # no weights
-        lambda p, x: (
-            (x @ p["b"]["w"]) + (jnp.tanh(x @ p["b"]["w"]) * (x @ p["c"]["w"]))
-        ),  # not from the sum's side alone
+        lambda p, x: (lambda h: h + jnp.tanh(h) * (x @ p["c"]["w"]))(x @ p["b"]["w"]),  # not from what stays alone
+        lambda p, x: x + jnp.tile(p["c"]["w"][:1], (x.shape[0], 1)),  # positions
         lambda p, x: x[:, :1] + x @ p["b"]["w"],  # a sum that is wider than what stays
         lambda p, x: x * (x @ p["b"]["w"]),
     ],

@@ -376,6 +376,19 @@ def test_the_head_with_the_smallest_weights_is_cut() -> None:
     np.testing.assert_array_equal(cut.params["out"], params["out"][left])
 
 
+def test_groups_of_weights_are_no_heads() -> None:
+    def grouped(params: Any, x: jax.Array) -> jax.Array:
+        hidden = jnp.einsum("bghi,ghk->bgk", jnp.einsum("bd,dgh->bgh", x, params["in"])[..., None], params["each"])
+        return hidden.reshape(len(x), -1) @ params["out"]
+
+    params = {"in": jnp.ones((8, 4, 3)), "each": jnp.ones((4, 3, 2)), "out": jnp.ones((8, 3))}
+    model = from_function(params, grouped, ROWS)
+    kernels = find_kernels(model)
+    assert cut_model(model, CHANNELS, 0.5, kernels).params["each"].shape[0] == 2
+    with pytest.raises(DeploycheckError, match="no heads can be cut"):
+        cut_model(model, HEADS, 0.5, kernels)
+
+
 def test_a_model_without_attention_has_no_heads() -> None:
     with pytest.raises(DeploycheckError, match="no heads can be cut") as caught:
         cut_model(plain(0), HEADS, 0.5, ["kernel", "head"])
