@@ -114,8 +114,7 @@ def misfits(plan: Plan, runner: Runner) -> Iterator[Finding]:
         yield Finding("error", SpecError(error.what, plan.spec.place("model", key=True), error.hint))
         return
     for misfit in found:
-        method, _ = plan.spec.compress.variants[misfit.variant].method
-        place = plan.spec.place("compress", "variants", misfit.variant, method, key=True)
+        place = plan.spec.place("compress", "variants", misfit.variant, misfit.method, key=True)
         yield Finding("error", SpecError(misfit.what, place, misfit.hint))
 
 

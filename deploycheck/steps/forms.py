@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
+    from deploycheck.language.variants import Variant
     from deploycheck.store import Artifact
 
 FORMS = Ref("forms")
@@ -43,9 +44,10 @@ class FormsSettings(InitialModel):
 
 
 class Misfit(Section):
-    """A variant that can't be made, and why."""
+    """A variant that its method can't make, and why."""
 
     variant: str
+    method: str
     what: str
     hint: str
 
@@ -66,14 +68,13 @@ class FormsStep(StepKind):
         """Return the model and its variants."""
         del ref, checks
         variants = spec.compress.variants if spec.compress else {}
-        derivations, left = list[Derivation](), dict(variants)
+        derivations, left = list[Derivation](), {name: it.method for name, it in variants.items() if it.method}
         while left:
             made = {TRAINED, *(derivation.variant for derivation in derivations)}
-            for name in [name for name, it in left.items() if (it.source or TRAINED) in made]:
-                section = left.pop(name)
-                method, options = section.method
+            for name in [name for name in left if _source(variants, name) in made]:
+                method, options = left.pop(name)
                 derivations.append(
-                    Derivation(variant=name, source=section.source or TRAINED, method=method, options=options)
+                    Derivation(variant=name, source=_source(variants, name), method=method, options=options)
                 )
         uses = dict.fromkeys(each for name in variants for each in uses_of(spec, name))
         return FormsSettings(
@@ -108,10 +109,20 @@ class FormsStep(StepKind):
             except Open:
                 pass
             except DeploycheckError as error:
-                misfits.append(Misfit(variant=derivation.variant, what=error.what, hint=error.hint))
+                misfits.append(
+                    Misfit(variant=derivation.variant, method=derivation.method, what=error.what, hint=error.hint)
+                )
         content = [misfit.model_dump() for misfit in misfits]
         (making.out / _FILE).write_text(json.dumps(content, indent=1) + "\n")
         return {}
+
+
+def _source(variants: Mapping[str, Variant], name: str) -> str:
+    """Return what a variant's method is given: one that only names another runtime has the model of its source."""
+    source = variants[name].source or TRAINED
+    while source != TRAINED and variants[source].method is None:
+        source = variants[source].source or TRAINED
+    return source
 
 
 def read_misfits(artifact: Artifact) -> Iterator[Misfit]:

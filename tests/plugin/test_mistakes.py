@@ -43,7 +43,8 @@ compress:
     shallow: {prune: {layers: [hidden]}}
     few: {prune: {layers: 2}}
     narrow: {prune: {channels: 50 %}}
-    patterned: {from: narrow, prune: {pattern: "1:31"}}
+    exported: {from: narrow, runtime: onnxruntime}
+    patterned: {from: exported, prune: {pattern: "1:31"}}
 """
 OTHER = """
 
