@@ -1,11 +1,13 @@
-"""A measurement relative to another model's: ``of baseline``, ``x trained``."""
+"""A measurement relative to another model's: ``of baseline``, ``x trained``, ``% rel``."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
-from deploycheck.verdict import ANY_VALUE, Measurement, WorstOf, ratio_of, value_of
+from deploycheck.errors import DeploycheckError
+from deploycheck.language.threshold import RELATIVE, Threshold
+from deploycheck.verdict import ANY_VALUE, Measurement, Paired, RelativeDrop, Sample, WorstOf, ratio_of, value_of
 
 
 def relative(first: Measurement, second: Measurement, against: str) -> Measurement:
@@ -28,3 +30,23 @@ def relative(first: Measurement, second: Measurement, against: str) -> Measureme
         unfit=first.unfit or second.unfit,
         reach=ANY_VALUE,
     )
+
+
+def in_unit(measurement: Measurement, threshold: Threshold | None, metric: str) -> Measurement:
+    """Return a drop as a share of the value it drops from, where the threshold's unit says so.
+
+    Raises ``DeploycheckError`` for a metric that is no drop.
+    """
+    if threshold is None or threshold.unit != RELATIVE:
+        return measurement
+    sample = measurement.sample
+    if isinstance(sample, WorstOf):
+        parts = {name: _relative_drop(part, metric) for name, part in sample.slices.items()}
+        return replace(measurement, sample=replace(sample, slices=parts))
+    return replace(measurement, sample=_relative_drop(sample, metric), reach=ANY_VALUE)
+
+
+def _relative_drop(sample: Sample, metric: str) -> RelativeDrop:
+    if not isinstance(sample, Paired):
+        raise DeploycheckError(f"{metric} can't be given in {RELATIVE}", hint="use pp")
+    return RelativeDrop(sample)

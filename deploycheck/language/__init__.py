@@ -7,10 +7,10 @@ from deploycheck.language.errors import Place, SpecError, SpecErrors
 from deploycheck.language.expect import Expectation
 from deploycheck.language.fields import Section
 from deploycheck.language.load import Spec, load
+from deploycheck.language.methods import AnotherModel
 from deploycheck.language.recognize import SUFFIXES, Recognition, recognize_file
 from deploycheck.language.threshold import Threshold, parse_threshold
 from deploycheck.language.tree import SpecSection, json_schema
-from deploycheck.language.variants import AnotherModel
 from deploycheck.language.vocabulary import Dimension, Metric, PropertyWord, SamplerWord, TaskWord, Vocabulary
 
 __all__ = [

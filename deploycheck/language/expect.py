@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from deploycheck.language.errors import Mistake, SpecPath, did_you_mean
 from deploycheck.language.properties import check_name, complete_settings, find_properties
 from deploycheck.language.reach import check_reach
+from deploycheck.language.references import mapping
 from deploycheck.language.source import Document
 from deploycheck.language.spec import Slices
 from deploycheck.language.threshold import Threshold, ThresholdError, parse_quantity, parse_threshold
+from deploycheck.language.variants import TRAINED
 from deploycheck.language.vocabulary import COMPARISONS, Dimension, Metric, Vocabulary
 
 HOLDS = Threshold("==", 0, "", Dimension.COUNT, point=True, text="no counterexample")
@@ -66,6 +68,28 @@ def read_expectations(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[lis
     return [*found, *_read_properties(data, vocabulary)], mistakes
 
 
+def read_within(data: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Expectation], list[Mistake]]:
+    """Return what each variant's ``search`` must meet, and the mistakes in it.
+
+    These thresholds choose a recipe, on the validation split. They are no checks of the spec.
+    """
+    found: list[Expectation] = []
+    mistakes: list[Mistake] = []
+    for variant in mapping(data, "compress", "variants"):
+        path: SpecPath = ("compress", "variants", variant, "search", "within")
+        for name, text in mapping(data, *map(str, path)).items():
+            read = None if isinstance(text, dict) else _read_entry("compress", variant, (*path, name), text, vocabulary)
+            if isinstance(read, Expectation):
+                found.append(read)
+                relation = read.threshold.relation
+                if relation and str(relation) not in ("of reference", f"x {TRAINED}", *read.metric.relations):
+                    what = f"a search compares recipes with the trained model only, not {str(relation)!r}"
+                    mistakes.append(Mistake((*path, name), what, "write `of reference`"))
+            elif read is not None:
+                mistakes.append(read)
+    return found, mistakes
+
+
 def _read_properties(data: dict[str, Any], vocabulary: Vocabulary) -> Iterator[Expectation]:
     """Yield the entries under ``properties``; what is wrong with them is reported elsewhere."""
     for section, path, name, settings in find_properties(data):
@@ -99,7 +123,7 @@ def _read_entry(
     if not isinstance(text, str | int | float) or isinstance(text, bool):
         return None
     try:
-        threshold = _with_confidence(_parse(str(text), metric), form)
+        threshold = _with_confidence(read_threshold(str(text), metric), form)
     except ThresholdError as error:
         at = (*path, "threshold") if isinstance(entry, dict) else path
         return Mistake(at, error.what, error.hint, column=error.column)
@@ -162,8 +186,8 @@ def _stages(word: str, vocabulary: Vocabulary) -> frozenset[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _parse(text: str, metric: Metric) -> Threshold:
-    """Parse a threshold; check that it asks for better values that some models have, and what it is relative to.
+def read_threshold(text: str, metric: Metric) -> Threshold:
+    """Parse a metric's threshold; raise ``ThresholdError`` unless some models meet it, some don't, and it fits.
 
     Whether the NAME of ``x NAME`` is a variant is not checked here.
     """

@@ -14,7 +14,12 @@ from pydantic import ValidationError
 
 from deploycheck.language import crosscheck, references, space
 from deploycheck.language.errors import Mistake, Place, SpecError, SpecErrors, SpecPath
-from deploycheck.language.expect import Expectation, read_expectations, read_standards_expectations
+from deploycheck.language.expect import (
+    Expectation,
+    read_expectations,
+    read_standards_expectations,
+    read_within,
+)
 from deploycheck.language.explain import explain
 from deploycheck.language.fields import Section
 from deploycheck.language.optimize import Optimize
@@ -96,11 +101,13 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     own, misdefined = _read_own_metrics(cell.data)
     vocabulary = installed.extended(own)
     expected, mistakes = read_expectations(cell.data, vocabulary)
-    mistakes = [mistake for mistake in mistakes if mistake.path[-1] not in misdefined]
+    within, unfit = read_within(cell.data, vocabulary)
+    mistakes = [mistake for mistake in (*mistakes, *unfit) if mistake.path[-1] not in misdefined]
     mistakes += references.check_references(cell.data, root, installed)
     mistakes += references.check_registry(cell.data, root, installed)
     mistakes += crosscheck.check_own_metrics(cell.data, installed)
-    mistakes += crosscheck.check_parts(cell.data, expected, cell.chain[0].data, vocabulary, datetime.now(UTC).date())
+    today = datetime.now(UTC).date()
+    mistakes += crosscheck.check_parts(cell.data, [*expected, *within], cell.chain[0].data, vocabulary, today)
     mistakes += space.check_space(cell, root, installed)
     errors += _place(mistakes, cell)
     for document in cell.standards:

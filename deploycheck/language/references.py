@@ -11,6 +11,7 @@ from typing import Any
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import Mistake, SpecPath, did_you_mean
+from deploycheck.language.methods import model_keys
 from deploycheck.language.names import (
     FILLED_BY_TRAINING,
     IMPORT_PATH,
@@ -22,7 +23,6 @@ from deploycheck.language.names import (
 )
 from deploycheck.language.properties import find_properties
 from deploycheck.language.spec import ANSWERS
-from deploycheck.language.variants import model_keys
 from deploycheck.language.vocabulary import Vocabulary
 
 
@@ -66,9 +66,10 @@ def check_registry(data: dict[str, Any], root: Path, vocabulary: Vocabulary) -> 
 def get(data: Any, path: SpecPath) -> Any:
     """Return the part of plain data at ``path``; None if there is none."""
     for part in path:
-        if not isinstance(data, dict):
-            return None
-        data = data.get(part)
+        if isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            data = data.get(part) if isinstance(data, dict) else None
     return data
 
 
@@ -186,18 +187,28 @@ def _steps(data: dict[str, Any]) -> Iterator[SpecPath]:
             yield ("data", "preprocess", index, *step)
 
 
-def _methods(data: dict[str, Any]) -> Iterator[SpecPath]:
-    """Yield the path of each name under a variant's ``method``."""
+def _with_methods(data: dict[str, Any]) -> Iterator[SpecPath]:
+    """Yield the path of each mapping whose key may be a method: a variant, or one method of a recipe."""
     for variant in mapping(data, "compress", "variants"):
-        method = mapping(data, "compress", "variants", variant, "method")
-        if len(method) == 1:
-            yield ("compress", "variants", variant, "method", *method)
+        at: SpecPath = ("compress", "variants", variant)
+        yield at
+        recipes = get(data, (*at, "search", "over"))
+        for number, recipe in enumerate(recipes if isinstance(recipes, list) else ()):
+            path = (*at, "search", "over", number)
+            yield from ((*path, index) for index in range(len(recipe))) if isinstance(recipe, list) else (path,)
+
+
+def _methods(data: dict[str, Any]) -> Iterator[SpecPath]:
+    """Yield the path of each name under a ``method``."""
+    for path in _with_methods(data):
+        method = get(data, (*path, "method"))
+        if isinstance(method, dict) and len(method) == 1:
+            yield (*path, "method", *method)
 
 
 def _models(data: dict[str, Any], installed: Vocabulary) -> Iterator[SpecPath]:
     """Yield the path of each mapping with which an installed method is given another model."""
-    for variant in mapping(data, "compress", "variants"):
-        at: SpecPath = ("compress", "variants", variant)
+    for at in _with_methods(data):
         for methods in (at, (*at, "method")):
             written = get(data, methods)
             for name in written.keys() & installed.methods.keys() if isinstance(written, dict) else ():

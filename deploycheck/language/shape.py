@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from deploycheck.language.errors import SpecPath
 from deploycheck.language.fields import Whole
+from deploycheck.language.methods import MethodForm, with_methods
 from deploycheck.language.tree import Tree, tree_form
-from deploycheck.language.variants import Variant, VariantForm, variant_form
+from deploycheck.language.variants import Variant, VariantForm
 from deploycheck.language.vocabulary import Vocabulary
 
 
@@ -20,12 +21,19 @@ def known_keys(path: SpecPath, vocabulary: Vocabulary) -> list[str]:
     """Return the keys that the section at ``path`` may have; none if there is no section at ``path``."""
     annotation: Any = tree_form(vocabulary)
     match path:
+        case ("compress", "variants", variant, "search", "over", int(), *rest):
+            # One method of a recipe is written as a variant is, which may have further keys.
+            chain = rest[1:] if rest and isinstance(rest[0], int) else rest
+            if not chain:
+                annotation, path = with_methods(MethodForm, vocabulary), ()
+            else:
+                return known_keys(("compress", "variants", variant, *chain), vocabulary)
         case ("compress", "variants", _, "method", str(name), *rest):
             annotation, path = vocabulary.methods.get(name), tuple(rest)
         case ("compress" | "serve", "properties", _, str(name), *rest) if name in vocabulary.properties:
             annotation, path = vocabulary.properties[name].settings, tuple(rest)
         case ("compress", "variants", _, *rest):
-            annotation, path = variant_form(vocabulary), tuple(rest)
+            annotation, path = with_methods(VariantForm, vocabulary), tuple(rest)
     for part in path:
         annotation = _part_type(annotation, part)
     model = _model(annotation)

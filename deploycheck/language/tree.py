@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,9 +12,10 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
 from deploycheck.language.fields import Name, Section, Share
+from deploycheck.language.methods import MethodForm, with_methods
 from deploycheck.language.optimize import Optimize
 from deploycheck.language.spec import Data, Model, OwnMetric, Promote, Serve, Train, Waiver
-from deploycheck.language.variants import Compress, Variant, VariantForm, variant_form
+from deploycheck.language.variants import Compress, Variant, VariantForm
 from deploycheck.language.vocabulary import Vocabulary
 
 
@@ -44,7 +46,9 @@ class Tree(Section):
     waive: dict[str, Waiver] = Field(default={})
 
 
-_FORM, _VARIANT = f"#/$defs/{VariantForm.__name__}", f"#/$defs/{Variant.__name__}"
+_FORMS: Mapping[type[MethodForm], str] = {VariantForm: Variant.__name__, MethodForm: "Method"}
+"""What the schema calls each form to which installed methods are added."""
+_TITLES = {f"#/$defs/{form.__name__}": f"#/$defs/{title}" for form, title in _FORMS.items()}
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,13 @@ def json_schema(vocabulary: Vocabulary) -> dict[str, Any]:
 
     Installed names become enumerations, and each installed method is a key of a variant with the method's options.
     """
-    classes = (tree_form(vocabulary), variant_form(vocabulary))
+    classes = (tree_form(vocabulary), *(with_methods(form, vocabulary) for form in _FORMS))
     refs, schema = models_json_schema([(each, "validation") for each in classes], by_alias=True)
     parts = {f"#/$defs/{name}": part for name, part in schema["$defs"].items()}
-    tree, variant = (parts.pop(refs[each, "validation"]["$ref"]) for each in classes)
-    parts.pop(_FORM)
-    parts[_VARIANT] = {**variant, "title": Variant.__name__}
+    tree, *forms = (parts.pop(refs[each, "validation"]["$ref"]) for each in classes)
+    for (form, title), part in zip(_FORMS.items(), forms, strict=True):
+        parts.pop(f"#/$defs/{form.__name__}")
+        parts[f"#/$defs/{title}"] = {**part, "title": title}
     definitions = {ref.rpartition("/")[2]: part for ref, part in sorted(parts.items())}
     filled: dict[str, Any] = _fill({**tree, "$defs": definitions}, vocabulary)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **filled, "title": "deploycheck spec"}
@@ -85,8 +90,8 @@ def _fill(part: Any, vocabulary: Vocabulary) -> Any:
     match part:
         case {"installed": str(kind), **rest}:
             return {**rest, "enum": vocabulary.names(kind)}
-        case {"$ref": ref, **rest} if ref == _FORM:
-            return {**rest, "$ref": _VARIANT}
+        case {"$ref": ref, **rest} if ref in _TITLES:
+            return {**rest, "$ref": _TITLES[ref]}
         case dict():
             return {key: _fill(value, vocabulary) for key, value in part.items()}
         case list():

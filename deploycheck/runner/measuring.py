@@ -11,20 +11,17 @@ from deploycheck.check import Check
 from deploycheck.checks import MetricFunction
 from deploycheck.checks.own import own_metric
 from deploycheck.checks.properties import property_metric
-from deploycheck.checks.relative import relative
-from deploycheck.errors import DeploycheckError, located
-from deploycheck.language.threshold import RELATIVE
+from deploycheck.checks.relative import in_unit, relative
+from deploycheck.errors import located
 from deploycheck.plan import REFERENCE, Plan
 from deploycheck.ref import Ref
 from deploycheck.runner.execute import Runner
 from deploycheck.steps import STEP_KINDS
 from deploycheck.steps.data import DATA
 from deploycheck.verdict import (
-    ANY_VALUE,
     Measurement,
     Paired,
     Proportion,
-    RelativeDrop,
     Sample,
     WorstOf,
     named,
@@ -94,7 +91,7 @@ def measure_given(
     """
     first = _sliced(metric, check, dataset, given)
     if not other:
-        return _in_unit(first, check)
+        return in_unit(first, check.threshold, check.metric)
     second = _sliced(metric, check, dataset, other)
     return relative(first, second, check.against or "")
 
@@ -133,20 +130,3 @@ def _with_untested(measurement: Measurement, labels: Sequence[str]) -> Measureme
     which = f"class {labels[0]}" if len(labels) == 1 else f"the classes {named(labels)}"
     why = f"the test split has 0 examples of {which}, and other splits have some"
     return replace(measurement, invalid=measurement.invalid or why)
-
-
-def _in_unit(measurement: Measurement, check: Check) -> Measurement:
-    """Return a drop as a share of the value it drops from, where the threshold's unit says so."""
-    if check.threshold is None or check.threshold.unit != RELATIVE:
-        return measurement
-    sample = measurement.sample
-    if isinstance(sample, WorstOf):
-        parts = {name: _relative_drop(part, check) for name, part in sample.slices.items()}
-        return replace(measurement, sample=replace(sample, slices=parts))
-    return replace(measurement, sample=_relative_drop(sample, check), reach=ANY_VALUE)
-
-
-def _relative_drop(sample: Sample, check: Check) -> RelativeDrop:
-    if not isinstance(sample, Paired):
-        raise DeploycheckError(f"{check.metric} can't be given in {RELATIVE}", hint="use pp")
-    return RelativeDrop(sample)

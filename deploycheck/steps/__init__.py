@@ -18,6 +18,7 @@ from deploycheck.steps.properties import PropertiesStep, in_memory, served
 from deploycheck.steps.search import SearchStep
 from deploycheck.steps.training import TrainingStep
 from deploycheck.steps.variant import VariantStep
+from deploycheck.steps.variant_search import VariantSearchStep
 from deploycheck.steps.weights import WeightsStep
 
 STEP_KINDS: Mapping[str, StepKind] = {
@@ -28,6 +29,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
         SearchStep(),
         TrainingStep(),
         VariantStep(),
+        VariantSearchStep(),
         ModelStep(),
         OutputsStep(),
         ExpectedOutputsStep(),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploycheck.errors import located
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
+    from deploycheck.steps.trained import Trained
 
 
 class ModelSettings(Section):
@@ -74,18 +76,21 @@ class ModelStep(StepKind):
 
         settings: ModelSettings = making.settings
         source = trained.read(making.inputs["weights"], making.extensions)
-        runtime = making.extensions.runtimes[settings.runtime]
-        with located(settings.runtime):
-            runtime.export(
-                trained.network(source, making.extensions),
-                trained.raw_inputs(source.config, making.extensions),
-                settings.model,
-                making.out,
-            )
-        today = datetime.now(UTC).date()
-        if runtime.lasts:
-            write_lifetime(making.out, today + runtime.lasts)
+        today = export(source, settings.runtime, settings.model, making.out, making.extensions)
         return {"exported": today.isoformat()}
+
+
+def export(source: Trained, runtime: str, model: str, folder: Path, extensions: Extensions) -> date:
+    """Write into ``folder`` what is served as ``model``, and return today's day, from which it can be loaded."""
+    from deploycheck.steps import trained
+
+    chosen = extensions.runtimes[runtime]
+    with located(runtime):
+        chosen.export(trained.network(source, extensions), trained.raw_inputs(source.config, extensions), model, folder)
+    today = datetime.now(UTC).date()
+    if chosen.lasts:
+        write_lifetime(folder, today + chosen.lasts)
+    return today
 
 
 def stage_of(variant: str) -> tuple[str, str | None]:

@@ -138,4 +138,6 @@ def source_of(spec: Spec, variant: str) -> Ref:
     if variant == TRAINED:
         return TRAINING if spec.train.trains else WEIGHTS
     section = section_of(spec, variant)
+    if section.search:
+        return Ref("variant_search", (variant,))
     return Ref("variant", (variant,)) if section.method else source_of(spec, section.source or TRAINED)

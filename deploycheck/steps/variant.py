@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
-from deploycheck.stages.methods import Describes, is_given_trainer, settle
+from deploycheck.stages.methods import Describes, Method, is_given_trainer, settle
 from deploycheck.steps.data import DATA, preprocess_of
 from deploycheck.steps.found import found_by, overlaid_train, search_of
 from deploycheck.steps.kind import BASELINE, TRAINED, Making, Metadata, StepKind, section_of
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
+    from deploycheck.language.recipes import Recipe
+    from deploycheck.stages.data import Dataset
+    from deploycheck.stages.trainer import Trainer
+    from deploycheck.steps.trained import Trained
 
 
 class VariantSettings(Section):
@@ -73,12 +78,9 @@ class VariantStep(StepKind):
     def make(self, making: Making) -> Metadata:
         """Compress the variant that this one is made from."""
         from deploycheck.stages import data
-        from deploycheck.stages.recipe import recipe_of
-        from deploycheck.stages.trainer import Trainer
         from deploycheck.steps import trained
 
         settings: VariantSettings = making.settings
-        recipe = overlaid_train(settings.train, found_by(making.inputs))
         making.progress(f"compress: {settings.variant} by {settings.method}")
         source = trained.read(making.inputs["weights"], making.extensions)
         method = making.extensions.method(settings.method)
@@ -86,21 +88,45 @@ class VariantStep(StepKind):
         trainer = None
         if is_given_trainer(method, options):
             dataset = data.read(making.inputs["data"].path)
-            trainer = Trainer(
-                examples=trained.prepared_examples(source.config, dataset, making.extensions),
-                task=making.extensions.tasks[source.config.task],
-                recipe=recipe_of(recipe) if recipe.trains else None,
-                seed=source.config.seed,
-                scratch=making.scratch,
-                progress=making.progress,
-                build=trained.builder(source.config, source.fitted, making.extensions),
-            )
-        settled = settle(method, source.model, options, trainer)
-        model = method.compress(source.model, settled, trainer)
-        chosen = settled.model_dump(mode="json", by_alias=True, exclude_none=True) if settled is not options else None
-        trained.write(trained.compressed(source, model, settings.method, chosen or settings.options), making.out)
-        remark = method.describe(source.model, model) if isinstance(method, Describes) else ""
+            trainer = trainer_of(source, dataset, settings.train, making, making.scratch)
+        result = compress(source, (settings.method, settings.options), method, options, trainer)
+        trained.write(result, making.out)
+        remark = method.describe(source.model, result.model) if isinstance(method, Describes) else ""
         return {"remarks": [remark]} if remark else {}
+
+
+def compress(
+    source: Trained, written: tuple[str, Arguments], method: Method, options: Section, trainer: Trainer | None
+) -> Trained:
+    """Return what a method makes of a model; its config has the options with what the method has chosen."""
+    from deploycheck.steps import trained
+
+    name, plain = written
+    settled = settle(method, source.model, options, trainer)
+    model = method.compress(source.model, settled, trainer)
+    chosen = plain if settled is options else settled.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return trained.compressed(source, model, name, chosen)
+
+
+def trainer_of(source: Trained, dataset: Dataset, train: Train, making: Making, scratch: Path) -> Trainer:
+    """Return what a method that trains is given to compress ``source``; trainings resume from ``scratch``.
+
+    ``train`` is the spec's section; what a search found for it is laid over it.
+    """
+    from deploycheck.stages.recipe import recipe_of
+    from deploycheck.stages.trainer import Trainer
+    from deploycheck.steps import trained
+
+    recipe = overlaid_train(train, found_by(making.inputs))
+    return Trainer(
+        examples=trained.prepared_examples(source.config, dataset, making.extensions),
+        task=making.extensions.tasks[source.config.task],
+        recipe=recipe_of(recipe) if recipe.trains else None,
+        seed=source.config.seed,
+        scratch=scratch,
+        progress=making.progress,
+        build=trained.builder(source.config, source.fitted, making.extensions),
+    )
 
 
 def _method(spec: Spec, ref: Ref) -> tuple[str, Arguments]:
@@ -117,13 +143,22 @@ def _trains(name: str, options: Arguments, extensions: Extensions) -> bool:
 
 
 def uses_of(spec: Spec, variant: str) -> tuple[tuple[str, str], ...]:
-    """Return everything that building a variant uses by name, each as its kind (of ``Source``) and its name."""
-    models, methods = [("models", spec.model.build)], []
-    at = variant
-    while at != TRAINED:
-        section = section_of(spec, at)
-        models += [("models", path) for path in section.models]
-        methods += [("methods", section.method[0])] if section.method else []
-        at = section.source or TRAINED
+    """Return everything that building a variant uses by name, each as its kind (of ``Source``) and its name.
+
+    What a search finds is known only after it: everything that it may use is used.
+    """
+    recipes = list(_recipes(spec, variant))
+    models = [("models", path) for recipe in recipes for path in recipe.models]
+    methods = [("methods", name) for recipe in recipes for name, _ in recipe.methods]
     steps = [("preprocessing", name) for name, _ in preprocess_of(spec)]
-    return (*models, *steps, ("tasks", spec.task), *reversed(methods))
+    used = [("models", spec.model.build), *models, *steps, ("tasks", spec.task), *methods]
+    return tuple(dict.fromkeys(used))
+
+
+def _recipes(spec: Spec, variant: str) -> Iterator[Recipe]:
+    """Yield the recipes of a variant, after those of what it is made from."""
+    if variant != TRAINED:
+        section = section_of(spec, variant)
+        for source in section.sources:
+            yield from _recipes(spec, source)
+        yield from section.recipes

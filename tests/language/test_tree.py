@@ -67,7 +67,9 @@ def test_the_schema_has_what_is_installed() -> None:
     assert parts["Load"]["properties"]["scenario"]["enum"] == ["server", "single_stream", "multi_stream", "offline"]
     assert parts["Serve"]["properties"]["runtime"]["enum"] == ["onnxruntime", "xla"]
     assert parts["StopEarly"]["properties"]["watch"]["enum"][0] == "validation.loss"
-    assert parts["Variant"]["properties"].keys() == {"from", "method", "runtime", "expect", "quantize", "prune", "half"}
+    keys = {"from", "method", "search", "runtime", "expect", "quantize", "prune", "half"}
+    assert parts["Variant"]["properties"].keys() == keys
+    assert parts["Method"]["properties"].keys() == {"method", "quantize", "prune", "half"}
     assert parts["Quantize"]["required"] == ["weights"]
 
 

@@ -7,7 +7,7 @@ class in ``options``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from deploycheck.language.fields import Section
@@ -53,6 +53,18 @@ class Describes(Protocol):
 
     def describe(self, source: Model, result: Model) -> str:
         """Return, in words, what ``compress`` made of ``source``; empty where there is nothing to say."""
+        ...
+
+
+@runtime_checkable
+class Refines(Protocol):
+    """A method whose options can be made finer, so that a search has more to try than what a spec lists."""
+
+    def refine(self, source: Model, options: Any, trainer: Trainer) -> Sequence[Section]:
+        """Return options that lose less and less of ``source``, each with more bytes than those before it.
+
+        They are judged by the validation examples.
+        """
         ...
 
 

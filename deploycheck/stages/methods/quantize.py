@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
@@ -37,6 +38,46 @@ Per = Annotated[_Word | PerGroup, BeforeValidator(_read_per, json_schema_input_t
 Pattern = Annotated[StrictStr, Field(min_length=1)]
 
 
+_Type = Literal["int8", "int4", "fp8"]
+BITS: Mapping[str, int] = {"int4": 4, "int8": 8, "fp8": 8}
+"""The bits of each type."""
+
+_Names = Annotated[tuple[Pattern, ...], Field(min_length=1), AfterValidator(unique("pattern"))]
+
+
+class TypeByName(Section):
+    """The type of each weight, by patterns of names. Of several types, a weight has the one with the most bits.
+
+    A weight that no pattern matches stays in float.
+    """
+
+    int8: _Names | None = None
+    int4: _Names | None = None
+    fp8: _Names | None = None
+
+    @property
+    def patterns(self) -> dict[str, tuple[str, ...]]:
+        """The patterns of each type, those of the fewest bits first."""
+        given: dict[str, tuple[str, ...]] = {name: patterns for name, patterns in self if patterns}
+        return dict(sorted(given.items(), key=lambda item: BITS[item[0]]))
+
+    @model_validator(mode="after")
+    def _check_given(self) -> Self:
+        if not self.patterns:
+            raise mistake("no type is given to any weight", 'name weights: {int4: ["*"], int8: ["head/*"]}')
+        return self
+
+
+def _read_weights(value: Any) -> str | TypeByName:
+    if isinstance(value, str) and value not in BITS:
+        types = get_args(_Type)
+        raise mistake(f"{shorten(value)} is not one of: {', '.join(types)}", did_you_mean(value, types))
+    return value if isinstance(value, str) else TypeByName.model_validate(value)
+
+
+Weights = Annotated[_Type | TypeByName, BeforeValidator(_read_weights, json_schema_input_type=_Type | TypeByName)]
+
+
 class Calibrate(Section):
     """How the ranges of activations are found, from this many examples of the training split."""
 
@@ -47,12 +88,13 @@ class Calibrate(Section):
 class QuantizeOptions(Section):
     """Which numbers are stored and multiplied in fewer bits, and the share of the parameters' bytes that must be.
 
+    ``weights`` is the type of all weights, or the types of weights by patterns (as of file names) of their names.
     Activations are scaled as they arrive, or by ranges that ``calibrate`` finds. ``per`` says which weights share a
     scale: those of a whole weight (of each layer, where it holds several), of an output channel, or of a group in it.
-    ``keep`` are patterns (as of file names) of weights that stay in float.
+    ``keep`` are patterns of weights that stay in float.
     """
 
-    weights: Literal["int8", "int4", "fp8"]
+    weights: Weights
     activations: Literal["int8"] | None = None
     calibrate: Calibrate | None = None
     per: Per = "channel"
@@ -64,13 +106,18 @@ class QuantizeOptions(Section):
         """Whether a ``Trainer`` is needed: only to calibrate, for its examples."""
         return self.calibrate is not None
 
+    @property
+    def types(self) -> dict[str, tuple[str, ...]]:
+        """The types that weights get, each with the patterns of its weights."""
+        return {self.weights: ("*",)} if isinstance(self.weights, str) else self.weights.patterns
+
     @model_validator(mode="after")
     def _check_activations(self) -> Self:
         at = ("activations",)
         if self.calibrate and not self.activations:
             what, hint = "only activations have ranges to calibrate", "add `activations: int8`"
             refuse([Mistake(("calibrate",), what, hint)])
-        if self.activations and self.weights == "fp8":
+        if self.activations and "fp8" in self.types:
             refuse([Mistake(at, "int8 activations can't be multiplied with fp8 weights", "leave out `activations`")])
         if self.activations and isinstance(self.per, PerGroup) and self.per.group < LEAST_GROUP:
             what = (
@@ -100,6 +147,12 @@ class Quantize:
 
         del build
         return quantized_form(source, options)
+
+    def refine(self, source: Model, options: QuantizeOptions, trainer: Trainer) -> list[QuantizeOptions]:
+        """Return options with more and more bits for the weights whose rounding costs most."""
+        from deploycheck.stages.quantization import refine
+
+        return refine(source, options, trainer.examples["validation"])
 
     def describe(self, source: Model, result: Model) -> str:
         """Return how much of the model is quantised."""

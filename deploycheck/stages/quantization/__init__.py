@@ -26,12 +26,13 @@ from deploycheck.stages.model import Model, PyTree, flatten
 from deploycheck.stages.network import Inputs, Outputs, Weights
 from deploycheck.stages.quantization.arithmetic import QuantizedArithmetic, QuantizedWeight, Watch
 from deploycheck.stages.quantization.calibration import calibrate
+from deploycheck.stages.quantization.precision import finer_options
 from deploycheck.stages.quantization.scales import chosen_uses, quantized
 from deploycheck.stages.quantization.uses import Use, find_uses
 from deploycheck.stages.quantized_share import INPUT, SCALE, VALUE, parts_of, quantized_names, share_of
 from deploycheck.stages.tracing import evaluate
 
-__all__ = ["describe_share", "quantize_weights", "quantized_form"]
+__all__ = ["describe_share", "quantize_weights", "quantized_form", "refine"]
 
 FlatApply = Callable[[Mapping[str, Any], PyTree, Inputs], Outputs]
 """A model's function of flat params, ``{"conv/kernel": array}``, of its state and of its inputs."""
@@ -67,6 +68,11 @@ def quantize_weights(model: Model, options: QuantizeOptions, examples: Examples 
     scales = calibrate(uses, examples, options.calibrate, run)
     found = {name + INPUT: jnp.asarray(array) for name, array in scales.items()}
     return replace(quantized_model, params=params | found)
+
+
+def refine(model: Model, options: QuantizeOptions, examples: Examples) -> list[QuantizeOptions]:
+    """Return options with more and more bits for the weights that need them most, judged by some examples."""
+    return finer_options(model, options, _find(model, options), examples)
 
 
 def quantized_form(form: Model, options: QuantizeOptions) -> Model:

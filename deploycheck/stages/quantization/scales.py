@@ -11,7 +11,7 @@ import qwix
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import did_you_mean
-from deploycheck.stages.methods.quantize import PerGroup, QuantizeOptions
+from deploycheck.stages.methods.quantize import BITS, PerGroup, QuantizeOptions
 from deploycheck.stages.quantization.uses import Use
 from deploycheck.stages.quantized_share import SCALE, VALUE
 
@@ -23,14 +23,30 @@ def chosen_uses(uses: Mapping[str, Use], names: list[str], options: QuantizeOpti
 
     Raises ``DeploycheckError`` for a pattern that matches no weight, and for weights that can't be cut into groups.
     """
-    for pattern in options.keep:
-        if not fnmatch.filter(names, pattern):
-            raise DeploycheckError(f"`keep`: no weight is called {pattern!r}", hint=did_you_mean(pattern, names))
+    for key, patterns in {"keep": options.keep, **options.types}.items():
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise DeploycheckError(f"`{key}`: no weight is called {pattern!r}", hint=did_you_mean(pattern, names))
     kept = {name for pattern in options.keep for name in fnmatch.filter(names, pattern)}
-    chosen = {name: use for name, use in uses.items() if name not in kept}
+    chosen = {name: use for name, use in uses.items() if name not in kept and type_of(name, options)}
     if isinstance(options.per, PerGroup):
         _check_groups(chosen, options.per.group)
     return chosen
+
+
+def type_of(name: str, options: QuantizeOptions) -> str | None:
+    """Return the type that a weight gets; None for one that no pattern matches.
+
+    Raises ``DeploycheckError`` where patterns of two types with equally many bits match it.
+    """
+    found = [
+        type for type, patterns in options.types.items() if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    ]
+    most = [type for type in found if BITS[type] == BITS[found[-1]]]
+    if len(most) > 1:
+        what = f"`weights`: {name} would be both {' and '.join(most)}"
+        raise DeploycheckError(what, hint="give each weight one type of so many bits")
+    return most[0] if most else None
 
 
 def _check_groups(uses: Mapping[str, Use], group: int) -> None:
@@ -53,7 +69,7 @@ def quantized(name: str, weight: Any, use: Use, options: QuantizeOptions) -> dic
     # Codes are found in float32 at least: the quotient of two bfloat16 numbers has only 8 bits.
     array = qwix.quantize(
         weight.astype(jnp.promote_types(weight.dtype, jnp.float32)),
-        TYPES[options.weights],
+        TYPES[str(type_of(name, options))],
         channelwise_axes=channels,
         tiled_axes=groups,
         scale_dtype=weight.dtype,
