@@ -40,7 +40,8 @@ class _Step:
 
     @property
     def worth(self) -> float:
-        return self.gain / self.bytes
+        """How much less wrong the outputs are for each byte; a step may take none, because scales take some."""
+        return self.gain / self.bytes if self.bytes > 0 else math.inf
 
 
 def finer_options(
@@ -72,21 +73,24 @@ def _steps(source: Model, options: QuantizeOptions, uses: Mapping[str, Use], exa
     """Yield each step up that a weight may take."""
     params, error = flatten(source.params)[0], _error_of(source, examples)
     for name, use in uses.items():
-        weight, at = params[name], type_of(name, options)
-        before = error(name, _rounded(name, weight, use, options, at))
-        bits = BITS[str(at)]
+        at = type_of(name, options)
+        before, taken = _rounded(name, params[name], use, options, at)
+        wrong = error(name, before)
         while at is not None:
             at = HIGHER[at]
-            after = error(name, _rounded(name, weight, use, options, at)) if at else 0.0
-            more = BITS[at] if at else 8 * weight.dtype.itemsize
-            yield _Step(name, at, weight.size * (more - bits) / 8, before - after)
-            before, bits = after, more
+            after, takes = _rounded(name, params[name], use, options, at)
+            less_wrong = error(name, after) if at else 0.0
+            yield _Step(name, at, takes - taken, wrong - less_wrong)
+            wrong, taken = less_wrong, takes
 
 
-def _rounded(name: str, weight: Any, use: Use, options: QuantizeOptions, to: str | None) -> Any:
-    """Return a weight as it is after it was quantised to a type."""
+def _rounded(name: str, weight: Any, use: Use, options: QuantizeOptions, to: str | None) -> tuple[Any, float]:
+    """Return a weight as it is after it was quantised to a type, and the bytes that it is stored in then."""
+    if to is None:
+        return weight, weight.nbytes
     arrays = quantized(name, weight, use, options.model_copy(update={"weights": to}))
-    return QuantizedWeight.of(arrays[name + VALUE], arrays[name + SCALE]).dequantized
+    codes, scales = arrays[name + VALUE], arrays[name + SCALE]
+    return QuantizedWeight.of(codes, scales).dequantized, codes.size * BITS[to] / 8 + scales.nbytes
 
 
 def _error_of(source: Model, examples: Examples) -> Callable[[str, Any], float]:
