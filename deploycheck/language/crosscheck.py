@@ -57,6 +57,7 @@ def check_parts(
         *_check_needs(data),
         *_check_training(data),
         *(_check_variants(data) if "compress" in own else ()),
+        *_check_searches(data),
         *_check_served(data),
         *_check_task(data, expected, vocabulary),
         *_check_label_slices(data, expected, vocabulary),
@@ -111,6 +112,17 @@ def _check_variants(data: dict[str, Any]) -> list[Mistake]:
     if not isinstance(data["compress"], dict) or data["compress"].get("variants", {}) != {}:
         return []
     return [Mistake(("compress",), "`compress` has no 'variants'", "add a variant", key=True)]
+
+
+def _check_searches(data: dict[str, Any]) -> list[Mistake]:
+    """What a search tries is measured on the validation split."""
+    found = [
+        name for name in mapping(data, "compress", "variants") if get(data, ("compress", "variants", name, "search"))
+    ]
+    if not found or get(data, ("data", "split", "validation")) != 0:
+        return []
+    what = f"the search for {found[0]} needs examples for validation"
+    return [Mistake(("data", "split", "validation"), what, "give it a share of the examples")]
 
 
 def _variants(data: dict[str, Any]) -> list[str]:

@@ -60,13 +60,23 @@ def _recipe(parts: list[str | Method], info: ValidationInfo) -> Recipe:
     return Recipe(start=start, methods=methods, models=models)
 
 
-def _check_distinct(recipes: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
+def _check_recipes(recipes: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
+    if not recipes:
+        raise mistake("no recipe is listed", "list variants, methods, or chains of methods")
     refuse(
         Mistake((at,), "this recipe is listed twice", "remove one")
         for at, recipe in enumerate(recipes)
         if recipe in recipes[:at]
     )
     return recipes
+
+
+def _check_within(within: dict[str, str]) -> dict[str, str]:
+    if not within:
+        raise mistake(
+            "a search needs a threshold: the smallest artifact of all would be taken", "add `accuracy_drop: ...`"
+        )
+    return within
 
 
 def _as_text(value: Any) -> Any:
@@ -85,11 +95,12 @@ class RecipeSearch(Section):
 
     within: Annotated[
         dict[StrictStr, Annotated[StrictStr, BeforeValidator(_as_text, json_schema_input_type=StrictStr)]],
-        Field(min_length=1),
+        Field(json_schema_extra={"minProperties": 1}),
+        AfterValidator(_check_within),
         Whole(),
     ]
     over: Annotated[
         tuple[WrittenRecipe, ...],
-        Field(min_length=1, max_length=MOST_RECIPES),
-        AfterValidator(_check_distinct),
+        Field(max_length=MOST_RECIPES, json_schema_extra={"minItems": 1}),
+        AfterValidator(_check_recipes),
     ]

@@ -73,7 +73,7 @@ def module_of(extension: Any) -> str:
     return str(functions[0].__module__ if functions else type(extension).__module__)
 
 
-ARGUMENTS = frozenset({"arguments", "options", "preprocess"})
+ARGUMENTS = frozenset({"arguments", "options", "preprocess", "recipes", "metrics"})
 """The settings that the user's code is called with, in every kind of step."""
 
 

@@ -22,6 +22,7 @@ from deploycheck.evidence.show import with_interval
 from deploycheck.language.expect import read_threshold
 from deploycheck.language.methods import Method
 from deploycheck.language.recipes import Recipe
+from deploycheck.language.spec import OwnMetric
 from deploycheck.language.threshold import Threshold
 from deploycheck.lazy import np
 from deploycheck.stages.methods import Refines, is_given_trainer
@@ -187,7 +188,8 @@ class Bench:
         self._trained = trained
 
     def _goals(self) -> Iterator[Goal]:
-        extensions, own = self.making.extensions, self.settings.metrics
+        extensions = self.making.extensions
+        own = {name: OwnMetric.model_validate(written) for name, written in self.settings.metrics.items()}
         vocabulary = extensions.vocabulary.extended({name: metric.word(name) for name, metric in own.items()})
         for name, text in self.settings.within.items():
             found = vocabulary.find(name)

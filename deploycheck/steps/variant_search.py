@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.language.fields import Section
+from deploycheck.language.fields import Arguments, Section
 from deploycheck.language.recipes import Recipe
-from deploycheck.language.spec import OwnMetric, Train
+from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
 from deploycheck.stages import recipe_search
 from deploycheck.stages.recipe_search import Candidate
@@ -35,7 +35,8 @@ class VariantSearchSettings(Section):
     """The recipes and the thresholds, and what making and measuring a candidate takes.
 
     ``source`` is what recipes without a ``start`` are made from. ``before`` are the sources of the variants that are
-    candidates as they are. ``model`` and ``runtime`` are those of the export, whose size counts.
+    candidates as they are. ``metrics`` are the spec's own, as it writes them. ``model`` and ``runtime`` are those of
+    the export, whose size counts.
     """
 
     variant: str
@@ -43,7 +44,7 @@ class VariantSearchSettings(Section):
     recipes: tuple[Recipe, ...]
     before: dict[str, str]
     within: dict[str, str]
-    metrics: dict[str, OwnMetric]
+    metrics: dict[str, Arguments]
     train: Train
     model: str
     runtime: str
@@ -81,7 +82,11 @@ class VariantSearchStep(StepKind):
             recipes=section.recipes,
             before=_before(spec, ref),
             within=within,
-            metrics={name: metric for name, metric in spec.metrics.items() if name in within},
+            metrics={
+                name: metric.model_dump(mode="json", by_alias=True)
+                for name, metric in spec.metrics.items()
+                if name in within
+            },
             train=spec.train.model_copy(update={"expect": {}}),
             model=spec.name,
             runtime=runtime_of(spec, ref.of[0]),
@@ -93,7 +98,7 @@ class VariantSearchStep(StepKind):
         yield from (Source(kind, name) for kind, name in settings.uses)
         yield Source("runtimes", settings.runtime)
         yield from (Source("metrics", name) for name in settings.within if name not in settings.metrics)
-        yield from (Source("metrics", metric.use) for metric in settings.metrics.values())
+        yield from (Source("metrics", metric["use"]) for metric in settings.metrics.values())
 
     def make(self, making: Making) -> Metadata:
         """Try the recipes, and keep what the smallest that meets the thresholds makes."""

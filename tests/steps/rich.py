@@ -51,6 +51,7 @@ compress:
   variants:
     int8: {quantize: {weights: int8}}
     smaller: {from: int8, method: {"project_code:METHOD": {by: 2}}}
+    found: {search: {within: {sure: "<= 4 %"}, over: [int8, {method: {"project_code:SEARCHED": {by: 5}}}]}}
   expect: {size: "<= 10 kB", accuracy: {threshold: ">= 90 %", slices: {by: label, at_least: 9}}}
   properties: [finite, {bounded: {low: -9.0, label: low}}, {"project_code:PROPERTY": {examples: 5}}]
 serve:
@@ -80,7 +81,7 @@ def digits(rows): ...
 def letters(rows): ...
 def named(arrays): ...
 def sure(labels, outputs, over): ...
-METHOD = OTHER = PROPERTY = None
+METHOD = OTHER = PROPERTY = SEARCHED = None
 """
 
 

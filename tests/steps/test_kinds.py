@@ -27,10 +27,11 @@ REFS = (
     Ref("search"),
     Ref("training"),
     *(Ref("variant", (variant,)) for variant in ("int8", "smaller")),
-    *(Ref(kind, (variant,)) for kind in ("model", "outputs") for variant in ("trained", "int8", "smaller")),
+    Ref("variant_search", ("found",)),
+    *(Ref(kind, (variant,)) for kind in ("model", "outputs") for variant in ("trained", "int8", "smaller", "found")),
     *(Ref(kind, (variant,)) for kind in ("expected_outputs", "load") for variant in ("trained", "int8")),
     *(Ref("comparison", (variant, "baseline")) for variant in ("trained", "int8")),
-    *(Ref("compress_properties", (variant,)) for variant in ("int8", "smaller")),
+    *(Ref("compress_properties", (variant,)) for variant in ("int8", "smaller", "found")),
     *(Ref("serve_properties", (variant,)) for variant in ("trained", "int8")),
     Ref("baseline"),
     Ref("noise", ("int8",)),
@@ -110,17 +111,18 @@ def test_every_input_changes_the_key(ref: Ref, plan: Plan, key: Key) -> None:
         assert key(replace(plan, steps={ref: needs}), ref, settings) != before
 
 
-def _variants(*kinds: str, of: tuple[str, ...] = ("trained", "int8", "smaller")) -> set[Ref]:
+def _variants(*kinds: str, of: tuple[str, ...] = ("trained", "int8", "smaller", "found")) -> set[Ref]:
     return {ref for ref in REFS if ref.kind in kinds and (set(ref.of) & set(of))}
 
 
-BUILT = _variants("variant", "model", "expected_outputs")
+BUILT = _variants("variant", "variant_search", "model", "expected_outputs")
 """The steps that put a model together from its code."""
 TIMED = _variants("load", "comparison", "noise")
 PROPERTIES = _variants("compress_properties", "serve_properties")
 DATA, WEIGHTS, SEARCH, TRAINING, BASELINE = map(Ref, ("data", "weights", "search", "training", "baseline"))
 FORMS = Ref("forms")
-VARIANTS = _variants("variant")
+VARIANTS = _variants("variant", "variant_search")
+FOUND = Ref("variant_search", ("found",))
 
 
 @pytest.mark.parametrize(
@@ -129,9 +131,12 @@ VARIANTS = _variants("variant")
         ("description: Handwritten digits", "description: others", set()),
         ("owner: vision", "owner: sound", set()),
         ("deploycheck: 1\n", "deploycheck: 1\n# a comment\n", set()),
-        ("\nname: digits", "\nname: letters", {*_variants("model"), *PROPERTIES}),
+        ("\nname: digits", "\nname: letters", {*_variants("model"), *PROPERTIES, FOUND}),
         ("confidence: 90 %", "confidence: 80 %", TIMED),
-        ("over: 0.9", "over: 0.8", set()),
+        ("over: 0.9", "over: 0.8", {FOUND}),
+        ("<= 4 %", "<= 5 %", {FOUND}),
+        ("{by: 5}", "{by: 6}", {FOUND}),
+        ("SEARCHED", "OTHER", {FOUND, *_variants("model", "expected_outputs", of=("found",))}),
         ("build: project_code:build", "build: project_code:build_another", {WEIGHTS, SEARCH, TRAINING, *BUILT, FORMS}),
         ("features: [32]", "features: [64]", {WEIGHTS, SEARCH, TRAINING, FORMS}),
         ("head: {bias: null}", "head: {bias: 0}", {WEIGHTS, SEARCH, TRAINING, FORMS}),
@@ -172,7 +177,7 @@ VARIANTS = _variants("variant")
         ("from: int8, ", "", {*_variants("variant", "model", "expected_outputs", of=("smaller",)), FORMS}),
         ('size: "<= 10 kB"', 'size: "<= 11 kB"', set()),
         ("at_least: 9", "at_least: 8", set()),
-        ("runtime: xla", "runtime: other", {*_variants("model", "outputs"), *TIMED, *PROPERTIES}),
+        ("runtime: xla", "runtime: other", {*_variants("model", "outputs"), *TIMED, *PROPERTIES, FOUND}),
         ("max_delay: 1 ms", "max_delay: 2 ms", {*TIMED, *PROPERTIES}),
         ("{examples: 5}", "{examples: 6}", _variants("compress_properties")),
         ("[deterministic]", "[finite]", _variants("serve_properties")),

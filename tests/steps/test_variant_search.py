@@ -17,7 +17,6 @@ import yaml
 from deploycheck.checks.size import bytes_of
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.recipes import RecipeSearch
-from deploycheck.language.spec import OwnMetric
 from deploycheck.ref import Ref
 from deploycheck.stages import data as stored
 from deploycheck.steps import STEP_KINDS
@@ -170,7 +169,7 @@ def test_a_confidence_asks_for_more_than_the_value_alone(model: Artifact, exampl
 def test_a_metric_of_the_spec_and_one_relative_to_the_trained_model_are_measured(
     model: Artifact, examples: Artifact, chain: Steps
 ) -> None:
-    own = OwnMetric(use="tests.steps.test_variant_search:answered", kind="proportion", direction="higher")
+    own = {"use": "tests.steps.test_variant_search:answered", "kind": "proportion", "direction": "higher"}
     within = {"answered": ">= 90 %", "accuracy": ">= 99 % of reference", "agreement": ">= 90 %"}
     searched = settings(UNIFORM[:1], within, metrics={"answered": own})
     tried = frontier(chain.make("variant_search", searched, "search by metrics", **inputs(model, examples)))

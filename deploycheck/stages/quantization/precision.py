@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ def _error_of(source: Model, examples: Examples) -> Callable[[str, Any], float]:
     def error(name: str, rounded: Any) -> float:
         outputs = run({**params, name: rounded}, examples.inputs)
         change = sum(float(np.mean(np.square(outputs[key] - exact[key]))) for key in exact)
-        return change if math.isfinite(change) else math.inf
+        return change if math.isfinite(change) else sys.float_info.max
 
     return error
 

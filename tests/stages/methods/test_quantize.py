@@ -60,6 +60,12 @@ SMALL_GROUPS = "groups of 32 are multiplied in float, so activations in int8 wou
     ("options", "at", "says"),
     [
         ("weights: int3", "int3", "'int3' is not one of: int8, int4, fp8"),
+        ("weights: {int3: [a]}", "int3", "unknown key 'int3' in `compress.variants.small.quantize.weights`"),
+        ("weights: {}", "{}", "no type is given to any weight"),
+        ("weights: {int8: []}", "[]", "at least 1 item"),
+        ("weights: {int8: head}", "head", "expected a list"),
+        ("weights: {int8: [a, a]}", "[a, a]", "the pattern 'a' is listed twice"),
+        ("weights: {fp8: [a], int8: [b]}, activations: int8", "int8}", "int8 activations can't be multiplied with fp8"),
         ("weights: fp8, activations: int8", "int8", "int8 activations can't be multiplied with fp8 weights"),
         ("weights: int8, activations: int4", "int4", "'int4' is not one of: int8"),
         ("weights: int4, per: {group: 32}, activations: int8", "int8", SMALL_GROUPS),
@@ -85,7 +91,8 @@ def test_a_mistake_in_its_options_is_placed(options: str, at: str, says: str, tm
     assert line[error.place.column - 1 :].startswith(at)
 
 
+@pytest.mark.parametrize("weights", ["int4", {"int8": ["head"], "int4": ["*"]}], ids=str)
 @pytest.mark.parametrize("per", ["tensor", "channel", {"group": 64}], ids=str)
-def test_its_options_are_read_again_from_what_they_are_written_as(per: Any) -> None:
-    options = QuantizeOptions.model_validate({"weights": "int4", "per": per, "keep": ["head/*"]})
+def test_its_options_are_read_again_from_what_they_are_written_as(per: Any, weights: Any) -> None:
+    options = QuantizeOptions.model_validate({"weights": weights, "per": per, "keep": ["head/*"]})
     assert QuantizeOptions.model_validate(options.model_dump(mode="json", exclude_none=True)) == options
