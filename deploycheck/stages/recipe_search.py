@@ -19,7 +19,7 @@ from deploycheck.language.variants import TRAINED
 
 @dataclass(frozen=True)
 class Reached:
-    """What a candidate reached of one threshold: the value as it is shown, and whether that meets it.
+    """What a recipe reached of one threshold: the value as it is shown, and whether that meets it.
 
     ``margin`` is by how much the value is better than the limit, as a share of the limit; below 0 it is worse.
     """
@@ -30,7 +30,7 @@ class Reached:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class MeasuredRecipe:
     """One recipe that was tried: the bytes of its artifact, and what it reached, by metric."""
 
     recipe: Recipe
@@ -53,51 +53,51 @@ class Candidate:
         return {**asdict(self), "recipe": self.recipe.model_dump(mode="json")}
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Candidate:
-        """Return the candidate that ``plain`` made into plain data."""
+    def from_plain(cls, plain: Mapping[str, Any]) -> MeasuredRecipe:
+        """Return what ``plain`` made into plain data."""
         reached = {name: Reached(**each) for name, each in plain["reached"].items()}
         return cls(recipe=Recipe.model_validate(plain["recipe"]), size=plain["size"], reached=reached)
 
 
 def search(
-    recipes: Sequence[Recipe], measure: Callable[[Recipe], Candidate], refine: Callable[[Recipe], Sequence[Recipe]]
-) -> list[Candidate]:
-    """Return every candidate that was tried.
+    recipes: Sequence[Recipe], measure: Callable[[Recipe], MeasuredRecipe], refine: Callable[[Recipe], Sequence[Recipe]]
+) -> list[MeasuredRecipe]:
+    """Return every recipe that was tried.
 
     ``measure`` makes an artifact by a recipe and measures it. ``refine`` returns recipes that lose less and less, each
     larger than those before it; none for a recipe that can't be refined.
     """
     tried = [measure(recipe) for recipe in recipes]
-    for candidate in sorted(tried, key=lambda candidate: candidate.size):
-        if not candidate.met and candidate.size < _smallest(tried):
-            _climb(refine(candidate.recipe), measure, tried)
+    for measured in sorted(tried, key=lambda measured: measured.size):
+        if not measured.met and measured.size < _smallest(tried):
+            _climb(refine(measured.recipe), measure, tried)
     return tried
 
 
-def _climb(ladder: Sequence[Recipe], measure: Callable[[Recipe], Candidate], tried: list[Candidate]) -> None:
-    """Find the first recipe of a ladder that meets the thresholds, unless a smaller candidate was found before."""
+def _climb(ladder: Sequence[Recipe], measure: Callable[[Recipe], MeasuredRecipe], tried: list[MeasuredRecipe]) -> None:
+    """Find the first recipe of a ladder that meets the thresholds, unless a smaller one was found before."""
     low, high = 0, len(ladder)
     while low < high:
         middle = (low + high) // 2
-        candidate = measure(ladder[middle])
-        is_enough = candidate.met or candidate.size >= _smallest(tried)
-        tried.append(candidate)
+        measured = measure(ladder[middle])
+        is_enough = measured.met or measured.size >= _smallest(tried)
+        tried.append(measured)
         low, high = (low, middle) if is_enough else (middle + 1, high)
 
 
-def _smallest(tried: Sequence[Candidate]) -> float:
-    return min((candidate.size for candidate in tried if candidate.met), default=math.inf)
+def _smallest(tried: Sequence[MeasuredRecipe]) -> float:
+    return min((measured.size for measured in tried if measured.met), default=math.inf)
 
 
-def best_of(tried: Sequence[Candidate], thresholds: str) -> Candidate:
-    """Return the smallest candidate that meets the thresholds; of equals, the one with the most margin.
+def best_of(tried: Sequence[MeasuredRecipe], thresholds: str) -> MeasuredRecipe:
+    """Return the smallest recipe that meets the thresholds; of equals, the one with the most margin.
 
-    Raises ``DeploycheckError`` with the nearest candidate where none does.
+    Raises ``DeploycheckError`` with the nearest one where none does.
     """
-    meeting = [candidate for candidate in tried if candidate.met]
+    meeting = [measured for measured in tried if measured.met]
     if meeting:
         return min(meeting, key=lambda it: (it.size, -math.fsum(each.margin for each in it.reached.values())))
-    nearest = min(tried, key=lambda candidate: (candidate.missed, candidate.size))
+    nearest = min(tried, key=lambda measured: (measured.missed, measured.size))
     reached = ", ".join(f"{name} {each.shown}" for name, each in nearest.reached.items())
     count = f"none of {len(tried)} recipes" if len(tried) > 1 else "the one recipe doesn't"
     raise DeploycheckError(
@@ -127,10 +127,10 @@ def as_yaml(plain: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def describe_reached(candidate: Candidate) -> str:
-    """Return a candidate's bytes and what it reached: ``12,345 bytes, accuracy_drop 0.5 pp (met)``."""
-    reached = [f"{name} {each.shown}" for name, each in candidate.reached.items()]
-    return f"{', '.join([f'{candidate.size:,} bytes', *reached])} ({'met' if candidate.met else 'missed'})"
+def describe_reached(measured: MeasuredRecipe) -> str:
+    """Return a recipe's bytes and what it reached: ``12,345 bytes, accuracy_drop 0.5 pp (met)``."""
+    reached = [f"{name} {each.shown}" for name, each in measured.reached.items()]
+    return f"{', '.join([f'{measured.size:,} bytes', *reached])} ({'met' if measured.met else 'missed'})"
 
 
 def as_variants(recipe: Recipe, name: str, source: str) -> dict[str, Any]:
@@ -146,15 +146,15 @@ def as_variants(recipe: Recipe, name: str, source: str) -> dict[str, Any]:
     return variants
 
 
-def report(best: Candidate, tried: Sequence[Candidate], thresholds: str, by_hand: Mapping[str, Any]) -> str:
-    """Return what was found, how it is written by hand, and every candidate with its bytes, in lines."""
+def report(best: MeasuredRecipe, tried: Sequence[MeasuredRecipe], thresholds: str, by_hand: Mapping[str, Any]) -> str:
+    """Return what was found, how it is written by hand, and every recipe with its bytes, in lines."""
     lines = [
-        f"the smallest of {len(tried)} candidates within {thresholds} on the validation split has {best.size:,} bytes",
+        f"the smallest of {len(tried)} recipes within {thresholds} on the validation split has {best.size:,} bytes",
         *(f"as written by hand: {as_yaml({name: variant})[1:-1]}" for name, variant in by_hand.items()),
     ]
-    width = max(len(f"{candidate.size:,}") for candidate in tried)
-    for candidate in sorted(tried, key=lambda candidate: candidate.size):
-        reached = ", ".join(f"{name} {each.shown}" for name, each in candidate.reached.items())
-        mark = "taken" if candidate is best else "met" if candidate.met else "missed"
-        lines.append(f"{candidate.size:>{width},} bytes  {mark:6}  {reached}  {describe(candidate.recipe)}")
+    width = max(len(f"{measured.size:,}") for measured in tried)
+    for measured in sorted(tried, key=lambda measured: measured.size):
+        reached = ", ".join(f"{name} {each.shown}" for name, each in measured.reached.items())
+        mark = "taken" if measured is best else "met" if measured.met else "missed"
+        lines.append(f"{measured.size:>{width},} bytes  {mark:6}  {reached}  {describe(measured.recipe)}")
     return "\n".join(lines)

@@ -13,11 +13,11 @@ from deploycheck.language.recipes import Recipe
 from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
 from deploycheck.stages import recipe_search
-from deploycheck.stages.recipe_search import Candidate
-from deploycheck.steps.candidates import VALIDATION, Bench, Workshop, role_of
+from deploycheck.stages.recipe_search import MeasuredRecipe
 from deploycheck.steps.data import DATA
 from deploycheck.steps.found import search_of
 from deploycheck.steps.kind import TRAINED, Making, Metadata, StepKind, runtime_of, section_of
+from deploycheck.steps.recipes import VALIDATION, Bench, Workshop, role_of
 from deploycheck.steps.training import source_of
 from deploycheck.steps.variant import uses_of
 from deploycheck.store import fingerprint
@@ -32,10 +32,10 @@ FRONTIER = "frontier.json"
 
 
 class VariantSearchSettings(Section):
-    """The recipes and the thresholds, and what making and measuring a candidate takes.
+    """The recipes and the thresholds, and what trying a recipe takes.
 
     ``source`` is what recipes without a ``start`` are made from. ``before`` are the sources of the variants that are
-    candidates as they are. ``metrics`` are the spec's own, as it writes them. ``model`` and ``runtime`` are those of
+    recipes as they are. ``metrics`` are the spec's own, as it writes them. ``model`` and ``runtime`` are those of
     the export, whose size counts.
     """
 
@@ -52,7 +52,7 @@ class VariantSearchSettings(Section):
 
 
 class VariantSearchStep(StepKind):
-    """Its artifact is that of a variant's step, with every candidate that was tried. It reads no test examples."""
+    """Its artifact is that of a variant's step, with every recipe that was tried. It reads no test examples."""
 
     name = "variant_search"
     product = True
@@ -72,7 +72,7 @@ class VariantSearchStep(StepKind):
         return {"data": DATA, **search_of(spec), **{role_of(name): source_of(spec, name) for name in sorted(named)}}
 
     def settings(self, spec: Spec, ref: Ref, checks: Sequence[Check]) -> VariantSearchSettings:
-        """Return the search, and everything that making and measuring a candidate uses."""
+        """Return the search, and everything that trying a recipe uses."""
         del checks
         section = section_of(spec, ref.of[0])
         within = section.search.within if section.search else {}
@@ -94,7 +94,7 @@ class VariantSearchStep(StepKind):
         )
 
     def sources(self, settings: VariantSearchSettings) -> Iterable[Source]:
-        """Yield what candidates are made of, the runtime, and the metrics."""
+        """Yield what the recipes use, the runtime, and the metrics."""
         yield from (Source(kind, name) for kind, name in settings.uses)
         yield Source("runtimes", settings.runtime)
         yield from (Source("metrics", name) for name in settings.within if name not in settings.metrics)
@@ -111,31 +111,31 @@ class VariantSearchStep(StepKind):
         bench = Bench(making, dataset.splits[VALIDATION].labels, workshop.source(TRAINED))
         thresholds = ", ".join(f"{name} {text}" for name, text in settings.within.items())
 
-        def measure(recipe: Recipe) -> Candidate:
+        def measure(recipe: Recipe) -> MeasuredRecipe:
             with _named(recipe):
                 return _measured(recipe, workshop, bench, making)
 
         tried = recipe_search.search(list(map(workshop.brief, settings.recipes)), measure, workshop.refined)
         best = recipe_search.best_of(tried, thresholds)
         trained.write(workshop.made(best.recipe), making.out)
-        (making.out / FRONTIER).write_text(json.dumps([candidate.plain() for candidate in tried], indent=1) + "\n")
+        (making.out / FRONTIER).write_text(json.dumps([measured.plain() for measured in tried], indent=1) + "\n")
         by_hand = recipe_search.as_variants(workshop.whole(best.recipe), settings.variant, settings.source)
         return {"remarks": [recipe_search.report(best, tried, thresholds, by_hand)]}
 
 
-def _measured(recipe: Recipe, workshop: Workshop, bench: Bench, making: Making) -> Candidate:
-    """Make and measure a candidate, unless an earlier process did before it was killed."""
-    file = making.scratch / f"candidate-{fingerprint(recipe.model_dump(mode='json'))}.json"
+def _measured(recipe: Recipe, workshop: Workshop, bench: Bench, making: Making) -> MeasuredRecipe:
+    """Make a model by a recipe and measure it, unless an earlier process did before it was killed."""
+    file = making.scratch / f"recipe-{fingerprint(recipe.model_dump(mode='json'))}.json"
     title = f"search {making.settings.variant}: {recipe_search.describe(recipe)}"
     try:
-        candidate = Candidate.from_plain(json.loads(file.read_bytes()))
+        measured = MeasuredRecipe.from_plain(json.loads(file.read_bytes()))
         title += ": was done before"
     except (OSError, ValueError):  # it wasn't done; or a power cut left an empty file
         making.progress(title)
-        candidate = bench.measure(recipe, workshop.made(recipe))
-        write_whole(file, json.dumps(candidate.plain()))
-    making.progress(f"{title}: {recipe_search.describe_reached(candidate)}")
-    return candidate
+        measured = bench.measure(recipe, workshop.made(recipe))
+        write_whole(file, json.dumps(measured.plain()))
+    making.progress(f"{title}: {recipe_search.describe_reached(measured)}")
+    return measured
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def _named(recipe: Recipe) -> Iterator[None]:
 
 
 def _before(spec: Spec, ref: Ref) -> dict[str, str]:
-    """Return the sources of the variants that are candidates as they are, unless they are searched for themselves."""
+    """Return the sources of the variants that are recipes as they are, unless they are searched for themselves."""
     variants = spec.compress.variants if spec.compress else {}
     starts = [recipe.start for recipe in section_of(spec, ref.of[0]).recipes if not recipe.methods]
     return {

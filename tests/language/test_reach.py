@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploycheck.language import Dimension, Metric, Threshold, parse_threshold
-from deploycheck.language.expect import _parse
+from deploycheck.language.expect import read_threshold
 from deploycheck.language.reach import check_reach
 from deploycheck.language.threshold import ThresholdError
 from tests.checks.built_in import built_in_metrics
@@ -110,7 +110,7 @@ def word(name: str) -> Metric:
 
 def why_refused(name: str, text: str) -> str:
     with pytest.raises(ThresholdError) as caught:
-        _parse(text, word(name))
+        read_threshold(text, word(name))
     return f"{caught.value.what}; {caught.value.hint}"
 
 
@@ -126,7 +126,7 @@ def test_a_threshold_that_no_model_can_meet_is_refused(name: str, text: str) -> 
 
 @pytest.mark.parametrize(("name", "text"), USUAL)
 def test_a_threshold_that_tells_models_apart_is_accepted(name: str, text: str) -> None:
-    assert _parse(text, word(name)).text == text
+    assert read_threshold(text, word(name)).text == text
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_metric_without_an_end_is_above_the_least_that_can_be_measured(text: s
 
 def test_the_error_points_at_the_threshold() -> None:
     with pytest.raises(ThresholdError) as caught:
-        _parse("  >= 101 %", word("accuracy"))
+        read_threshold("  >= 101 %", word("accuracy"))
     assert caught.value.column == 2
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.recipes import Recipe
-from deploycheck.stages.recipe_search import Candidate, Reached, as_variants, best_of, describe, report, search
+from deploycheck.stages.recipe_search import MeasuredRecipe, Reached, as_variants, best_of, describe, report, search
 
 
 def recipe(bits: int) -> Recipe:
@@ -23,9 +23,9 @@ def bits_of(recipe: Recipe) -> int:
     return int(recipe.methods[-1][1]["bits"])
 
 
-def candidate(size: int, *margins: float, name: int = 0) -> Candidate:
+def measured(size: int, *margins: float, name: int = 0) -> MeasuredRecipe:
     reached = {f"metric{at}": Reached(f"{margin:g} pp", margin >= 0, margin) for at, margin in enumerate(margins)}
-    return Candidate(recipe=recipe(name or size), size=size, reached=reached)
+    return MeasuredRecipe(recipe=recipe(name or size), size=size, reached=reached)
 
 
 class Tuned:
@@ -35,9 +35,9 @@ class Tuned:
         self.enough, self.most = enough, most
         self.measured: list[int] = []
 
-    def measure(self, given: Recipe) -> Candidate:
+    def measure(self, given: Recipe) -> MeasuredRecipe:
         self.measured.append(bits_of(given))
-        return candidate(bits_of(given), bits_of(given) - self.enough)
+        return measured(bits_of(given), bits_of(given) - self.enough)
 
     def refine(self, given: Recipe) -> list[Recipe]:
         return [recipe(bits) for bits in range(bits_of(given) + 1, self.most + 1)]
@@ -60,19 +60,19 @@ def test_the_first_of_a_ladder_that_is_enough_is_found_by_few_measurements(
 
 def test_what_is_larger_than_what_was_found_is_not_refined() -> None:
     tuned = Tuned(enough=3, most=9)
-    tuned.measure = lambda given: candidate(bits_of(given), 1 if bits_of(given) == 2 else -1)  # type: ignore[method-assign]
+    tuned.measure = lambda given: measured(bits_of(given), 1 if bits_of(given) == 2 else -1)  # type: ignore[method-assign]
     refined = []
     search([recipe(2), recipe(5)], tuned.measure, lambda given: refined.append(given) or [])
     assert refined == []
 
 
 def test_the_smallest_that_meets_all_is_taken_and_of_equals_the_best() -> None:
-    tried = [candidate(9, 1, -1), candidate(30, 5, 5), candidate(20, 1, 1, name=1), candidate(20, 1, 2, name=2)]
+    tried = [measured(9, 1, -1), measured(30, 5, 5), measured(20, 1, 1, name=1), measured(20, 1, 2, name=2)]
     assert best_of(tried, "x") is tried[3]
 
 
 def test_where_none_meets_the_thresholds_the_nearest_is_named() -> None:
-    tried = [candidate(9, -1, -1), candidate(20, 3, -0.25), candidate(30, 3, -0.5)]
+    tried = [measured(9, -1, -1), measured(20, 3, -0.25), measured(30, 3, -0.5)]
     with pytest.raises(DeploycheckError) as caught:
         best_of(tried, "metric0 >= 1")
     assert caught.value.what == (
@@ -84,9 +84,9 @@ def test_where_none_meets_the_thresholds_the_nearest_is_named() -> None:
         best_of(tried[:1], "metric0 >= 1")
 
 
-def test_a_candidate_is_read_again_as_it_was() -> None:
-    for each in (candidate(9, 1, -1), candidate(7, -math.inf)):
-        assert Candidate.from_plain(json.loads(json.dumps(each.plain()))) == each
+def test_a_measured_recipe_is_read_again_as_it_was() -> None:
+    for each in (measured(9, 1, -1), measured(7, -math.inf)):
+        assert MeasuredRecipe.from_plain(json.loads(json.dumps(each.plain()))) == each
 
 
 CHAIN = Recipe(start="narrow", methods=(("a.b:C", {}), ("quantize", {"weights": {"int4": ["*"], "int8": ["[x]/*"]}})))
@@ -117,10 +117,10 @@ def test_a_chain_is_one_variant_for_each_of_its_methods() -> None:
     assert as_variants(recipe(3), "small", "narrow") == {"small": {"from": "narrow", "round": {"bits": 3}}}
 
 
-def test_the_report_has_every_candidate_and_the_recipe_in_yaml() -> None:
-    tried = [candidate(3000, 2), candidate(90, -1), candidate(200, 1)]
+def test_the_report_has_every_recipe_and_the_recipe_in_yaml() -> None:
+    tried = [measured(3000, 2), measured(90, -1), measured(200, 1)]
     lines = report(tried[2], tried, "metric0 <= 1 pp", as_variants(tried[2].recipe, "small", "trained")).splitlines()
-    assert lines[0] == "the smallest of 3 candidates within metric0 <= 1 pp on the validation split has 200 bytes"
+    assert lines[0] == "the smallest of 3 recipes within metric0 <= 1 pp on the validation split has 200 bytes"
     assert yaml.safe_load(lines[1].partition(": ")[2]) == {"small": {"round": {"bits": 200}}}
     assert lines[2:] == [
         "   90 bytes  missed  metric0 -1 pp  {round: {bits: 90}}",

@@ -83,7 +83,7 @@ def frontier(artifact: Artifact) -> list[dict[str, Any]]:
 
 
 def met_sizes(artifact: Artifact) -> list[int]:
-    """Return the bytes of the candidates that meet the threshold on accuracy."""
+    """Return the bytes of the recipes that meet the threshold on accuracy."""
     return [it["size"] for it in frontier(artifact) if it["reached"]["accuracy_drop"]["met"]]
 
 
@@ -192,7 +192,7 @@ def test_an_error_says_in_which_recipe_it_came(model: Artifact, examples: Artifa
         chain.make("variant_search", broken, "broken recipe", **inputs(model, examples))
 
 
-def test_a_variant_is_a_candidate_as_it_is_and_is_refined_from_what_it_is_made_from(
+def test_a_variant_is_a_recipe_as_it_is_and_is_refined_from_what_it_is_made_from(
     model: Artifact, examples: Artifact, chain: Steps
 ) -> None:
     int4 = VariantSettings(variant="int4", method="quantize", options={"weights": "int4"}, train=TRAIN, uses=PLANTED)

@@ -1,7 +1,7 @@
-"""The candidates of a search over recipes: how one is made, and how it is measured on the validation split.
+"""The recipes of a search: how a model is made by one, and how it is measured on the validation split.
 
-A candidate is measured as a variant is: what is exported for it is loaded and answers, and its files are counted. So
-its size and its answers are those of the artifact that would be shipped.
+It is measured as a variant is: what is exported is loaded and answers, and its files are counted. So its size and its
+answers are those of the artifact that would be shipped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deploycheck.language.spec import OwnMetric
 from deploycheck.language.threshold import Threshold
 from deploycheck.lazy import np
 from deploycheck.stages.methods import Refines, is_given_trainer
-from deploycheck.stages.recipe_search import Candidate, Reached
+from deploycheck.stages.recipe_search import MeasuredRecipe, Reached
 from deploycheck.steps.kind import TRAINED, Making
 from deploycheck.steps.model import export
 from deploycheck.steps.outputs import OUTPUTS
@@ -132,7 +132,7 @@ def _brief(options: Section) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Goal:
-    """A threshold that a candidate must meet, and the metric that it is about."""
+    """A threshold that a model must meet, and the metric that it is about."""
 
     name: str
     metric: MetricFunction
@@ -149,7 +149,7 @@ class Goal:
         return self.metric.measure(**{name: given[name] for name in self.metric.subjects}, **family)
 
     def reached(self, given: Mapping[str, Any], reference: Mapping[str, Any]) -> Reached:
-        """Return what a candidate reaches; ``given`` is what is known of it, ``reference`` of the trained model.
+        """Return what a model reaches; ``given`` is what is known of it, ``reference`` of the trained model.
 
         The value itself must meet the threshold, unless that has a confidence. Raises ``DeploycheckError`` for a
         threshold that decides nothing on these examples.
@@ -182,7 +182,7 @@ class Bench:
         self.settings: VariantSearchSettings = making.settings
         self.labels = labels
         if not len(labels):
-            what = "a search measures its candidates on the validation split, which is empty"
+            what = "a search measures its recipes on the validation split, which is empty"
             raise DeploycheckError(what, hint="give `data.split.validation` a share of the examples")
         self.goals = tuple(self._goals())
         self._trained = trained
@@ -203,12 +203,12 @@ class Bench:
             )
             yield Goal(name, metric, read_threshold(text, word), percentile)
 
-    def measure(self, recipe: Recipe, model: Trained) -> Candidate:
+    def measure(self, recipe: Recipe, model: Trained) -> MeasuredRecipe:
         """Export a model, and return its bytes and what it reaches of each threshold."""
-        given = self._known_of(model, "candidate")
+        given = self._known_of(model, "measured")
         beside = {f"reference_{name}": self.reference[name] for name in ("outputs", "artifact")}
         reached = {goal.name: goal.reached({**given, **beside}, {**self.reference, **beside}) for goal in self.goals}
-        return Candidate(recipe=recipe, size=bytes_of(given["artifact"]), reached=reached)
+        return MeasuredRecipe(recipe=recipe, size=bytes_of(given["artifact"]), reached=reached)
 
     @cached_property
     def reference(self) -> Mapping[str, Any]:
