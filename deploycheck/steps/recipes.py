@@ -25,7 +25,7 @@ from deploycheck.language.recipes import Recipe
 from deploycheck.language.spec import OwnMetric
 from deploycheck.language.threshold import Threshold
 from deploycheck.lazy import np
-from deploycheck.stages.methods import Refines, is_given_trainer
+from deploycheck.stages.methods import Describes, Refines, is_given_trainer
 from deploycheck.stages.recipe_search import MeasuredRecipe, Reached
 from deploycheck.steps.kind import TRAINED, Making
 from deploycheck.steps.model import export
@@ -94,25 +94,39 @@ class Workshop:
 
     def refined(self, recipe: Recipe) -> list[Recipe]:
         """Return recipes whose last method loses less and less; none where it can't be refined."""
-        *before, last = self.whole(recipe).methods or (("", {}),)
-        if not last[0]:
+        before, last = self._last(recipe)
+        if last is None:
             return []
         method, options = self._options(last)
         if not isinstance(method, Refines):
             return []
-        shorter = self.whole(recipe).model_copy(update={"methods": tuple(before)})
         self.making.progress(f"search {self.settings.variant}: which weights need more bits")
-        source = self.made(shorter)
+        source = self.made(before)
         trainer = trainer_of(source, self.dataset, self.settings.train, self.making, self.making.scratch / "refine")
-        finer = method.refine(source.model, options, trainer)
-        return [shorter.model_copy(update={"methods": (*before, (last[0], _brief(options)))}) for options in finer]
+        finer = [(last[0], _brief(each)) for each in method.refine(source.model, options, trainer)]
+        return [before.model_copy(update={"methods": (*before.methods, each)}) for each in finer]
+
+    def described(self, recipe: Recipe, result: Trained) -> list[str]:
+        """Return what the last method of a recipe says of what it made; nothing where it says nothing."""
+        before, last = self._last(recipe)
+        method = self._options(last)[0] if last else None
+        said = method.describe(self.made(before).model, result.model) if isinstance(method, Describes) else ""
+        return [said] if said else []
+
+    def _last(self, recipe: Recipe) -> tuple[Recipe, Method | None]:
+        """Return a recipe without its last method, and that method; None for a variant that is not taken apart."""
+        whole = self.whole(recipe)
+        if not whole.methods:
+            return whole, None
+        return whole.model_copy(update={"methods": whole.methods[:-1]}), whole.methods[-1]
 
     def whole(self, recipe: Recipe) -> Recipe:
         """Return a recipe that is another variant as one method more on what that variant is made from."""
         if recipe.methods or recipe.start not in self.settings.before:
             return recipe
         last = self.source(recipe.start).config.methods[-1]
-        return self.brief(Recipe(start=self.settings.before[recipe.start], methods=(last,)))
+        before = self.settings.before[recipe.start]
+        return self.brief(Recipe(start=None if before == self.settings.source else before, methods=(last,)))
 
     def brief(self, recipe: Recipe) -> Recipe:
         """Return a recipe without the options that have their default."""

@@ -117,10 +117,12 @@ class VariantSearchStep(StepKind):
 
         tried = recipe_search.search(list(map(workshop.brief, settings.recipes)), measure, workshop.refined)
         best = recipe_search.best_of(tried, thresholds)
-        trained.write(workshop.made(best.recipe), making.out)
+        result = workshop.made(best.recipe)
+        trained.write(result, making.out)
         (making.out / FRONTIER).write_text(json.dumps([measured.plain() for measured in tried], indent=1) + "\n")
         by_hand = recipe_search.as_variants(workshop.whole(best.recipe), settings.variant, settings.source)
-        return {"remarks": [recipe_search.report(best, tried, thresholds, by_hand)]}
+        said = workshop.described(best.recipe, result)
+        return {"remarks": [*said, recipe_search.report(best, tried, thresholds, by_hand)]}
 
 
 def _measured(recipe: Recipe, workshop: Workshop, bench: Bench, making: Making) -> MeasuredRecipe:
