@@ -68,7 +68,8 @@ class FormsStep(StepKind):
         """Return the model and its variants."""
         del ref, checks
         variants = spec.compress.variants if spec.compress else {}
-        derivations, left = list[Derivation](), {name: it.method for name, it in variants.items() if it.method}
+        known = {name: it for name, it in variants.items() if not _follows_search(variants, name)}
+        derivations, left = list[Derivation](), {name: it.method for name, it in known.items() if it.method}
         while left:
             made = {TRAINED, *(derivation.variant for derivation in derivations)}
             for name in [name for name in left if _source(variants, name) in made]:
@@ -76,7 +77,7 @@ class FormsStep(StepKind):
                 derivations.append(
                     Derivation(variant=name, source=_source(variants, name), method=method, options=options)
                 )
-        uses = dict.fromkeys(each for name in variants for each in uses_of(spec, name))
+        uses = dict.fromkeys(each for name in known for each in uses_of(spec, name))
         return FormsSettings(
             **initial_model(spec), seed=spec.train.seeds[0], derivations=tuple(derivations), uses=tuple(uses)
         )
@@ -115,6 +116,15 @@ class FormsStep(StepKind):
         content = [misfit.model_dump() for misfit in misfits]
         (making.out / _FILE).write_text(json.dumps(content, indent=1) + "\n")
         return {}
+
+
+def _follows_search(variants: Mapping[str, Variant], name: str) -> bool:
+    """Whether a variant's form is known only when a search has found it, or what it is made from."""
+    while name != TRAINED:
+        if variants[name].search:
+            return True
+        name = variants[name].source or TRAINED
+    return False
 
 
 def _source(variants: Mapping[str, Variant], name: str) -> str:

@@ -30,7 +30,7 @@ from deploycheck.stages.recipe_search import MeasuredRecipe, Reached
 from deploycheck.steps.kind import TRAINED, Making
 from deploycheck.steps.model import export
 from deploycheck.steps.outputs import OUTPUTS
-from deploycheck.steps.variant import trainer_of
+from deploycheck.steps.variant import compress, trainer_of
 from deploycheck.store import Building, Store, fingerprint, write_manifest
 from deploycheck.verdict import Measurement, Outcome, decide
 
@@ -79,18 +79,17 @@ class Workshop:
         from deploycheck.steps import trained
 
         method, options = self._options(written)
-        plain = options.model_dump(mode="json", by_alias=True, exclude_none=True)
+        whole = (written[0], options.model_dump(mode="json", by_alias=True, exclude_none=True))
 
         def build(building: Building) -> Mapping[str, Any]:
             trainer = trainer_of(source, self.dataset, self.settings.train, self.making, building.scratch)
-            model = method.compress(source.model, options, trainer)
-            trained.write(trained.compressed(source, model, written[0], plain), building.out)
+            trained.write(compress(source, whole, method, options, trainer), building.out)
             return {}
 
         if is_given_trainer(method, options):
             artifact, _ = self.store.get_or_build("variant", key, build)
             return trained.read(artifact, self.making.extensions)
-        return trained.compressed(source, method.compress(source.model, options, None), written[0], plain)
+        return compress(source, whole, method, options, None)
 
     def refined(self, recipe: Recipe) -> list[Recipe]:
         """Return recipes whose last method loses less and less; none where it can't be refined."""

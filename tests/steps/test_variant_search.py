@@ -281,3 +281,8 @@ def test_its_steps_are_those_of_what_its_recipes_begin_with(tmp_path: Path) -> N
     assert [ref for _, _, ref in kind.stages(loaded)] == [found, again]
     used = [name for kind_, name in kind.settings(loaded, again, ()).model_dump()["uses"] if kind_ == "methods"]
     assert sorted(used) == ["dead_zone", "prune", "quantize"]
+
+
+def test_forms_that_follow_from_a_search_are_not_derived_before_it(tmp_path: Path) -> None:
+    settings = STEP_KINDS["forms"].settings(spec(SEARCHED, tmp_path), Ref("forms"), ())
+    assert [it["variant"] for it in settings.model_dump()["derivations"]] == ["narrow", "int4"]
