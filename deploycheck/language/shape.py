@@ -52,7 +52,7 @@ def replaced_methods(parent: Mapping[str, Any], child: Mapping[str, Any], path: 
     """Return the methods of a standard's variant that a spec's own replaces: a variant has one method."""
     if len(path) != 3 or path[:2] != ("compress", "variants"):
         return ()
-    shared = ("from", "expect")
+    shared = ("from", "runtime", "expect")
     return parent.keys() - child.keys() - {*shared} if child.keys() - {*shared} else ()
 
 

@@ -419,6 +419,7 @@ def test_the_arguments_of_a_methods_other_model_replace_those_of_the_standard(st
             ("quantize", {"weights": "int8", "activations": "int8"}),
         ),
         ("quantize: {weights: int8}", "expect: {size: '<= 1 kB'}", ("quantize", {"weights": "int8"})),
+        ("quantize: {weights: int8}", "runtime: xla", ("quantize", {"weights": "int8"})),
     ],
 )
 def test_a_variants_method_replaces_the_one_of_the_standard(
