@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,19 +40,18 @@ def primitives_of(function: Callable[..., Any], *arguments: Any) -> set[str]:
 
 def assert_equal(function: Callable[..., jax.Array], *arguments: jax.Array, tolerance: float = 1e-5) -> None:
     """Check a function's value and the gradient of a weighted sum of it."""
-    other = lowered(function)
-    expected = function(*arguments)
-    assert other(*arguments).dtype == expected.dtype
-    np.testing.assert_allclose(other(*arguments), expected, rtol=tolerance, atol=tolerance)
-    weights = random(*expected.shape, seed=9)
-
-    def total(of: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        return lambda *given: (of(*given) * weights).sum()
-
     every = tuple(range(len(arguments)))
-    for mine, theirs in zip(
-        jax.grad(total(other), every)(*arguments), jax.grad(total(function), every)(*arguments), strict=True
-    ):
+    weights = random(*jax.eval_shape(function, *arguments).shape, seed=9)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def computed(of: Callable[..., jax.Array], *given: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        return of(*given), jax.grad(lambda *given: (of(*given) * weights).sum(), every)(*given)
+
+    found, gradients = computed(lowered(function), *arguments)
+    expected, expected_gradients = computed(function, *arguments)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    for mine, theirs in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=10 * tolerance, atol=10 * tolerance)
 
 
@@ -237,7 +237,7 @@ def test_a_users_model_trains_to_the_same_state_and_gradients(dtype: Any) -> Non
             outputs, state = train(params, model.state, images, jax.random.key(3))
             return jnp.square(outputs["logits"].astype(jnp.float32)).mean(), state
 
-        return jax.value_and_grad(loss, has_aux=True)(model.params)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(model.params)
 
     expected, found = step(model.train), step(lowered(model.train))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
