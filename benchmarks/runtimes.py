@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 
 from deploycheck.serving.opening import open_compiled
-from deploycheck.serving.runtimes import BUILT_IN, Engine
+from deploycheck.serving.runtimes import BUILT_IN, Engine, Runtime
 from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import Model, build_model, to_network
 from deploycheck.stages.network import TensorSpec
@@ -87,14 +87,12 @@ class Cnn(nnx.Module):
 class Row:
     """An exported model, opened, and the size of its files."""
 
-    runtime: str
-    precision: str
     engine: Engine
     size: int
 
 
-def rows_of(build: Callable[..., Any], inputs: Mapping[str, TensorSpec], folder: Path) -> list[Row]:
-    """Return a model in every precision on every runtime."""
+def rows_of(build: Callable[..., Any], inputs: Mapping[str, TensorSpec], folder: Path) -> dict[tuple[str, str], Row]:
+    """Return a model in every precision on every runtime, by both."""
     shapes = {name: jax.ShapeDtypeStruct((2, *each.shape), np.dtype(each.dtype)) for name, each in inputs.items()}
     model = build_model(build, {}, shapes, seed=0, outputs=("logits",))
     forms: dict[str, Model] = {
@@ -102,16 +100,22 @@ def rows_of(build: Callable[..., Any], inputs: Mapping[str, TensorSpec], folder:
         "int8 weights": quantize_weights(model, QuantizeOptions(weights="int8")),
         "int8": quantize_weights(model, QuantizeOptions(weights="int8", activations="int8")),
     }
-    rows = []
-    for precision, form in forms.items():
-        for runtime in BUILT_IN:
-            place = folder / f"{precision}-{runtime.name}"
-            place.mkdir(parents=True)
-            runtime.export(to_network(form, lambda _, given: given, {}), inputs, "model", place)
-            write_manifest(place, "model", "0" * 64, {})
-            engine = open_compiled(place, (), BATCHES)
-            rows.append(Row(runtime.name, precision, engine, sum(file.stat().st_size for file in place.iterdir())))
-    return rows
+    return {
+        (precision, runtime.name): export(form, inputs, runtime, folder / f"{precision}-{runtime.name}", BATCHES)
+        for precision, form in forms.items()
+        for runtime in BUILT_IN
+    }
+
+
+def export(
+    model: Model, inputs: Mapping[str, TensorSpec], runtime: Runtime, folder: Path, batches: tuple[int, ...]
+) -> Row:
+    """Return a model exported for a runtime, opened."""
+    folder.mkdir(parents=True)
+    runtime.export(to_network(model, lambda _, given: given, {}), inputs, "model", folder)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    write_manifest(folder, "model", "0" * 64, {})
+    return Row(open_compiled(folder, (), batches), size)
 
 
 def times_of(rows: list[Row], batch: Mapping[str, np.ndarray], rounds: int) -> list[float]:
@@ -156,16 +160,15 @@ def main() -> None:
     print("| --- | --- | --- | --- |" + " --- |" * (len(BATCHES) + 1))
     for kind, (build, inputs) in kinds.items():
         with tempfile.TemporaryDirectory() as folder:
-            rows = rows_of(build, inputs, Path(folder))
+            found = rows_of(build, inputs, Path(folder))
+            rows = list(found.values())
             columns = [times_of(rows, batch_of(inputs, size), chosen.rounds) for size in BATCHES]
             answers = [row.engine.run(batch_of(inputs, BATCHES[-1]))["logits"] for row in rows]
-        for at, row in enumerate(rows):
+        for at, ((precision, runtime), row) in enumerate(found.items()):
             distance = np.abs(answers[at] - answers[0]).max() / np.abs(answers[0]).max()
             spent = " | ".join(f"{column[at]:.2f}" for column in columns)
             megabytes = row.size / 1e6
-            print(
-                f"| {kind} | {row.precision} | {row.runtime} | {megabytes:.2f} | {spent} | {distance:.1e} |", flush=True
-            )
+            print(f"| {kind} | {precision} | {runtime} | {megabytes:.2f} | {spent} | {distance:.1e} |", flush=True)
 
 
 if __name__ == "__main__":

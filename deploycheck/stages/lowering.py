@@ -39,6 +39,7 @@ ELEMENTWISE = frozenset({"add", "sub", "mul", "max", "min", "neg", "tanh", "logi
 
 Grid = tuple[slice, ...]
 """Some places of an image ``[n, ..., c]``: a slice for each of its axes but the first and the last."""
+_EVERYWHERE: Grid = (slice(None),)
 
 
 def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,7 +52,7 @@ class _Postponed:
 
     def __init__(self, compute: Callable[[Grid], jax.Array], axes: int) -> None:
         self._compute = compute
-        self._everywhere: Grid = (slice(None),) * axes
+        self._everywhere = _EVERYWHERE * axes
         self._is_computed = False
 
     def whole(self) -> jax.Array:
@@ -152,15 +153,15 @@ def _lower_convolution(equation: Any, image: jax.Array, kernel: jax.Array) -> An
     ):
         return _Postponed(product, axes)
     if _has_fast_kernel(equation):
-        return _with_other_gradients(equation)(image, kernel)
-    return product((slice(None),) * axes)
+        return _with_other_gradients(equation, image, kernel)
+    return product(_EVERYWHERE * axes)
 
 
 def _product(equation: Any, image: jax.Array, kernel: jax.Array, grid: Grid) -> jax.Array:
     """Return a convolution at some places, as a product of patches, ``[n, ..., k * c]``, and kernel, ``[k * c, f]``."""
     known, numbers = equation.params, equation.params["dimension_numbers"]
-    kernel = jnp.transpose(kernel, (*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0]))
-    patches = _patches(equation, image, kernel.shape[:-2], grid)
+    kernel = _kernel_last(kernel, numbers)
+    patches = _patches(equation, _channels_last(image, numbers.lhs_spec), kernel.shape[:-2], grid)
     product = lax.dot_general(
         patches,
         kernel.reshape(-1, kernel.shape[-1]),
@@ -168,22 +169,32 @@ def _product(equation: Any, image: jax.Array, kernel: jax.Array, grid: Grid) -> 
         precision=known["precision"],
         preferred_element_type=known["preferred_element_type"],
     )
-    return _channels_first_or_last(product.astype(equation.outvars[0].aval.dtype), numbers.out_spec)
+    return _channels_as_in(product.astype(equation.outvars[0].aval.dtype), numbers)
 
 
 def _patches(equation: Any, image: jax.Array, sizes: Sequence[int], grid: Grid) -> jax.Array:
-    """Return what the kernel sees at each place of a grid, ``[n, ..., k * c]``."""
+    """Return what the kernel sees of an image ``[n, ..., c]`` at each place of a grid, ``[n, ..., k * c]``."""
     known = equation.params
-    batch, channel, *space = known["dimension_numbers"].lhs_spec
-    image = jnp.transpose(image, (batch, *space, channel))
     image = lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), *((*pad, 0) for pad in known["padding"]), (0, 0, 0)))
     return jnp.concatenate(_shifted(image, sizes, known["window_strides"], known["rhs_dilation"], grid), axis=-1)
 
 
-def _channels_first_or_last(image: jax.Array, spec: Sequence[int]) -> jax.Array:
-    """Return an image ``[n, ..., c]`` with its axes where ``spec`` (batch, channel, space) has them."""
-    batch, channel, *space = spec
-    order = dict(zip((batch, *space, channel), range(image.ndim), strict=True))
+def _channels_last(image: jax.Array, spec: Sequence[int]) -> jax.Array:
+    """Return an image as ``[n, ..., c]`` whose axes are where ``spec`` (batch, channels, space) says."""
+    batch, channels, *space = spec
+    return jnp.transpose(image, (batch, *space, channels))
+
+
+def _kernel_last(kernel: jax.Array, numbers: Any) -> jax.Array:
+    """Return a kernel as ``[..., c, features]``."""
+    features, channels, *space = numbers.rhs_spec
+    return jnp.transpose(kernel, (*space, channels, features))
+
+
+def _channels_as_in(image: jax.Array, numbers: Any) -> jax.Array:
+    """Return an image ``[n, ..., c]`` with its axes where those of the results are."""
+    batch, channels, *space = numbers.out_spec
+    order = dict(zip((batch, *space, channels), range(image.ndim), strict=True))
     return jnp.transpose(image, [order[axis] for axis in range(image.ndim)])
 
 
@@ -220,47 +231,39 @@ def _has_fast_kernel(equation: Any) -> bool:
     )
 
 
-def _with_other_gradients(equation: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return a convolution whose gradients are another convolution, for the image, and a product, for the kernel."""
+def _with_other_gradients(equation: Any, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return a convolution whose gradients are another convolution, for the image, and a product, for the kernel.
+
+    Both convolutions have the channels last, because XLA has its fast kernel for this order alone.
+    """
     known, numbers = equation.params, equation.params["dimension_numbers"]
+    run = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=known["precision"],
+    )
 
     @jax.custom_vjp
     def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
-        result: jax.Array = bind(equation, [image, kernel])
-        return result
+        return run(image, kernel, padding=known["padding"])
 
     def forward(image: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return convolve(image, kernel), (image, kernel)
 
     def backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         image, kernel = kept
-        window = [kernel.shape[axis] for axis in numbers.rhs_spec[2:]]
-        # The barrier keeps XLA from making one convolution of both, for which it has no fast kernel.
-        mirrored = lax.optimization_barrier(lax.rev(kernel, numbers.rhs_spec[2:]))
-        features, channels, *places = numbers.rhs_spec
-        of_image = lax.conv_general_dilated(
-            gradient,
-            mirrored,
-            (1, 1),
-            [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(window, known["padding"], strict=True)],
-            dimension_numbers=lax.ConvDimensionNumbers(
-                numbers.out_spec, (channels, features, *places), numbers.lhs_spec
-            ),
-            precision=known["precision"],
-        )
-        patches = _patches(equation, image, window, (slice(None),) * len(window))
-        batch, feature, *space = numbers.out_spec
-        of_kernel = lax.dot_general(
-            patches,
-            jnp.transpose(gradient, (batch, *space, feature)),
-            ((tuple(range(patches.ndim - 1)),) * 2, ((), ())),
-            precision=known["precision"],
-        ).reshape(*window, -1, kernel.shape[features])
-        order = dict(zip((*places, channels, features), range(kernel.ndim), strict=True))
-        return of_image, jnp.transpose(of_kernel, [order[axis] for axis in range(kernel.ndim)])
+        sizes = kernel.shape[:2]
+        # The barrier keeps XLA from mirroring within the convolution, for which it has no fast kernel.
+        mirrored = lax.optimization_barrier(jnp.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2)))
+        around = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(sizes, known["padding"], strict=True)]
+        patches = _patches(equation, image, sizes, _EVERYWHERE * 2)
+        places = (tuple(range(patches.ndim - 1)),) * 2
+        of_kernel = lax.dot_general(patches, gradient, (places, ((), ())), precision=known["precision"])
+        return run(gradient, mirrored, padding=around), of_kernel.reshape(kernel.shape)
 
     convolve.defvjp(forward, backward)
-    return convolve
+    return _channels_as_in(convolve(_channels_last(image, numbers.lhs_spec), _kernel_last(kernel, numbers)), numbers)
 
 
 def _is_plain_window(equation: Any) -> bool:
@@ -300,7 +303,7 @@ def _window_slices(equation: Any, image: jax.Array, neutral: float) -> list[jax.
     known = equation.params
     image = lax.pad(image, jnp.asarray(neutral, image.dtype), [(*pad, 0) for pad in known["padding"]])
     sizes, strides = known["window_dimensions"][1:-1], known["window_strides"][1:-1]
-    return _shifted(image, sizes, strides, [1] * len(sizes), (slice(None),) * len(sizes))
+    return _shifted(image, sizes, strides, [1] * len(sizes), _EVERYWHERE * len(sizes))
 
 
 def _greater(first: jax.Array, second: jax.Array) -> jax.Array:
