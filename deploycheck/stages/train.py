@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -171,10 +172,11 @@ def _compile(model: Model, job: Job) -> _Program:
         params, state = weights
         return model.apply(params, state, inputs)
 
-    return _Program(_transform(job, job.recipe).init, _compile_epoch(model, job), predictor(infer, batch))
+    return _Program(transform_of(job, job.recipe).init, compile_epoch(model, job), predictor(infer, batch))
 
 
-def _transform(job: Job, recipe: Recipe) -> optax.GradientTransformation:
+def transform_of(job: Job, recipe: Recipe) -> optax.GradientTransformation:
+    """Return the optimiser of a recipe, with what constrains its updates."""
     return optax.chain(optimizer(recipe, recipe.epochs * job.steps), job.constraint)
 
 
@@ -202,9 +204,10 @@ def _run(
     inputs = {name: jnp.asarray(array) for name, array in job.examples["train"].inputs.items()}
     targets = job.targets_of("train")
     started, first, saving, saved_at = time.monotonic(), len(progress.epochs), 0.0, time.monotonic()
+    # A copy, because each epoch is given the arrays of the one before it for its own, and the model keeps its weights.
+    carry = _copy((progress.params, progress.state, progress.optimizer))
     while not progress.finished:
         number = len(progress.epochs)
-        carry = (progress.params, progress.state, progress.optimizer)
         carry, loss = program.epoch(carry, inputs, targets, jax.random.fold_in(key, number), rates_of(recipe))
         epoch = Epoch(float(loss), *_validate(program, carry[:2], job))
         for name, value in epoch.values.items():
@@ -230,9 +233,10 @@ def _advance(progress: Progress, carry: tuple[PyTree, PyTree, PyTree], epoch: Ep
     """Return the run after one more epoch: the weights that it keeps, and whether it is finished."""
     params, state, optimizer_state = carry
     epochs = (*progress.epochs, epoch)
-    best, kept = (params, state), len(epochs) - 1
     if recipe.watch and progress.epochs and not _is_better(epoch, epochs[progress.kept], recipe.watch):
         best, kept = progress.best, progress.kept
+    else:
+        best, kept = _copy((params, state)), len(epochs) - 1
     patience_over = bool(recipe.watch) and len(epochs) - 1 - kept >= recipe.patience
     return Progress(
         params=params,
@@ -243,6 +247,10 @@ def _advance(progress: Progress, carry: tuple[PyTree, PyTree, PyTree], epoch: Ep
         kept=kept,
         finished=len(epochs) >= recipe.epochs or patience_over,
     )
+
+
+def _copy(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _shown(epoch: Epoch) -> str:
@@ -259,10 +267,11 @@ def _is_better(epoch: Epoch, than: Epoch, watch: str) -> bool:
     return epoch.scores[name] > than.scores[name]
 
 
-def _compile_epoch(model: Model, job: Job) -> Callable[..., tuple[tuple[PyTree, PyTree, PyTree], jax.Array]]:
+def compile_epoch(model: Model, job: Job) -> Callable[..., tuple[tuple[PyTree, PyTree, PyTree], jax.Array]]:
     """Return the compiled epoch: shuffle, then one optimiser step per batch under ``lax.scan``.
 
-    Examples that don't fill a last batch are left out; the next epoch's shuffle leaves out others. The rates are
+    Examples that don't fill a last batch are left out; the next epoch's shuffle leaves out others. The first argument
+    (params, state, the optimiser's state) can't be used again: its memory becomes that of the results. The rates are
     inputs, so that trainings that differ in nothing else are one program, which XLA compiles once.
     """
     count, batch, steps = len(job.examples["train"]), job.batch, job.steps
@@ -274,9 +283,9 @@ def _compile_epoch(model: Model, job: Job) -> Callable[..., tuple[tuple[PyTree, 
         fit = job.loss(outputs, targets).mean()
         return (fit + _penalty(params, rates) if penalized else fit), (fit, state)
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=0)
     def epoch(carry: Any, inputs: Any, targets: PyTree, key: jax.Array, rates: Mapping[str, Any]) -> Any:
-        transform = _transform(job, with_rates(job.recipe, rates))
+        transform = transform_of(job, with_rates(job.recipe, rates))
         shuffle, dropout = jax.random.split(key)
         order = jax.random.permutation(shuffle, count)[: steps * batch].reshape(steps, batch)
 

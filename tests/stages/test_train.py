@@ -15,10 +15,10 @@ import pytest
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.model import Model, build_model
-from deploycheck.stages.recipe import Recipe
+from deploycheck.stages.recipe import Recipe, rates_of
 from deploycheck.stages.tasks.classification import CLASSIFICATION, Classification
 from deploycheck.stages.tasks.regression import REGRESSION
-from deploycheck.stages.train import Job, Run, best_run, report_of, train
+from deploycheck.stages.train import Job, Run, best_run, compile_epoch, fit, report_of, train, transform_of
 from deploycheck.stages.training import Epoch, SeedReport
 from tests.stages.killing import kill_at, run_until_killed
 from tests.stages.networks import IMAGE, plain
@@ -148,6 +148,19 @@ def test_what_an_epoch_computes_is_lowered(examples: Splits, tmp_path: Path, mon
     monkeypatch.setattr("deploycheck.stages.train.lowered", marked)
     train(plain, classify(examples, replace(RECIPE, epochs=1)), (0,), tmp_path, quiet)
     assert used
+
+
+def test_an_epoch_takes_the_memory_that_it_is_given_and_the_model_keeps_its_weights(
+    examples: Splits, tmp_path: Path
+) -> None:
+    model, job = plain(0), classify(examples, replace(RECIPE, epochs=2))
+    before = jax.tree.map(np.array, model.params)
+    fit(model, job, 0, tmp_path, quiet)
+    jax.tree.map(np.testing.assert_array_equal, model.params, before)
+    carry = (model.params, model.state, transform_of(job, job.recipe).init(model.params))
+    part = examples["train"]
+    compile_epoch(model, job)(carry, dict(part.inputs), part.labels, jax.random.key(0), rates_of(job.recipe))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(model.params))
 
 
 def test_progress_is_one_line_per_epoch(examples: Splits, tmp_path: Path) -> None:
