@@ -15,7 +15,7 @@ from deploycheck.verdict import Exact, Measurement
 def exported(folder: Path, weights: dict[str, np.ndarray] | None = None, program: int = 100) -> Artifact:
     """Return an artifact as the export leaves it: a program, a signature, and weights where there are any."""
     (folder / "notes").mkdir(parents=True)
-    (folder / "model.jax_export").write_bytes(bytes(program))
+    (folder / "model.jax_export.gz").write_bytes(bytes(program))
     (folder / "notes" / "signature.json").write_bytes(b"{}")
     if weights is not None:
         save_file(weights, folder / "weights.safetensors")

@@ -24,7 +24,7 @@ serve:
   expect:
     parity: "<= 1e-3"
     recompilations: "== 0"
-  properties: [deterministic, {batch_invariant: {examples: 5}}]
+  properties: [{deterministic: {examples: 5}}, {batch_invariant: {examples: 5}}]
 """
 
 
