@@ -1,0 +1,84 @@
+"""Branches and loops, and operators that are defined by others. Graphs among a node's attributes are functions here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from deploycheck.errors import DeploycheckError
+from deploycheck.stages.onnx.graph import FUNCTION, Node, Rule
+from deploycheck.stages.onnx.values import array, is_known, number, size
+
+
+def _function(node: Node, *values: Any) -> Any:
+    return tuple(node.attributes["body"](*values))
+
+
+def _if(node: Node, condition: Any) -> Any:
+    """Evaluate the branch that is known to be taken, else both as a branch of the program."""
+    branches = node.attributes["then_branch"], node.attributes["else_branch"]
+    if is_known(condition):
+        return tuple(branches[0 if number(condition, "condition") else 1]())
+    then, other = ((lambda branch=branch: [jnp.asarray(array(each)) for each in branch()]) for branch in branches)
+    return tuple(jax.lax.cond(jnp.reshape(condition, ()), then, other))
+
+
+def _loop(node: Node, most: Any, condition: Any, *initial: Any) -> Any:
+    """Repeat a body a known number of times; what it gives besides the next state is stacked."""
+    if most is None or not is_known(most):
+        raise DeploycheckError("a loop whose number of turns isn't known isn't supported")
+    if condition is not None and not (is_known(condition) and number(condition, "condition")):
+        raise DeploycheckError("a loop that may end early isn't supported")
+    count = len(initial)
+
+    def step(state: list[Any], turn: Any) -> tuple[list[Any], list[Any]]:
+        goes_on, *results = node.attributes["body"](turn, jnp.asarray(True), *state)
+        if not is_known(goes_on) or not goes_on.item():
+            raise DeploycheckError("a loop that may end early isn't supported")
+        return _like(results[:count], state), [jnp.asarray(array(each)) for each in results[count:]]
+
+    first = [jnp.asarray(array(each)) for each in initial]
+    state, stacked = jax.lax.scan(step, first, jnp.arange(size(number(most, "number of turns"))))
+    return (*state, *stacked)
+
+
+def _scan(node: Node, *values: Any) -> Any:
+    """Repeat a body for each element along an axis of some inputs."""
+    settings = node.attributes
+    sequences = settings["num_scan_inputs"]
+    given = [jnp.asarray(array(each)) for each in values]
+    split = len(given) - sequences
+    axes = settings.get("scan_input_axes") or (0,) * sequences
+    backwards = settings.get("scan_input_directions") or (0,) * sequences
+    stacked = [
+        jnp.flip(each, 0) if back else each
+        for each, back in zip(
+            (jnp.moveaxis(each, axis, 0) for each, axis in zip(given[split:], axes, strict=True)),
+            backwards,
+            strict=True,
+        )
+    ]
+
+    def step(state: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
+        results = settings["body"](*state, *slices)
+        return _like(results[:split], state), [jnp.asarray(array(each)) for each in results[split:]]
+
+    state, collected = jax.lax.scan(step, given[:split], stacked)
+    out_axes = settings.get("scan_output_axes") or (0,) * len(collected)
+    out_backwards = settings.get("scan_output_directions") or (0,) * len(collected)
+    outputs = [
+        jnp.moveaxis(jnp.flip(each, 0) if back else each, 0, axis)
+        for each, axis, back in zip(collected, out_axes, out_backwards, strict=True)
+    ]
+    return (*state, *outputs)
+
+
+def _like(results: list[Any], state: list[Any]) -> list[Any]:
+    """Return the next state in the types of the one before."""
+    return [jnp.asarray(array(each)).astype(before.dtype) for each, before in zip(results, state, strict=True)]
+
+
+RULES: Mapping[str, Rule] = {FUNCTION: _function, "If": _if, "Loop": _loop, "Scan": _scan}
