@@ -16,6 +16,8 @@ from deploycheck.stages.onnx.evaluate import evaluate
 from deploycheck.stages.onnx.file import graph_of
 
 OPSET = 21
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Each program runs once."""
 
 
 def one_operator(
@@ -63,7 +65,7 @@ def check_model(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], **tole
     """Fail unless a model gives what onnxruntime gives, in the same shapes and kinds of types."""
     wanted = run(model, inputs)
     graph = graph_of(model)
-    traced = jax.jit(lambda given: list(map(jnp.asarray, evaluate(graph, given))))({**inputs})
+    traced = jax.jit(lambda given: list(map(jnp.asarray, evaluate(graph, given))), compiler_options=QUICKLY)({**inputs})
     for results in (traced, evaluate(graph, inputs)):
         for found, expected in zip(map(np.asarray, results), wanted, strict=True):
             assert (found.shape, found.dtype.kind) == (expected.shape, expected.dtype.kind)

@@ -19,16 +19,12 @@ PADDING: Mapping[str, str] = {"constant": "constant", "reflect": "reflect", "edg
 REPEATS = frozenset(
     {
         ("asymmetric", "floor"),
-        ("asymmetric", "round_prefer_floor"),
         ("half_pixel", "round_prefer_floor"),
         ("half_pixel", "round_prefer_ceil"),
         ("tf_half_pixel_for_nn", "floor"),
     }
 )
-"""Coordinates and rounding with which the nearest pixel, enlarged by a whole factor, is each pixel repeated.
-
-With ``asymmetric`` coordinates this holds up to a factor of 2.
-"""
+"""Coordinates and rounding with which the nearest pixel, enlarged by a whole factor, is each pixel repeated."""
 
 
 def _reshape(node: Node, x: Any, shape: Any) -> Any:
@@ -94,6 +90,7 @@ def _slice(node: Node, x: Any, starts: Any, ends: Any, axes: Any = None, steps: 
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(which, first, last, by, strict=True):
         # One before the first is -1 for ONNX where the step is negative; for Python that is the last.
+        start = max(start, -_bound(x.shape[axis])) if step < 0 else start
         before_first = step < 0 and not jax.export.is_symbolic_dim(end) and end < -_bound(x.shape[axis])
         index[axis] = slice(_within(start), None if before_first else _within(end), step)
     (x,) = operands(x)
@@ -167,7 +164,8 @@ def _resize(node: Node, x: Any, roi: Any = None, scales: Any = None, shape: Any 
         factors = [1.0 if a == b else b / a for a, b in zip(x.shape, wanted, strict=True)]
     mode, place = settings["mode"], settings["coordinate_transformation_mode"]
     whole = all(factor >= 1 and float(factor).is_integer() for factor in factors)
-    repeats = whole and (place, settings["nearest_mode"]) in REPEATS and (max(factors) <= 2 or place != "asymmetric")
+    rule = (place, settings["nearest_mode"])
+    repeats = whole and (rule in REPEATS or (rule == ("asymmetric", "round_prefer_floor") and max(factors) <= 2))
     if mode == "nearest" and repeats:
         for axis, factor in enumerate(factors):
             x = x if factor == 1 else jnp.repeat(x, int(factor), axis)

@@ -15,16 +15,15 @@ from deploycheck.stages.onnx.values import namespace, number, operands, sizes
 def _reduction(reduce: Callable[..., Any]) -> Rule:
     """Return the rule of a reduction ``reduce(namespace, x, axis, keepdims)``.
 
-    The axes are an attribute, or an input in later versions. Without axes all are reduced, or none with
-    ``noop_with_empty_axes``.
+    The axes are an attribute, or an input in later versions. Without axes all are reduced; with
+    ``noop_with_empty_axes`` each element is reduced alone.
     """
 
     def rule(node: Node, x: Any, axes: Any = None) -> Any:
         given = node.attributes.get("axes") if axes is None else sizes(axes, "axes")
-        if not given and node.attributes.get("noop_with_empty_axes"):
-            return x
+        none = () if node.attributes.get("noop_with_empty_axes") else None
         (x,) = operands(x)
-        return reduce(namespace(x), x, axis=tuple(given) if given else None, keepdims=bool(node.attributes["keepdims"]))
+        return reduce(namespace(x), x, axis=tuple(given) if given else none, keepdims=bool(node.attributes["keepdims"]))
 
     return rule
 

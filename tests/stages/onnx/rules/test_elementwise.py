@@ -63,7 +63,7 @@ ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Equal", "Less", 
 NUMBERS = st.floats(-8, 8, width=16).map(lambda value: round(value * 4) / 4)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(shapes=hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3), data=st.data())
 @pytest.mark.parametrize("op", ARITHMETIC)
 def test_arithmetic_broadcasts(op: str, shapes: hnp.BroadcastableShapes, data: st.DataObject) -> None:
@@ -73,7 +73,7 @@ def test_arithmetic_broadcasts(op: str, shapes: hnp.BroadcastableShapes, data: s
     check(op, a, b)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(a=hnp.arrays(np.int64, 6, elements=st.integers(-50, 50)), b=st.integers(1, 9), negative=st.booleans())
 def test_whole_numbers_are_divided_towards_zero(a: np.ndarray, b: int, negative: bool) -> None:
     divisor = np.full(6, -b if negative else b)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,14 +74,12 @@ CASES: dict[str, tuple[Any, ...]] = {
 def test_an_operator_that_moves_elements(case: str) -> None:
     op, *operands = CASES[case]
     settings = operands.pop() if isinstance(operands[-1], dict) else {}
-    moved = op in ("Expand", "Tile", "Concat")
     made = op in ("ConstantOfShape", "Range")
     known = range(len(operands)) if made else [at for at in range(1, len(operands)) if operands[at] is not None]
     check(op, *operands, known=[] if op == "Concat" else list(known), **settings)
-    assert moved or made or len(operands) >= 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_a_slice_is_that_of_onnx(data: st.DataObject) -> None:
     end = st.integers(-7, 7)
@@ -110,8 +109,6 @@ def test_splits() -> None:
 def test_what_cannot_be_evaluated_names_the_node(
     op: str, operands: tuple[Any, ...], settings: dict[str, Any], says: str
 ) -> None:
-    import jax
-
     model, inputs = one_operator(op, *operands, **settings)
     graph = graph_of(model)
     with pytest.raises(DeploycheckError, match=says):

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploycheck.errors import DeploycheckError
 from tests.stages.onnx.comparing import check, floats
 
 IMAGE = floats(2, 4, 9, 8)
@@ -24,7 +23,7 @@ def test_products() -> None:
     check("Einsum", floats(2, 3, 4), floats(2, 4, 5, seed=1), equation="bij, bjk -> bik")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_a_convolution(data: st.DataObject) -> None:
     window = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
@@ -42,7 +41,7 @@ def test_a_convolution(data: st.DataObject) -> None:
     check("Conv", IMAGE, kernel, floats(8, seed=2), group=groups, rtol=1e-4, atol=1e-4, **numbers)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_a_transposed_convolution(data: st.DataObject) -> None:
     groups, stride = data.draw(st.sampled_from([1, 2])), data.draw(st.integers(1, 3))
@@ -66,13 +65,9 @@ def test_convolutions_of_other_ranks() -> None:
     check("Conv", floats(1, 2, 4, 4, 4), floats(3, 2, 2, 2, 2, seed=1), rtol=1e-4, atol=1e-4)
     check("ConvTranspose", IMAGE, floats(4, 3, 3, 3, seed=1), auto_pad="SAME_UPPER", strides=[2, 2], atol=1e-4)
     check("ConvTranspose", IMAGE, floats(4, 3, 3, 3, seed=1), output_shape=[18, 16], strides=[2, 2], atol=1e-4)
-    with pytest.raises(DeploycheckError, match="a convolution over 4 axes isn't supported"):
-        from deploycheck.stages.onnx.rules.products import _layout
-
-        _layout(4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_pooling(data: st.DataObject) -> None:
     window = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
@@ -111,11 +106,8 @@ def test_normalisation() -> None:
 @pytest.mark.parametrize(("op", "gates", "states"), [("RNN", 1, 1), ("GRU", 3, 1), ("LSTM", 4, 2)])
 def test_a_recurrent_layer(op: str, gates: int, states: int, direction: str) -> None:
     count, hidden = 2 if direction == "bidirectional" else 1, 3
-    operands = [
-        floats(5, 2, 4),
-        floats(count, gates * hidden, 4, seed=1),
-        floats(count, gates * hidden, hidden, seed=2),
-    ]
+    rows = gates * hidden
+    operands = [floats(5, 2, 4), floats(count, rows, 4, seed=1), floats(count, rows, hidden, seed=2)]
     biases, first = floats(count, 2 * gates * hidden, seed=3), floats(count, 2, hidden, seed=4)
     settings = {"hidden_size": hidden, "direction": direction, "outputs": 1 + states, "rtol": 1e-4, "atol": 1e-5}
     check(op, *operands, **settings)
@@ -133,6 +125,5 @@ def test_quantised_tensors() -> None:
     check("DequantizeLinear", codes, np.float32(0.1))
     check("MatMulInteger", codes, codes.T.copy(), np.int8(3), np.int8(-2))
     check("DynamicQuantizeLinear", x, outputs=3)
-    check(
-        "ConvInteger", np.arange(32, dtype=np.uint8).reshape(1, 2, 4, 4), np.ones((3, 2, 2, 2), np.uint8), np.uint8(4)
-    )
+    image = np.arange(32, dtype=np.uint8).reshape(1, 2, 4, 4)
+    check("ConvInteger", image, np.ones((3, 2, 2, 2), np.uint8), np.uint8(4))
