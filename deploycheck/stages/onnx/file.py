@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,51 +22,44 @@ OLDEST = 13
 
 def files_of(path: Path) -> list[Path]:
     """Return all files of a model: its own, and those in its folder that hold the numbers of its tensors."""
-    named = {external_data_helper.ExternalDataInfo(each).location for each in _external(_parsed(path))}
+    with _refusing_unreadable():
+        model = onnx.load_model_from_string(path.read_bytes())
+    tensors = external_data_helper._get_all_tensors(model)
+    named = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
     return [path, *sorted(_beside(path, name) for name in named)]
 
 
 def read_graph(path: Path) -> Graph:
     """Return the graph of a file; raise ``DeploycheckError`` for one that can't be read, or not be evaluated."""
     files_of(path)
-    try:
+    with _refusing_unreadable():
         checker.check_model(str(path))
         model = onnx.load_model(path)
-    except Exception as error:  # the parsers raise anything of a damaged file
-        raise _unreadable(error) from error
     return graph_of(model)
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:
     """Return the graph of a model; raise ``DeploycheckError`` for operators that can't be evaluated, all at once."""
-    try:
+    with _refusing_unreadable():
         model = inliner.inline_local_functions(model) if model.functions else model
         if _version(model.opset_import) < OLDEST:
             model = version_converter.convert_version(model, OLDEST)
-    except Exception as error:
-        raise _unreadable(error) from error
-    graph = _graph(model.graph, {each.domain: each.version for each in model.opset_import}, {})
+        graph = _graph(model.graph, {each.domain: each.version for each in model.opset_import}, {})
     _check_operators(graph)
     return graph
 
 
-def _parsed(path: Path) -> onnx.ModelProto:
+@contextmanager
+def _refusing_unreadable() -> Iterator[None]:
+    """Raise ``DeploycheckError`` for whatever the parsers raise of a damaged file within the block."""
     try:
-        return onnx.load_model_from_string(path.read_bytes())
+        yield
+    except DeploycheckError:
+        raise
     except Exception as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: Exception) -> DeploycheckError:
-    first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return DeploycheckError(f"it can't be read as an ONNX file: {first}", hint="check that the whole file is there")
-
-
-def _external(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield the tensors whose numbers are in another file."""
-    for tensor in external_data_helper._get_all_tensors(model):
-        if external_data_helper.uses_external_data(tensor):
-            yield tensor
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
+        hint = "check that the whole file is there"
+        raise DeploycheckError(f"it can't be read as an ONNX file: {first}", hint=hint) from error
 
 
 def _beside(path: Path, location: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.onnx.graph import FUNCTION, Node, Rule
@@ -35,7 +36,7 @@ def _loop(node: Node, most: Any, condition: Any, *initial: Any) -> Any:
     count = len(initial)
 
     def step(state: list[Any], turn: Any) -> tuple[list[Any], list[Any]]:
-        goes_on, *results = node.attributes["body"](turn, jnp.asarray(True), *state)
+        goes_on, *results = node.attributes["body"](turn, np.asarray(True), *state)
         if not is_known(goes_on) or not goes_on.item():
             raise DeploycheckError("a loop that may end early isn't supported")
         return _like(results[:count], state), [jnp.asarray(array(each)) for each in results[count:]]
