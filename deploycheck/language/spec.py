@@ -161,6 +161,8 @@ class Model(Section):
                 Mistake((key,), f"`artifact` is the whole model, so `{key}` has no effect", "leave one out", key=True)
                 for key in both
             )
+        elif self.build is None and "build" in given:
+            refuse([Mistake(("build",), "`model.build`: expected a text, found None")])
         elif self.build is None:
             refuse_missing("build")
         elif "sha256" in given:

@@ -85,7 +85,8 @@ def read(artifact: Artifact, extensions: Extensions) -> Trained:
     weights = {name: jnp.asarray(array) for name, array in arrays.items() if name not in fitted}
     different = sorted({name for name, _ in _layout(model.weights) ^ _layout(weights)})
     if different:
-        what = f"the model of {config.build or config.artifact} now has other weights than the stored one: "
+        source = config.build or config.artifact
+        what = f"the model that {source} gives now has other weights than the stored one: "
         hint = "its code must give the same model each time"
         raise DeploycheckError(what + ", ".join(different[:5]), where=str(artifact.path), hint=hint)
     return Trained(config, model.with_weights(weights), fitted)
