@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from deploycheck.language import Spec
 
 ARTIFACT = Ref("artifact")
+PROBABILITIES = (
+    "it ends in Softmax, so its probabilities are taken as logits: the answers stay the same, but the loss, the "
+    "calibration and a distillation are those of another model; export it without its last Softmax"
+)
 
 
 class ArtifactSettings(InitialModel):
@@ -66,16 +70,21 @@ class ArtifactStep(StepKind):
         extensions = making.extensions
         making.progress(f"train: reading {settings.artifact}")
         with needing_extra("`model.artifact`", "onnx"):
-            from deploycheck.stages.onnx.file import files_of
+            from deploycheck.stages.onnx.file import files_of, read_graph
         path = find_file(settings.artifact, extensions.root)
         with located(settings.artifact):
             files = files_of(path)
             digest = weights.digest_of(path) if len(files) == 1 else weights.digest_of_all(files, path.parent)
             weights.check_digest(digest, settings.sha256)
+            graph = read_graph(path)
+        task = extensions.tasks[settings.task]
         dataset = data.read(making.inputs["data"].path)
         config = settings.config(settings.seed)
         model = trained.build(config, dataset.fitted, extensions, settings.seed)
         labels = {name: part.labels for name, part in dataset.splits.items() if len(part)}
-        train.check_outputs(model, extensions.tasks[settings.task], labels)
+        train.check_outputs(model, task, labels)
         trained.write(trained.Trained(config, model, dataset.fitted), making.out)
-        return {"sha256": digest, "remarks": [f"model of {settings.artifact}, sha256:{digest[:12]}"]}
+        remarks = [f"model of {settings.artifact}, sha256:{digest[:12]}"]
+        if "logits" in task.outputs and "Softmax" in map(graph.operator_of, graph.outputs):
+            remarks.append(PROBABILITIES)
+        return {"sha256": digest, "remarks": remarks}

@@ -15,7 +15,7 @@ from onnx import numpy_helper, parser
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.spec import Input
 from deploycheck.steps import trained as files
-from deploycheck.steps.artifact import ArtifactSettings
+from deploycheck.steps.artifact import PROBABILITIES, ArtifactSettings
 from deploycheck.store import Artifact
 from tests.planning import built_in
 from tests.steps.making import INPUT, PREPROCESS, Steps, training_settings
@@ -59,6 +59,15 @@ def test_a_model_in_two_files_has_the_digest_of_both(project: Steps, data: Artif
     artifact = project.make("artifact", settings(artifact="two.onnx"), data=data)
     lines = [f"{hashlib.sha256((root / name).read_bytes()).hexdigest()}  {name}\n" for name in ("two.onnx", "w.bin")]
     assert artifact.meta["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_probabilities_in_place_of_logits_are_noted(project: Steps, data: Artifact, tmp_path: Path) -> None:
+    model = onnx.load(tmp_path / "project" / "net.onnx")
+    model.graph.node[-1].output[0] = "raw"
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["raw"], ["logits"]))
+    onnx.save(model, tmp_path / "project" / "soft.onnx")
+    artifact = project.make("artifact", settings(artifact="soft.onnx"), data=data)
+    assert artifact.meta["remarks"][1:] == [PROBABILITIES]
 
 
 def test_a_training_starts_from_the_file(project: Steps, data: Artifact) -> None:

@@ -50,6 +50,10 @@ class Graph:
     held: Mapping[str, np.ndarray]
     nodes: tuple[Node, ...]
 
+    def operator_of(self, output: str) -> str:
+        """Return the operator that gives a value; ``""`` for a value that no node gives."""
+        return next((node.op for node in self.nodes if output in node.outputs), "")
+
     def all_nodes(self) -> Iterator[Node]:
         """Yield every node, those in the bodies of branches and loops included."""
         for node in self.nodes:
