@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.onnx.evaluate import evaluate
 from deploycheck.stages.onnx.file import files_of, graph_of, read_graph
-from tests.stages.onnx.comparing import check_model, floats, run
+from tests.stages.onnx.comparing import check_model, floats
 
 TEXT = """
     <ir_version: 10, opset_import: ["": 21]>
@@ -213,8 +213,29 @@ def test_branches_and_loops() -> None:
     check_model(parser.parse_model(SCAN), {"x": floats(5, 4), "first": floats(4, seed=1)}, rtol=1e-6)
 
 
-def test_a_loop_that_may_end_early_is_refused() -> None:
-    graph = graph_of(parser.parse_model(LOOP.replace("g1 = Identity(g)", "g1 = IsNaN(i0)  i0 = Cast<to = 1>(i)")))
-    with pytest.raises(DeploycheckError):
-        evaluate(graph, {"x": floats(2, 4)})
-    assert run(parser.parse_model(LOOP), {"x": floats(2, 4)})[0].shape == (2, 4)
+UNTIL = """
+    <ir_version: 10, opset_import: ["": 21]>
+    net (float[N, 4] x, float limit) => (y) {
+        goes = Constant<value = bool {1}>()
+        y = Loop (MOST, goes, x) <
+            body = turn (int64 i, bool g, float[N, 4] s) => (bool g1, float[N, 4] s1) {
+                s1 = Add(s, s)
+                all = ReduceMax<keepdims = 0>(s1)
+                g1 = Less(all, limit)
+            }
+        >
+    }"""
+
+
+def test_a_loop_that_ends_when_its_condition_does() -> None:
+    most = "most = Constant<value = int64 {2}>()\n        goes"
+    for text in (UNTIL.replace("MOST", ""), UNTIL.replace("MOST", "most").replace("goes", most, 1)):
+        for limit in (0.0, 1.5, 40.0):
+            inputs = {"x": np.abs(floats(2, 4)) + 0.1, "limit": np.float32(limit)}
+            check_model(parser.parse_model(text), {name: np.asarray(each) for name, each in inputs.items()}, rtol=1e-6)
+
+
+def test_a_loop_that_may_end_early_collects_nothing() -> None:
+    text = LOOP.replace("g1 = Identity(g)", "h = Cast<to = 1>(i)  g1 = IsNaN(h)")
+    with pytest.raises(DeploycheckError, match="a loop that may end early can't collect what its turns give"):
+        evaluate(graph_of(parser.parse_model(text)), {"x": floats(2, 4)})

@@ -28,22 +28,55 @@ def _if(node: Node, condition: Any) -> Any:
 
 
 def _loop(node: Node, most: Any, condition: Any, *initial: Any) -> Any:
-    """Repeat a body a known number of times; what it gives besides the next state is stacked."""
-    if most is None or not is_known(most):
-        raise DeploycheckError("a loop whose number of turns isn't known isn't supported")
-    if condition is not None and not (is_known(condition) and number(condition, "condition")):
-        raise DeploycheckError("a loop that may end early isn't supported")
-    count = len(initial)
+    """Repeat a body: a known number of times, or until its condition is false."""
+    state = [jnp.asarray(array(each)) for each in initial]
+    always = condition is None or (is_known(condition) and number(condition, "condition"))
+    if always and most is not None and is_known(most) and _goes_on(node, state):
+        return _repeat(node, size(number(most, "number of turns")), state)
+    if len(node.outputs) > len(state):
+        raise DeploycheckError("a loop that may end early can't collect what its turns give")
+    return _repeat_while(node, most, condition, state)
+
+
+def _goes_on(node: Node, state: list[Any]) -> bool:
+    """Whether the body's condition is known to be true after each turn."""
+    found: list[bool] = []
+
+    def turn(number: Any, state: list[Any]) -> list[Any]:
+        goes_on, *results = node.attributes["body"](number, np.asarray(True), *state)
+        found.append(is_known(goes_on) and bool(goes_on.item()))
+        return [jnp.asarray(array(each)) for each in results]
+
+    jax.eval_shape(turn, jnp.int32(0), state)
+    return found[0]
+
+
+def _repeat(node: Node, turns: Any, state: list[Any]) -> Any:
+    """Return the last state, and what each turn gives besides, stacked."""
 
     def step(state: list[Any], turn: Any) -> tuple[list[Any], list[Any]]:
-        goes_on, *results = node.attributes["body"](turn, np.asarray(True), *state)
-        if not is_known(goes_on) or not goes_on.item():
-            raise DeploycheckError("a loop that may end early isn't supported")
-        return _like(results[:count], state), [jnp.asarray(array(each)) for each in results[count:]]
+        _, *results = node.attributes["body"](turn, np.asarray(True), *state)
+        return _like(results[: len(state)], state), [jnp.asarray(array(each)) for each in results[len(state) :]]
 
-    first = [jnp.asarray(array(each)) for each in initial]
-    state, stacked = jax.lax.scan(step, first, jnp.arange(size(number(most, "number of turns"))))
-    return (*state, *stacked)
+    last, stacked = jax.lax.scan(step, state, jnp.arange(turns))
+    return (*last, *stacked)
+
+
+def _repeat_while(node: Node, most: Any, condition: Any, state: list[Any]) -> Any:
+    """Return the last state."""
+    limit = None if most is None else jnp.reshape(array(most), ())
+
+    def goes_on(carry: tuple[Any, Any, list[Any]]) -> Any:
+        turn, wanted, _ = carry
+        return wanted if limit is None else wanted & (turn < limit)
+
+    def step(carry: tuple[Any, Any, list[Any]]) -> tuple[Any, Any, list[Any]]:
+        turn, wanted, state = carry
+        after, *results = node.attributes["body"](turn, wanted, *state)
+        return turn + 1, jnp.reshape(array(after), ()), _like(results, state)
+
+    first = jnp.asarray(True) if condition is None else jnp.reshape(array(condition), ())
+    return tuple(jax.lax.while_loop(goes_on, step, (jnp.int32(0), jnp.asarray(first), state))[2])
 
 
 def _scan(node: Node, *values: Any) -> Any:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deploycheck.errors import DeploycheckError
 from deploycheck.stages.onnx.graph import Node, Rule
 from deploycheck.stages.onnx.values import is_known, namespace, number, operands, size
 
@@ -74,11 +73,13 @@ def _top_k(node: Node, x: Any, k: Any) -> Any:
     """Return the largest (or smallest) along an axis, in order, and where they are."""
     axis, count = node.attributes["axis"], size(number(k, "number of results"))
     given = jnp.moveaxis(jnp.asarray(x), axis, -1)
-    largest = node.attributes["largest"]
-    if not largest and not jnp.issubdtype(given.dtype, jnp.floating):
-        raise DeploycheckError("the smallest of whole numbers aren't supported", hint="convert them to floats before")
-    values, places = lax.top_k(given if largest else -given, count)
-    return jnp.moveaxis(values if largest else -values, -1, axis), jnp.moveaxis(places, -1, axis)
+    turned = jnp.negative if jnp.issubdtype(given.dtype, jnp.floating) else jnp.invert  # which can't overflow
+    if node.attributes["largest"]:
+        values, places = lax.top_k(given, count)
+    else:
+        values, places = lax.top_k(turned(given), count)
+        values = turned(values)
+    return jnp.moveaxis(values, -1, axis), jnp.moveaxis(places, -1, axis)
 
 
 RULES: Mapping[str, Rule] = {

@@ -35,6 +35,7 @@ def test_one_hot_and_top_k() -> None:
     check("OneHot", whole(0, 2, -1), whole(4), np.array([0, 5], np.float32), known=[1], axis=0)
     for largest in (0, 1):
         check("TopK", X, whole(2), known=[1], axis=1, largest=largest, outputs=2)
+        check("TopK", whole(5, -(2**31), 3, 2**31 - 1), whole(3), known=[1], largest=largest, outputs=2)
 
 
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
