@@ -14,8 +14,6 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.stages.onnx.graph import Node, Rule
 from deploycheck.stages.onnx.values import check_elements, known, namespace, operands, size, sizes
 
-PADDING: Mapping[str, str] = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-
 REPEATS = frozenset(
     {
         ("asymmetric", "floor"),
@@ -122,7 +120,7 @@ def _pad(node: Node, x: Any, pads: Any, value: Any = None, axes: Any = None) -> 
     before, after = [0] * x.ndim, [0] * x.ndim
     for at, axis in enumerate(which):
         before[axis], after[axis] = amounts[at], amounts[at + len(which)]
-    mode = PADDING[node.attributes["mode"]]
+    mode = node.attributes["mode"]  # NumPy has the same names
     given = namespace(x, value)
     cut = tuple(slice(max(0, -b), -max(0, -a) or None) for b, a in zip(before, after, strict=True))
     wide = [(max(0, b), max(0, a)) for b, a in zip(before, after, strict=True)]
@@ -150,23 +148,11 @@ def _resize(node: Node, x: Any, roi: Any = None, scales: Any = None, shape: Any 
     """Resize by repeating (``nearest`` by whole factors), or linearly between the centres of pixels."""
     del roi
     settings = node.attributes
-    rank = x.ndim
-    which = [axis % rank for axis in settings.get("axes") or range(rank)]
-    factors = [1.0] * rank
-    if scales is not None and scales.size:
-        for axis, each in zip(which, known(scales, "scales"), strict=True):
-            factors[axis] = float(each)
-        wanted = [_scaled(a, b) for a, b in zip(x.shape, factors, strict=True)]
-    else:
-        wanted = list(x.shape)
-        for axis, each in zip(which, sizes(shape), strict=True):
-            wanted[axis] = each
-        factors = [1.0 if a == b else b / a for a, b in zip(x.shape, wanted, strict=True)]
+    factors, wanted = _resized(node, x, scales, shape)
     mode, place = settings["mode"], settings["coordinate_transformation_mode"]
-    whole = all(factor >= 1 and float(factor).is_integer() for factor in factors)
     rule = (place, settings["nearest_mode"])
-    repeats = whole and (rule in REPEATS or (rule == ("asymmetric", "round_prefer_floor") and max(factors) <= 2))
-    if mode == "nearest" and repeats:
+    repeats = rule in REPEATS or (rule == ("asymmetric", "round_prefer_floor") and max(factors) <= 2)
+    if mode == "nearest" and repeats and all(factor >= 1 and factor.is_integer() for factor in factors):
         for axis, factor in enumerate(factors):
             x = x if factor == 1 else jnp.repeat(x, int(factor), axis)
         return x
@@ -177,6 +163,19 @@ def _resize(node: Node, x: Any, roi: Any = None, scales: Any = None, shape: Any 
         f"{mode} by {', '.join(f'{factor:g}' for factor in factors)} with coordinates {place} isn't supported",
         hint="export it as nearest by whole factors, or as linear with half_pixel",
     )
+
+
+def _resized(node: Node, x: Any, scales: Any, shape: Any) -> tuple[list[float], list[Any]]:
+    """Return by what factor each axis grows, and its size then; a node states one or the other."""
+    which = [axis % x.ndim for axis in node.attributes.get("axes") or range(x.ndim)]
+    factors, wanted = [1.0] * x.ndim, list(x.shape)
+    if scales is not None and scales.size:
+        for axis, factor in zip(which, known(scales, "scales"), strict=True):
+            factors[axis], wanted[axis] = float(factor), _scaled(x.shape[axis], float(factor))
+    else:
+        for axis, each in zip(which, sizes(shape), strict=True):
+            factors[axis], wanted[axis] = 1.0 if each == x.shape[axis] else each / x.shape[axis], each
+    return factors, wanted
 
 
 def _scaled(extent: Any, factor: float) -> Any:
