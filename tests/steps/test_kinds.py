@@ -223,9 +223,9 @@ def test_a_change_in_the_spec_changes_the_keys_of_the_steps_that_it_concerns(
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
     [
-        ("artifact: net.onnx", "artifact: start.npz", {ARTIFACT, SEARCH, TRAINING}),
+        ("artifact: net.onnx", "artifact: start.npz", {ARTIFACT, SEARCH, TRAINING, FORMS}),
         ("sha256: ab", "sha256: cd", {ARTIFACT}),
-        ("shape: [8, 8]", "shape: [9, 8]", {DATA, ARTIFACT, SEARCH, TRAINING}),
+        ("shape: [8, 8]", "shape: [9, 8]", {DATA, ARTIFACT, SEARCH, TRAINING, FORMS}),
         ("epochs: 3", "epochs: 4", {SEARCH, TRAINING, *VARIANTS}),
     ],
 )
