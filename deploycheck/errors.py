@@ -25,6 +25,15 @@ class DeploycheckError(Exception):
 
 
 @contextmanager
+def needing_extra(what: str, extra: str) -> Iterator[None]:
+    """Say what to install where an import within the block finds a library missing that ``what`` needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DeploycheckError(f"{what} needs {error.name}", hint=f"pip install 'deploycheck[{extra}]'") from error
+
+
+@contextmanager
 def located(where: str) -> Iterator[None]:
     """Give errors raised within the block their place, where they have none yet."""
     try:

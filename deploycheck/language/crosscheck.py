@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deploycheck.language.errors import Mistake, did_you_mean
 from deploycheck.language.expect import Expectation, find_expects
 from deploycheck.language.properties import SECTIONS, check_name, find_properties
-from deploycheck.language.references import get, mapping
+from deploycheck.language.references import get, has_weights, mapping
 from deploycheck.language.spec import LABEL, Input, Load, Train
 from deploycheck.language.variants import BASELINE, RESERVED, TRAINED
 from deploycheck.language.vocabulary import PropertyWord, TaskWord, Vocabulary
@@ -73,7 +73,7 @@ def check_parts(
 def _check_needs(data: dict[str, Any]) -> list[Mistake]:
     """A stage needs the stages before it."""
     needs = {"model": ("data", "train"), "optimize": ("train",), "compress": ("train",), "serve": ("train",)}
-    given = data.keys() | ({"train"} if "weights" in mapping(data, "model") else set())
+    given = data.keys() | ({"train"} if has_weights(data) else set())
     return [
         Mistake((name,), f"`{name}` needs a section `{needed}`", f"add `{needed}:`", key=True)
         for name, before in needs.items()
@@ -93,7 +93,7 @@ def _check_training(data: dict[str, Any]) -> list[Mistake]:
         return []
     mistyped = [key for key in train if key not in Train.model_fields]
     missing = [name for name in TRAINING if name not in train and not difflib.get_close_matches(name, mistyped)]
-    if len(missing) < len(TRAINING) or "weights" not in mapping(data, "model"):
+    if len(missing) < len(TRAINING) or not has_weights(data):
         mistakes = [Mistake(("train",), f"`train` has no {name!r}", f"add `{name}: ...`", key=True) for name in missing]
         shares = mapping(data, "data", "split")
         empty = [name for name in ("train", "validation") if shares.get(name) == 0]

@@ -60,6 +60,11 @@ def refuse_incomplete(what: str) -> NoReturn:
     raise PydanticCustomError("incomplete", "{what}", {"what": what, "hint": "", "key": False})
 
 
+def refuse_missing(key: str) -> NoReturn:
+    """Refuse a section without a key that it must have here, as pydantic refuses one that it must have always."""
+    raise ValidationError.from_exception_data("section", [InitErrorDetails(type="missing", loc=(key,), input=None)])
+
+
 def _quantity(dimension: Dimension) -> tuple[BeforeValidator, PlainSerializer]:
     """Return how a quantity is read from its text, and written as text in JSON."""
     unit, scale = next((unit, scale) for unit, scale in UNITS[dimension].items() if scale == 1 or unit == "%")

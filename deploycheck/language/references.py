@@ -32,6 +32,7 @@ def check_references(data: dict[str, Any], root: Path, installed: Vocabulary) ->
         *_check_call(data, ("model", "build"), root, FILLED_BY_TRAINING),
         *_check_call(data, ("data", "load"), root),
         *_check_file(data, ("data", "with", "path"), root),
+        *_check_file(data, ("model", "artifact"), root),
         *_check_file(data, ("model", "weights", "path"), root),
         *_check_path(data, ("model", "weights", "load"), root),
         *_check_path(data, ("model", "weights", "names"), root),
@@ -77,6 +78,11 @@ def mapping(data: dict[str, Any], *path: str) -> dict[str, Any]:
     """Return the mapping at ``path``; an empty one if there is none."""
     found = get(data, path)
     return found if isinstance(found, dict) else {}
+
+
+def has_weights(data: dict[str, Any]) -> bool:
+    """Whether a spec's model has weights before any training: then it need not be trained."""
+    return not {"weights", "artifact"}.isdisjoint(mapping(data, "model"))
 
 
 def _check_call(
@@ -133,6 +139,9 @@ def _check_models(data: dict[str, Any], root: Path, installed: Vocabulary) -> li
         own, at, given = get(data, ("model", "build")), (*path, "with"), get(data, (*path, "with"))
         if "build" in get(data, path):
             mistakes += _check_call(data, (*path, "build"), root, FILLED_BY_TRAINING)
+        elif "artifact" in mapping(data, "model"):
+            what = "`model` is a file here, and no other model can be built from it"
+            mistakes.append(Mistake(path, what, "add `build: package.module:name`", key=True))
         elif isinstance(own, str) and IMPORT_PATH.fullmatch(own) and isinstance(given, dict):
             problems = check_import(own, root, {**mapping(data, "model", "with"), **given}, FILLED_BY_TRAINING)
             mistakes += [_placed(problem, path, at) for problem in problems if problem.argument in given]

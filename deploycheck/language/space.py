@@ -125,8 +125,8 @@ def _check_path(written: str, data: dict[str, Any]) -> Mistake | None:
             why = FIXED.get(path[:2])
             if why:
                 return Mistake(at, f"a search can't vary `{'.'.join(path[:2])}`: {why}", key=True)
-        case ("model", "with", _, *_) if "weights" in data["model"]:
-            what = "a search can't vary the model: `model.weights` are those of this one"
+        case ("model", "with", _, *_) if references.has_weights(data):
+            what = "a search can't vary the model: its weights are those of this one"
             return Mistake(at, what, "vary parts of `train`", key=True)
         case ("model", "with", _, *_):
             if len(path) > 3 and not _is_there(data, path):  # no signature says what may be in an argument

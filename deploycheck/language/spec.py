@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     StrictBool,
     StrictStr,
@@ -40,6 +41,7 @@ from deploycheck.language.fields import (
     mistake,
     refuse,
     refuse_incomplete,
+    refuse_missing,
     unique,
 )
 from deploycheck.language.properties import WrittenProperty
@@ -118,6 +120,9 @@ def _check_digest(digest: str) -> str:
     return digest
 
 
+Digest = Annotated[StrictStr, AfterValidator(_check_digest), Field(json_schema_extra={"pattern": SHA256})]
+
+
 class Weights(Section):
     """Weights that a model has before any training, from a file or a folder of the project.
 
@@ -127,19 +132,43 @@ class Weights(Section):
 
     load: Annotated[StrictStr, _installed_or_path("format of weights", lambda installed: installed.formats)]
     path: StrictStr
-    sha256: Annotated[StrictStr, AfterValidator(_check_digest), Field(json_schema_extra={"pattern": SHA256})] | None = (
-        None
-    )
+    sha256: Digest | None = None
     names: Annotated[dict[StrictStr, StrictStr], Field(min_length=1), Whole()] | ImportPath | None = None
 
 
 class Model(Section):
-    """What is shipped: a callable that returns the model, with its keyword arguments, and its first weights."""
+    """What is shipped: a callable that returns the model, with its keyword arguments, and its first weights.
 
-    build: ImportPath
+    Or an ``artifact``: an ONNX file, which has both, with its digest.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["build"]}, {"required": ["artifact"]}]})
+
+    build: ImportPath | None = None
     arguments: With = Field(default={}, alias="with")
+    artifact: StrictStr | None = None
+    sha256: Digest | None = None
     input: Annotated[dict[Name, Input], Field(min_length=1)]
     weights: Weights | None = None
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        """Refuse a model with neither code nor a file, and one with both."""
+        given = {"with" if name == "arguments" else name for name in self.model_fields_set}
+        if self.artifact is not None:
+            both = sorted(given & {"build", "with", "weights"})
+            refuse(
+                Mistake((key,), f"`artifact` is the whole model, so `{key}` has no effect", "leave one out", key=True)
+                for key in both
+            )
+        elif self.build is None and "build" in given:
+            refuse([Mistake(("build",), "`model.build`: expected a text, found None")])
+        elif self.build is None:
+            refuse_missing("build")
+        elif "sha256" in given:
+            what = "`sha256` is the digest of an `artifact`, and there is none"
+            refuse([Mistake(("sha256",), what, "that of `weights` is written there", key=True)])
+        return self
 
 
 class Split(Section):

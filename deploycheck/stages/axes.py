@@ -100,8 +100,8 @@ def same_size(one: Any, other: Any) -> bool:
 
 
 def _divides(one: Any, other: Any) -> bool:
-    """Whether a size divides another; the symbolic size of a batch divides none."""
-    return isinstance(one, int) and isinstance(other, int) and other % one == 0
+    """Whether a size divides another, whatever the symbolic size of a batch is: 4 and the batch divide 4 batches."""
+    return same_size(other % one, 0)
 
 
 def _unite(one: Part, other: Part) -> None:

@@ -93,16 +93,16 @@ def build_model(
             )
 
     def named_apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
-        return _named(apply(params, state, inputs), outputs)
+        return named_outputs(apply(params, state, inputs), outputs)
 
     def named_train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Outputs, PyTree]:
         answer, state = train(params, state, inputs, key)
-        return _named(answer, outputs), state
+        return named_outputs(answer, outputs), state
 
     return Model(params=params, state=state, apply=named_apply, train=named_train, inputs=inputs)
 
 
-def _named(answer: Any, outputs: tuple[str, ...]) -> Outputs:
+def named_outputs(answer: Any, outputs: tuple[str, ...]) -> Outputs:
     """Return a model's outputs by name. Raises ``DeploycheckError`` for a structure that isn't a mapping."""
     if isinstance(answer, Mapping):
         return dict(answer)

@@ -51,9 +51,20 @@ def digest_of(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = "".join(f"{digest_of(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
+    return digest_of_all((file for file in path.rglob("*") if file.is_file()), path)
+
+
+def digest_of_all(files: Iterable[Path], folder: Path) -> str:
+    """Return the SHA-256 of the lines that ``sha256sum`` prints for files, by their paths in ``folder``."""
+    lines = "".join(f"{digest_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def check_digest(digest: str, wanted: str | None) -> None:
+    """Raise ``DeploycheckError`` for a file whose digest is another than the spec's."""
+    if wanted not in (None, digest):
+        hint = "if the file is the right one, write its digest into the spec"
+        raise DeploycheckError(f"its sha256 is {digest}, the spec has {wanted}", hint=hint)
 
 
 def give(model: Model, arrays: Mapping[str, Any], names: Mapping[str, str] | Convert | None) -> Imported:

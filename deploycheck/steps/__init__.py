@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from deploycheck.steps.artifact import ArtifactStep
 from deploycheck.steps.baseline import BaselineStep
 from deploycheck.steps.comparison import ComparisonStep
 from deploycheck.steps.data import DataStep
@@ -26,6 +27,7 @@ STEP_KINDS: Mapping[str, StepKind] = {
     for kind in (
         DataStep(),
         WeightsStep(),
+        ArtifactStep(),
         SearchStep(),
         TrainingStep(),
         VariantStep(),

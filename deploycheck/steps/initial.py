@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from deploycheck.language.fields import Arguments, ImportPath, Section
 from deploycheck.language.spec import Input
 from deploycheck.ref import Source
@@ -16,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class InitialModel(Section):
-    """The model's code with its arguments, its inputs, its task and its preprocessing."""
+    """The model's code with its arguments, or its file; its inputs, its task and its preprocessing."""
 
-    build: ImportPath
-    arguments: Arguments
+    build: ImportPath | None = None
+    arguments: Arguments = Field(default={})
+    artifact: str | None = None
     input: dict[str, Input]
     task: str
     preprocess: tuple[tuple[str, Arguments], ...]
@@ -31,6 +34,7 @@ class InitialModel(Section):
         return Config(
             build=self.build,
             arguments=self.arguments,
+            artifact=self.artifact,
             input=self.input,
             task=self.task,
             seed=seed,
@@ -39,7 +43,8 @@ class InitialModel(Section):
 
     def sources(self) -> Iterator[Source]:
         """Yield what building the model uses by name."""
-        yield Source("models", self.build)
+        if self.build is not None:
+            yield Source("models", self.build)
         yield from (Source("preprocessing", name) for name, _ in self.preprocess)
         yield Source("tasks", self.task)
 
@@ -49,6 +54,7 @@ def initial_model(spec: Spec) -> dict[str, Any]:
     return {
         "build": spec.model.build,
         "arguments": spec.model.arguments,
+        "artifact": spec.model.artifact,
         "input": spec.model.input,
         "task": spec.task,
         "preprocess": preprocess_of(spec),

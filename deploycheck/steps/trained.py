@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
-from deploycheck.errors import DeploycheckError, located
+from deploycheck.errors import DeploycheckError, located, needing_extra
 from deploycheck.language.fields import Arguments, ImportPath, Section
 from deploycheck.language.spec import Input
 from deploycheck.stages.data import Dataset
@@ -25,6 +26,7 @@ from deploycheck.stages.methods import Builder
 from deploycheck.stages.model import Model, PyTree, build_model, to_network
 from deploycheck.stages.network import Network, TensorSpec
 from deploycheck.stages.preprocess import Steps, apply_all
+from deploycheck.steps.project_files import find_file
 from deploycheck.store import Artifact
 from deploycheck.store.weights import read_weights, write_weights
 
@@ -40,10 +42,14 @@ Named = tuple[str, Arguments]
 
 
 class Config(Section):
-    """What a model is, without its weights. ``input`` are its inputs before preprocessing."""
+    """What a model is, without its weights: what builds it, or the file that it is.
 
-    build: ImportPath
-    arguments: Arguments
+    ``input`` are its inputs before preprocessing.
+    """
+
+    build: ImportPath | None = None
+    arguments: Arguments = Field(default={})
+    artifact: str | None = None
     input: dict[str, Input]
     task: str
     seed: int
@@ -79,7 +85,8 @@ def read(artifact: Artifact, extensions: Extensions) -> Trained:
     weights = {name: jnp.asarray(array) for name, array in arrays.items() if name not in fitted}
     different = sorted({name for name, _ in _layout(model.weights) ^ _layout(weights)})
     if different:
-        what = f"the model that {config.build} builds now has other weights than the stored one: "
+        source = config.build or config.artifact
+        what = f"the model that {source} gives now has other weights than the stored one: "
         hint = "its code must give the same model each time"
         raise DeploycheckError(what + ", ".join(different[:5]), where=str(artifact.path), hint=hint)
     return Trained(config, model.with_weights(weights), fitted)
@@ -104,18 +111,29 @@ def builder(config: Config, fitted: Mapping[str, Any], extensions: Extensions) -
 
     def build_another(path: str | None, arguments: Mapping[str, Any]) -> Model:
         changed = dict(arguments) if path else {**config.arguments, **arguments}
-        other = config.model_copy(update={"build": path or config.build, "arguments": changed})
+        source = {"build": path, "artifact": None} if path else {}
+        other = config.model_copy(update={**source, "arguments": changed})
         return build(other, fitted, extensions, config.seed)
 
     return build_another
 
 
 def build(config: Config, fitted: Mapping[str, Any], extensions: Extensions, seed: int) -> Model:
-    """Build the model of a config, freshly initialised; its methods are not applied."""
+    """Build the model of a config, freshly initialised, or as its file has it; its methods are not applied."""
     inputs = _prepared_shapes(config, fitted, extensions)
     outputs = extensions.tasks[config.task].outputs
-    with located(config.build):
-        return build_model(extensions.load_object(config.build), config.arguments, inputs, seed=seed, outputs=outputs)
+    if config.artifact is not None:
+        return _read_artifact(config.artifact, inputs, outputs, extensions)
+    with located(str(config.build)):
+        built = extensions.load_object(str(config.build))
+        return build_model(built, config.arguments, inputs, seed=seed, outputs=outputs)
+
+
+def _read_artifact(written: str, inputs: Mapping[str, Any], outputs: tuple[str, ...], extensions: Extensions) -> Model:
+    with located(written):
+        with needing_extra("`model.artifact`", "onnx"):
+            from deploycheck.stages.onnx.model import read_model
+        return read_model(find_file(written, extensions.root), inputs, outputs)
 
 
 def with_arrays(model: Model, params: PyTree, state: PyTree) -> Model:

@@ -10,6 +10,7 @@ from deploycheck.language.spec import Train
 from deploycheck.ref import Ref, Source
 from deploycheck.stages import training
 from deploycheck.stages.training import TrainingReport
+from deploycheck.steps.artifact import ARTIFACT
 from deploycheck.steps.data import DATA
 from deploycheck.steps.found import found_by, overlaid, search_of
 from deploycheck.steps.initial import InitialModel, initial_model
@@ -116,7 +117,12 @@ def job_of(settings: TrainingSettings, dataset: Dataset, extensions: Extensions)
 
 def start_of(spec: Spec) -> Mapping[str, Ref]:
     """Return the weights that the training starts from, by their role; nothing where the spec names none."""
-    return {"start": WEIGHTS} if spec.model.weights else {}
+    return {"start": given_of(spec)} if spec.model.weights or spec.model.artifact else {}
+
+
+def given_of(spec: Spec) -> Ref:
+    """Return the step whose artifact is the model as the spec gives it, before any training."""
+    return ARTIFACT if spec.model.artifact else WEIGHTS
 
 
 def builder_of(config: Config, dataset: Dataset, making: Making) -> Callable[[int], Model]:
@@ -136,7 +142,7 @@ def builder_of(config: Config, dataset: Dataset, making: Making) -> Callable[[in
 def source_of(spec: Spec, variant: str) -> Ref:
     """Return the step whose artifact holds a variant's weights."""
     if variant == TRAINED:
-        return TRAINING if spec.train.trains else WEIGHTS
+        return TRAINING if spec.train.trains else given_of(spec)
     section = section_of(spec, variant)
     if section.search:
         return Ref("variant_search", (variant,))

@@ -151,7 +151,8 @@ def uses_of(spec: Spec, variant: str) -> tuple[tuple[str, str], ...]:
     models = [("models", path) for recipe in recipes for path in recipe.models]
     methods = [("methods", name) for recipe in recipes for name, _ in recipe.methods]
     steps = [("preprocessing", name) for name, _ in preprocess_of(spec)]
-    used = [("models", spec.model.build), *models, *steps, ("tasks", spec.task), *methods]
+    own = [("models", spec.model.build)] if spec.model.build else []
+    used = [*own, *models, *steps, ("tasks", spec.task), *methods]
     return tuple(dict.fromkeys(used))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deploycheck.errors import DeploycheckError, located
+from deploycheck.errors import located
 from deploycheck.language.spec import Weights
 from deploycheck.ref import Ref, Source
 from deploycheck.steps.data import DATA
@@ -38,7 +38,7 @@ class WeightsStep(StepKind):
 
     def stages(self, spec: Spec) -> Iterable[tuple[str, str | None, Ref]]:
         """Yield the train stage of a model that isn't trained here."""
-        if not spec.train.trains:
+        if spec.model.weights and not spec.train.trains:
             yield "train", None, WEIGHTS
 
     def needs(self, spec: Spec, ref: Ref, extensions: Extensions) -> Mapping[str, Ref]:
@@ -70,11 +70,8 @@ class WeightsStep(StepKind):
         making.progress(f"train: reading {written.path}")
         path = find_file(written.path, extensions.root)
         digest = weights.digest_of(path)
-        if written.sha256 not in (None, digest):
-            hint = "if the file is the right one, write its digest into the spec"
-            raise DeploycheckError(
-                f"its sha256 is {digest}, the spec has {written.sha256}", where=written.path, hint=hint
-            )
+        with located(written.path):
+            weights.check_digest(digest, written.sha256)
         dataset = data.read(making.inputs["data"].path)
         config = settings.config(settings.seed)
         model = trained.build(config, dataset.fitted, extensions, settings.seed)

@@ -269,7 +269,7 @@ def test_a_model_with_weights_can_be_searched_for_its_training_alone(project: Pr
     assert project.one(text).optimize
     structure = text.replace("train.epochs: {integers: [3, 5]}", "model.with.features: {choice: [[1], [2]]}")
     assert refused(project, structure) == [
-        "3:5: a search can't vary the model: `model.weights` are those of this one [vary parts of `train`]"
+        "3:5: a search can't vary the model: its weights are those of this one [vary parts of `train`]"
     ]
     untrained = text.replace("  optimizer: {adam: {learning_rate: 1e-3}}\n  epochs: 10\n  batch_size: 128\n", "")
     assert refused(project, untrained) == [

@@ -1,4 +1,4 @@
-"""A model with weights from elsewhere is gated like one that was trained here."""
+"""A model with weights from elsewhere, or one from a file, is gated like one that was trained here."""
 
 from __future__ import annotations
 
@@ -13,21 +13,28 @@ from threadpoolctl import threadpool_limits
 
 from tests.plugin.conftest import SPEC, Project
 
-PAGE = Path(__file__).parents[2] / "docs" / "own-weights.md"
+DOCS = Path(__file__).parents[2] / "docs"
 FILE = re.compile(r"^```\w+ (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_project_of_the_page_is_gated_from_weights_to_promotion(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("page", "program", "step", "note"),
+    [
+        ("own-weights.md", "weights.py", "weights", "weights of digits.npz"),
+        ("onnx-file.md", "export.py", "artifact", "model of digits.onnx"),
+    ],
+)
+def test_the_project_of_a_page_is_gated_from_its_files_to_promotion(
+    project: Project, monkeypatch: pytest.MonkeyPatch, page: str, program: str, step: str, note: str
 ) -> None:
     root = project.pytester.path
-    for name, text in FILE.findall(PAGE.read_text()):
+    for name, text in FILE.findall((DOCS / page).read_text()):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
     assert len((root / "specs/digits.yaml").read_text().splitlines()) <= 25
     monkeypatch.chdir(root)
     with threadpool_limits(1):  # other tests are at work on the machine, for which the threads would wait
-        runpy.run_path("weights.py")
+        runpy.run_path(program)
     spec = (root / "specs/digits.yaml").read_text()
     project.write(
         spec.replace("  variants: [int8]\n", "  variants: [int8]\n  load: {rate: 100 /s, min_duration: 0 s}\n")
@@ -35,8 +42,8 @@ def test_the_project_of_the_page_is_gated_from_weights_to_promotion(
     result = project.run("--deploycheck-promote", "spec.yaml")
     assert result.ret == 0
     assert project.spec["decision"] == "promoted"
-    result.stdout.fnmatch_lines(["note: train::completes: weights of digits.npz, sha256:*"])
-    assert {step["step"] for step in project.spec["steps"]} >= {"weights", "model[int8]"}
+    result.stdout.fnmatch_lines([f"note: train::completes: {note}, sha256:*"])
+    assert {step["step"] for step in project.spec["steps"]} >= {step, "model[int8]"}
     assert "training" not in {step["step"] for step in project.spec["steps"]}
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import export
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.axes import Axis, Part, fix, fresh, resolve, size_of, tie
@@ -98,3 +99,12 @@ def test_a_long_chain_of_ties_is_followed() -> None:
     fix([before])
     assert resolve(first) == resolve(before)
     assert resolve(first)[0].fixed
+
+
+def test_a_part_that_is_joined_with_the_batch_is_found_again() -> None:
+    (batch,) = export.symbolic_shape("batch")
+    joined, apart = (Part(4 * batch), Part(8)), (Part(batch), Part(32))
+    tie(apart, joined)
+    tie(joined, (Part(batch), Part(4), Part(8)))
+    assert sizes(apart) == sizes(joined) == [batch, 4, 8]
+    assert not any(part.fixed for part in resolve(apart + joined))

@@ -74,6 +74,18 @@ waive:
   train.accuracy: {because: known, until: 2020-01-01, by: vision}
 """
 
+SPEC_OF_A_FILE = SPEC.replace(
+    """\
+  build: project_code:build
+  with: {features: [32], wide: true, head: {bias: null}}
+""",
+    f"""\
+  artifact: net.onnx
+  sha256: {"ab" * 32}
+""",
+).replace("  weights: {load: npz, path: start.npz, names: project_code:named}\n", "")
+"""The same of a model that is a file, which has no code and no other weights."""
+
 CODE = """\
 def build(features, wide, head): ...
 def build_another(features, wide, head): ...
@@ -102,6 +114,7 @@ def extensions_of(root: Path) -> Extensions:
     """Return the built-in extensions and a second runtime, for the project that the spec belongs to."""
     (root / "project_code.py").write_text(CODE)
     (root / "start.npz").touch()
+    (root / "net.onnx").touch()
     found = built_in(root)
     return replace(found, runtimes={**found.runtimes, "other": OtherRuntime()})
 

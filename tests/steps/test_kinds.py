@@ -18,7 +18,7 @@ from deploycheck.runner.keys import key_content
 from deploycheck.steps import STEP_KINDS, StepKind
 from deploycheck.steps.kind import FoundElsewhere
 from deploycheck.store import Artifact, fingerprint
-from tests.steps.rich import SPEC, extensions_of, other, rich_plan, settings_of
+from tests.steps.rich import SPEC, SPEC_OF_A_FILE, extensions_of, other, rich_plan, settings_of
 
 CPU = {"backend": "cpu", "device": "cpu"}
 REFS = (
@@ -38,6 +38,8 @@ REFS = (
     Ref("forms"),
 )
 """Every step of the spec."""
+ARTIFACT = Ref("artifact")
+ALL_REFS = (*REFS, ARTIFACT)
 
 Key = Callable[[Plan, Ref, Section], str]
 
@@ -50,6 +52,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plan(root: Path) -> Plan:
     return rich_plan(root)
+
+
+@pytest.fixture(scope="module")
+def plan_with(root: Path, plan: Plan) -> Callable[[Ref], Plan]:
+    """Return a function that gives the plan with a step."""
+    of_a_file = rich_plan(root, SPEC_OF_A_FILE)
+    return lambda ref: of_a_file if ref == ARTIFACT else plan
 
 
 @pytest.fixture(scope="module")
@@ -76,20 +85,22 @@ def keys(plan: Plan, key: Key) -> Mapping[Ref, str]:
 
 def test_the_spec_has_steps_of_every_kind(plan: Plan) -> None:
     assert set(plan.steps) == set(REFS)
-    assert {ref.kind for ref in REFS} == set(STEP_KINDS)
+    assert {ref.kind for ref in ALL_REFS} == set(STEP_KINDS)
 
 
-@pytest.mark.parametrize("ref", REFS, ids=str)
-def test_settings_survive_json_unchanged(ref: Ref, plan: Plan) -> None:
+@pytest.mark.parametrize("ref", ALL_REFS, ids=str)
+def test_settings_survive_json_unchanged(ref: Ref, plan_with: Callable[[Ref], Plan]) -> None:
+    plan = plan_with(ref)
     settings = settings_of(plan, ref)
     assert type(settings) is STEP_KINDS[ref.kind].settings_type
     assert type(settings).model_validate(settings.model_dump(mode="json")) == settings
 
 
-@pytest.mark.parametrize("ref", REFS, ids=str)
+@pytest.mark.parametrize("ref", ALL_REFS, ids=str)
 def test_every_part_of_the_settings_changes_the_key(
-    ref: Ref, plan: Plan, key: Key, monkeypatch: pytest.MonkeyPatch
+    ref: Ref, plan_with: Callable[[Ref], Plan], key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plan = plan_with(ref)
     settings = settings_of(plan, ref)
     plain = settings.model_dump(mode="json")
     assert plain.keys() == type(settings).model_fields.keys()
@@ -102,8 +113,9 @@ def test_every_part_of_the_settings_changes_the_key(
         assert len(keys) > before, f"{name} changes nothing"
 
 
-@pytest.mark.parametrize("ref", REFS, ids=str)
-def test_every_input_changes_the_key(ref: Ref, plan: Plan, key: Key) -> None:
+@pytest.mark.parametrize("ref", ALL_REFS, ids=str)
+def test_every_input_changes_the_key(ref: Ref, plan_with: Callable[[Ref], Plan], key: Key) -> None:
+    plan = plan_with(ref)
     settings = settings_of(plan, ref)
     before = key(plan, ref, settings)
     for role in plan.steps[ref]:
@@ -208,8 +220,27 @@ def test_a_change_in_the_spec_changes_the_keys_of_the_steps_that_it_concerns(
     assert found == changed
 
 
-@pytest.mark.parametrize("ref", REFS, ids=str)
-def test_every_need_is_a_step_of_the_plan(ref: Ref, plan: Plan, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("artifact: net.onnx", "artifact: start.npz", {ARTIFACT, SEARCH, TRAINING, FORMS}),
+        ("sha256: ab", "sha256: cd", {ARTIFACT}),
+        ("shape: [8, 8]", "shape: [9, 8]", {DATA, ARTIFACT, SEARCH, TRAINING, FORMS}),
+        ("epochs: 3", "epochs: 4", {SEARCH, TRAINING, *VARIANTS}),
+    ],
+)
+def test_a_change_of_a_file_changes_the_keys_of_the_steps_that_it_concerns(
+    old: str, new: str, changed: set[Ref], key: Key, root: Path
+) -> None:
+    plans = [rich_plan(root, text) for text in (SPEC_OF_A_FILE, SPEC_OF_A_FILE.replace(old, new))]
+    assert WEIGHTS not in plans[0].steps
+    before, after = ({ref: key(plan, ref, settings_of(plan, ref)) for ref in plan.steps} for plan in plans)
+    assert {ref for ref in after if after[ref] != before[ref]} == changed
+
+
+@pytest.mark.parametrize("ref", ALL_REFS, ids=str)
+def test_every_need_is_a_step_of_the_plan(ref: Ref, plan_with: Callable[[Ref], Plan], root: Path) -> None:
+    plan = plan_with(ref)
     needs = STEP_KINDS[ref.kind].needs(plan.spec, ref, extensions_of(root))
     assert needs == plan.steps[ref]
     assert set(needs.values()) <= set(plan.steps)
@@ -249,17 +280,20 @@ def test_its_stages_are_sections_with_steps_of_its_own(kind: StepKind, plan: Pla
         assert variant is None or ref.of == (variant,)
 
 
-@pytest.mark.parametrize("ref", REFS, ids=str)
-def test_what_it_uses_by_name_is_found_or_is_an_import_path(ref: Ref, plan: Plan, root: Path) -> None:
+@pytest.mark.parametrize("ref", ALL_REFS, ids=str)
+def test_what_it_uses_by_name_is_found_or_is_an_import_path(
+    ref: Ref, plan_with: Callable[[Ref], Plan], root: Path
+) -> None:
+    plan = plan_with(ref)
     extensions = extensions_of(root)
     for source in STEP_KINDS[ref.kind].sources(settings_of(plan, ref)):
         assert ":" in source.name or extensions.installed(source) is not None
 
 
 @pytest.mark.parametrize("kind", STEP_KINDS.values(), ids=lambda kind: kind.name)
-def test_only_a_step_that_is_cached_names_what_it_uses(kind: StepKind, plan: Plan, root: Path) -> None:
-    refs = [ref for ref in REFS if ref.kind == kind.name]
-    named = [source for ref in refs for source in kind.sources(settings_of(plan, ref))]
+def test_only_a_step_that_is_cached_names_what_it_uses(kind: StepKind, plan_with: Callable[[Ref], Plan]) -> None:
+    refs = [ref for ref in ALL_REFS if ref.kind == kind.name]
+    named = [source for ref in refs for source in kind.sources(settings_of(plan_with(ref), ref))]
     is_cached = not kind.timed and not isinstance(kind, FoundElsewhere)
     assert bool(named) is is_cached
     assert is_cached or not kind.isolated

@@ -146,7 +146,7 @@ def test_a_build_whose_weights_differ_is_refused_by_name(
     source = made(config_for("plain_net"), extensions)
     artifact = stored(compressed_by(method, INT8, source, extensions) if method else source, tmp_path)
     monkeypatch.setattr(models, "plain_net", other)
-    with pytest.raises(DeploycheckError, match="plain_net builds now has other weights than the stored one") as caught:
+    with pytest.raises(DeploycheckError, match="plain_net gives now has other weights than the stored one") as caught:
         trained.read(artifact, extensions)
     assert all(name in caught.value.what for name in names)
     assert caught.value.where == str(tmp_path)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploycheck.errors import DeploycheckError
+from deploycheck.errors import needing_extra
 
 if TYPE_CHECKING:
     from deploycheck.serving.runtimes import Engine
@@ -26,28 +25,17 @@ class OnnxRuntime:
 
     def export(self, network: Network, inputs: Mapping[str, TensorSpec], name: str, folder: Path) -> None:
         """Write ``model.onnx``, ``weights.safetensors`` and ``signature.json`` into ``folder``."""
-        with _naming_the_extra():
+        with needing_extra("the runtime onnxruntime", "onnx"):
             from deploycheck.serving.runtimes import _onnx_export
 
         _onnx_export.write(network, inputs, name, folder)
 
     def engine(self, artifact: Artifact, sizes: Sequence[int]) -> Engine:
         """Load the program and its weights."""
-        with _naming_the_extra():
+        with needing_extra("the runtime onnxruntime", "onnx"):
             from deploycheck.serving.runtimes import _onnx_engine
 
         return _onnx_engine.OnnxEngine(artifact, sizes)
-
-
-@contextmanager
-def _naming_the_extra() -> Iterator[None]:
-    """Say what to install where an import within the block finds a library missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise DeploycheckError(
-            f"the runtime onnxruntime needs {error.name}", hint="pip install 'deploycheck[onnx]'"
-        ) from error
 
 
 ONNXRUNTIME = OnnxRuntime()

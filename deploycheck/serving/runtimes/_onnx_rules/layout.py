@@ -17,7 +17,7 @@ def broadcast_in_dim(graph: Graph, equation: Any, x: Tensor) -> Tensor:
     if not x.shape:
         return x
     sparse: list[Any] = [1] * len(shape)
-    for axis, size in zip(axes, x.shape, strict=True):
+    for axis, size in zip(axes[len(axes) - len(x.shape) :], x.shape, strict=True):  # ones that it began with are gone
         sparse[axis] = size
     return _with_ones(graph, x, tuple(sparse))
 

@@ -20,6 +20,7 @@ LAYOUTS = {
     "squeezed": lambda x: x[:, :1, :].squeeze(1),
     "expanded": lambda x: x[:, None] * jnp.arange(2.0)[:, None, None],
     "broadcast": lambda x: jnp.broadcast_to(x[:, :1], x.shape),
+    "broadcast_twice": lambda x: x * lax.broadcast_in_dim(jnp.arange(6.0)[None], (1, 4, 6), (0, 2)),
     "tiled": lambda x: jnp.tile(x, (1, 2, 1)),
     "rows_of_ones": lambda x: jnp.ones((x.shape[0], 3)),
     "joined": lambda x: jnp.concatenate([x, 2 * x, x[:, :1]], axis=1),
