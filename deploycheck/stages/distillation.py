@@ -44,6 +44,14 @@ class Hints:
     weight: float
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a student is trained on: a loss, and for each split the targets that it compares the outputs with."""
+
+    loss: Loss
+    targets: Mapping[str, PyTree]
+
+
 def distill(
     teacher: Model,
     student: Model,
@@ -56,28 +64,38 @@ def distill(
 ) -> Model:
     """Return the student, trained by the recipe to give what its teacher gives.
 
-    The teacher answers each training and validation example once, in inference mode, before the training.
-    Raises ``DeploycheckError`` where the two give outputs of different names or shapes, for a temperature where the
-    outputs aren't logits, and for hints that don't fit the models.
+    Raises ``DeploycheckError`` where ``lesson_of`` does, and for hints that don't fit the models.
     """
-    check_outputs(teacher, student)
-    output = trainer.task.outputs[0]
-    divergence = divergence_for(trainer.task, temperature)
     learner = with_hints(student, teacher, hints.parts, trainer.seed) if hints else student
-    trainer.progress("distill: the teacher answers the training and validation examples")
-    answers = _answers(teacher, trainer.examples, recipe.batch_size)
-    mixed = mixed_loss(trainer.task.losses[recipe.loss], divergence, output, alpha)
+    lesson = lesson_of(teacher, student, trainer, recipe, alpha=alpha, temperature=temperature)
     learned = trainer.fit(
         learner,
         recipe,
-        loss=hinted_loss(mixed, hints.weight) if hints else mixed,
-        targets={
-            split: {LABELS: part.labels, TEACHER: answers[split][output]} for split, part in trainer.examples.items()
-        },
+        loss=hinted_loss(lesson.loss, hints.weight) if hints else lesson.loss,
+        targets=lesson.targets,
         auxiliary=[HINTS] if hints else (),
         name="distill",
     )
     return without_hints(learned, student) if hints else learned
+
+
+def lesson_of(
+    teacher: Model, student: Model, trainer: Trainer, recipe: Recipe, *, alpha: float, temperature: float | None
+) -> Lesson:
+    """Return what trains the student, by the recipe, to give what its teacher gives.
+
+    The teacher answers each training and validation example once, in inference mode. Raises ``DeploycheckError``
+    where the two give outputs of different names or shapes, and for a temperature where the outputs aren't logits.
+    """
+    check_outputs(teacher, student)
+    output = trainer.task.outputs[0]
+    divergence = divergence_for(trainer.task, temperature)
+    trainer.progress("distill: the teacher answers the training and validation examples")
+    answers = _answers(teacher, trainer.examples, recipe.batch_size)
+    return Lesson(
+        mixed_loss(trainer.task.losses[recipe.loss], divergence, output, alpha),
+        {split: {LABELS: part.labels, TEACHER: answers[split][output]} for split, part in trainer.examples.items()},
+    )
 
 
 def mixed_loss(loss: Loss, divergence: Divergence, output: str, alpha: float) -> Loss:

@@ -8,12 +8,15 @@ derivative, or a loop, stays as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 from jax.extend import core
 
-from deploycheck.stages.network import Inputs, Outputs
+from deploycheck.stages.network import Inputs
+
+Answer = TypeVar("Answer")
+"""What a traced function returns: a pytree of arrays."""
 
 CALLS = frozenset(
     {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "checkpoint"}
@@ -44,12 +47,12 @@ class Rules(Protocol):
 
 
 def evaluate(
-    function: Callable[[Mapping[str, Any], Inputs], Outputs],
+    function: Callable[[Mapping[str, Any], Inputs], Answer],
     shapes: Mapping[str, Any],
     weights: Mapping[str, Any],
     inputs: Inputs,
     rules: Rules,
-) -> Outputs:
+) -> Answer:
     """Trace ``function(shapes, inputs)`` and evaluate the trace on ``weights`` by the rules.
 
     ``shapes`` are shapes and dtypes of the weights as the function takes them, by the same names as ``weights``.
@@ -57,8 +60,8 @@ def evaluate(
     closed, answer = jax.make_jaxpr(function, return_shape=True)(dict(shapes), dict(inputs))
     arguments = [weights[name] for name in sorted(weights)] + [inputs[name] for name in sorted(inputs)]
     results = _evaluate(closed, arguments, rules)
-    outputs: Outputs = jax.tree.unflatten(jax.tree.structure(answer), [rules.plain(result) for result in results])
-    return outputs
+    given: Answer = jax.tree.unflatten(jax.tree.structure(answer), [rules.plain(result) for result in results])
+    return given
 
 
 def rewritten(function: Callable[..., Any], rules: Rules) -> Callable[..., Any]:

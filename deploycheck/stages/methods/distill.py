@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import AfterValidator, Field, StrictStr
+from pydantic import AfterValidator, Field, StrictStr, model_validator
 
 from deploycheck.language import AnotherModel
-from deploycheck.language.fields import Number, Section, mistake
-from deploycheck.stages.methods.finetuning import Finetune
+from deploycheck.language.errors import Mistake
+from deploycheck.language.fields import Number, Section, mistake, refuse
+from deploycheck.stages.methods.finetuning import Finetune, Mixture
+from deploycheck.stages.methods.quantize import Precision, QuantizeOptions
 
 if TYPE_CHECKING:
     from deploycheck.stages.methods import Builder
@@ -34,18 +36,29 @@ class HintOptions(Section):
     weight: Annotated[Number, Field(gt=0, le=1_000_000)]
 
 
-class DistillOptions(Section):
+class DistillOptions(Mixture):
     """The student, and what it learns from.
 
-    ``alpha`` (0..1) is the weight of the teacher, and 1 - ``alpha`` that of the labels. ``temperature`` softens the
-    logits of both models; 1 if it is left out. Without ``train`` the student is trained as the spec trains its model.
+    Without ``train`` the student is trained as the spec trains its model. With ``quantize`` it is trained with its
+    numbers rounded, and quantised at the end.
     """
 
     model: AnotherModel
-    alpha: Annotated[Number, Field(ge=0, le=1)]
-    temperature: Annotated[Number, Field(gt=0, le=1_000)] | None = None
     hints: HintOptions | None = None
     train: Finetune | None = None
+    quantize: Precision | None = None
+
+    @property
+    def quantized(self) -> QuantizeOptions | None:
+        """How the student is quantised, as the options of ``quantize``; None where it isn't."""
+        return None if self.quantize is None else QuantizeOptions.model_construct(**dict(self.quantize))
+
+    @model_validator(mode="after")
+    def _check_hints(self) -> Self:
+        if self.hints and self.quantize:
+            what, hint = "a student that is quantised learns without hints", "leave out `hints` or `quantize`"
+            refuse([Mistake(("hints",), what, hint, key=True)])
+        return self
 
 
 class Distill:
@@ -57,15 +70,20 @@ class Distill:
 
     def compress(self, source: Model, options: DistillOptions, trainer: Trainer | None) -> Model:
         """Return the trained student; raise ``DeploycheckError`` where its outputs aren't of its teacher's shapes."""
-        from deploycheck.stages.distillation import Hints, distill
+        from deploycheck.stages.distillation import Hints, distill, lesson_of
+        from deploycheck.stages.quantization.training import train_quantized
 
         if trainer is None:
             raise ValueError("a distillation needs a trainer")
+        student, recipe = self._student(options, trainer.build), trainer.recipe_for(options.train, self.name)
+        if options.quantized is not None:
+            lesson = lesson_of(source, student, trainer, recipe, alpha=options.alpha, temperature=options.temperature)
+            return train_quantized(student, options.quantized, trainer, recipe, lesson, name=self.name)
         return distill(
             source,
-            self._student(options, trainer.build),
+            student,
             trainer,
-            trainer.recipe_for(options.train, self.name),
+            recipe,
             alpha=options.alpha,
             temperature=options.temperature,
             hints=Hints(options.hints.parts, options.hints.weight) if options.hints else None,
@@ -73,8 +91,11 @@ class Distill:
 
     def structure(self, source: Model, options: DistillOptions, build: Builder) -> Model:
         """Return the student's form."""
+        from deploycheck.stages.quantization import quantized_form
+
         del source
-        return self._student(options, build).form
+        form = self._student(options, build).form
+        return form if options.quantized is None else quantized_form(form, options.quantized)
 
     def check(self, source: Model, options: DistillOptions, build: Builder) -> None:
         """Raise ``DeploycheckError`` where the student can't learn from a teacher with the form ``source``."""

@@ -1,4 +1,4 @@
-"""How a method trains further: what of the spec's ``train`` section it changes. Doesn't import JAX."""
+"""How a method trains: what of the spec's ``train`` section it changes, and a teacher. Doesn't import JAX."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from deploycheck.language.spec import HIGHEST_RATE, MOST_EPOCHS
 
 if TYPE_CHECKING:
     from deploycheck.stages.recipe import Recipe
+
+
+class Mixture(Section):
+    """What a model learns from: a teacher with the weight ``alpha`` (0..1), and the labels with 1 - ``alpha``.
+
+    ``temperature`` softens the logits of both models; 1 if it is left out.
+    """
+
+    alpha: Annotated[Number, Field(ge=0, le=1)]
+    temperature: Annotated[Number, Field(gt=0, le=1_000)] | None = None
 
 
 class Finetune(Section):

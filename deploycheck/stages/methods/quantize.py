@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_va
 
 from deploycheck.language.errors import Mistake, did_you_mean, shorten
 from deploycheck.language.fields import Positive, Section, Share, mistake, refuse, unique
+from deploycheck.stages.methods.finetuning import Finetune, Mixture
 
 if TYPE_CHECKING:
     from deploycheck.stages.methods import Builder
@@ -85,26 +86,25 @@ class Calibrate(Section):
     examples: Annotated[Positive, Field(le=100_000)] = 128
 
 
-class QuantizeOptions(Section):
+class AwareFinetune(Finetune):
+    """Train further with the numbers rounded as they are served; with ``distill`` the float model is the teacher."""
+
+    distill: Mixture | None = None
+
+
+class Precision(Section):
     """Which numbers are stored and multiplied in fewer bits, and the share of the parameters' bytes that must be.
 
     ``weights`` is the type of all weights, or the types of weights by patterns (as of file names) of their names.
-    Activations are scaled as they arrive, or by ranges that ``calibrate`` finds. ``per`` says which weights share a
-    scale: those of a whole weight (of each layer, where it holds several), of an output channel, or of a group in it.
-    ``keep`` are patterns of weights that stay in float.
+    ``per`` says which weights share a scale: those of a whole weight (of each layer, where it holds several), of an
+    output channel, or of a group in it. ``keep`` are patterns of weights that stay in float.
     """
 
     weights: Weights
     activations: Literal["int8"] | None = None
-    calibrate: Calibrate | None = None
     per: Per = "channel"
     keep: Annotated[tuple[Pattern, ...], AfterValidator(unique("pattern"))] = ()
     at_least: Share = 0.5
-
-    @property
-    def trains(self) -> bool:
-        """Whether a ``Trainer`` is needed: only to calibrate, for its examples."""
-        return self.calibrate is not None
 
     @property
     def types(self) -> dict[str, tuple[str, ...]]:
@@ -114,9 +114,6 @@ class QuantizeOptions(Section):
     @model_validator(mode="after")
     def _check_activations(self) -> Self:
         at = ("activations",)
-        if self.calibrate and not self.activations:
-            what, hint = "only activations have ranges to calibrate", "add `activations: int8`"
-            refuse([Mistake(("calibrate",), what, hint)])
         if self.activations and "fp8" in self.types:
             refuse([Mistake(at, "int8 activations can't be multiplied with fp8 weights", "leave out `activations`")])
         if self.activations and isinstance(self.per, PerGroup) and self.per.group < LEAST_GROUP:
@@ -125,6 +122,29 @@ class QuantizeOptions(Section):
             )
             hint = f"leave out `activations`, or use groups of at least {LEAST_GROUP}"
             refuse([Mistake(at, what, hint)])
+        return self
+
+
+class QuantizeOptions(Precision):
+    """A precision, and how a trained model comes to it.
+
+    Activations are scaled as they arrive, or by ranges that ``calibrate`` finds. With ``finetune`` the model is trained
+    further while its numbers are rounded.
+    """
+
+    calibrate: Calibrate | None = None
+    finetune: AwareFinetune | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether a ``Trainer`` is needed: to train further, or for its examples."""
+        return self.calibrate is not None or self.finetune is not None
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        if self.calibrate and not self.activations:
+            what, hint = "only activations have ranges to calibrate", "add `activations: int8`"
+            refuse([Mistake(("calibrate",), what, hint)])
         return self
 
 
@@ -139,6 +159,8 @@ class Quantize:
         """Return the quantised model; raise ``DeploycheckError`` where the options don't fit its weights."""
         from deploycheck.stages.quantization import quantize_weights
 
+        if options.finetune is not None and trainer is not None:
+            return _finetune(source, options, options.finetune, trainer)
         return quantize_weights(source, options, trainer.examples["train"] if trainer else None)
 
     def structure(self, source: Model, options: QuantizeOptions, build: Builder) -> Model:
@@ -160,6 +182,17 @@ class Quantize:
 
         del source
         return describe_share(result.weights)
+
+
+def _finetune(source: Model, options: QuantizeOptions, finetune: AwareFinetune, trainer: Trainer) -> Model:
+    from deploycheck.stages.distillation import lesson_of
+    from deploycheck.stages.quantization.training import train_quantized
+
+    recipe = trainer.recipe_for(finetune, "quantize")
+    lesson = None
+    if (mixture := finetune.distill) is not None:
+        lesson = lesson_of(source, source, trainer, recipe, alpha=mixture.alpha, temperature=mixture.temperature)
+    return train_quantized(source, options, trainer, recipe, lesson, name="quantize")
 
 
 QUANTIZE = Quantize()

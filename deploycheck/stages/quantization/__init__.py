@@ -44,8 +44,8 @@ def quantize_weights(model: Model, options: QuantizeOptions, examples: Examples 
     ``examples`` are those of the training split, for options that calibrate the ranges of activations.
     Raises ``DeploycheckError`` where the options don't fit its weights, or too small a share of them is reached.
     """
-    uses = _find(model, options)
-    params = _quantized(flatten(model.params)[0], uses, options)
+    uses = find_quantized(model, options)
+    params = rounded(flatten(model.params)[0], uses, options)
     share = share_of(_layout(params))
     if not uses or share.reached < options.at_least * share.total:
         raise DeploycheckError(
@@ -72,13 +72,13 @@ def quantize_weights(model: Model, options: QuantizeOptions, examples: Examples 
 
 def refine(model: Model, options: QuantizeOptions, examples: Examples) -> list[QuantizeOptions]:
     """Return options with more and more bits for the weights that need them most, judged by some examples."""
-    return finer_options(model, options, _find(model, options), examples)
+    return finer_options(model, options, find_quantized(model, options), examples)
 
 
 def quantized_form(form: Model, options: QuantizeOptions) -> Model:
     """Return the form of what ``quantize_weights`` makes of a model with this form."""
-    uses = _find(form, options)
-    params = jax.eval_shape(lambda params: _quantized(flatten(params)[0], uses, options), form.params)
+    uses = find_quantized(form, options)
+    params = jax.eval_shape(lambda params: rounded(flatten(params)[0], uses, options), form.params)
     if options.calibrate is not None:
         multiplied = {name: use for name, use in uses.items() if use.multiplied}
         params |= {name + INPUT: jax.ShapeDtypeStruct(use.layers, jnp.float32) for name, use in multiplied.items()}
@@ -96,7 +96,7 @@ def _layout(params: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     return {name: (array.size, array.dtype.itemsize) for name, array in params.items()}
 
 
-def _quantized(params: Mapping[str, Any], uses: Mapping[str, Use], options: QuantizeOptions) -> dict[str, Any]:
+def rounded(params: Mapping[str, Any], uses: Mapping[str, Use], options: QuantizeOptions) -> dict[str, Any]:
     """Return flat params with two arrays in place of each weight that has a use."""
     arrays: dict[str, Any] = {name: array for name, array in params.items() if name not in uses}
     for name, use in uses.items():
@@ -104,7 +104,8 @@ def _quantized(params: Mapping[str, Any], uses: Mapping[str, Use], options: Quan
     return arrays
 
 
-def _find(form: Model, options: QuantizeOptions) -> dict[str, Use]:
+def find_quantized(form: Model, options: QuantizeOptions) -> dict[str, Use]:
+    """Return the uses of the weights of a model, or a form, that are quantised."""
     shapes, apply = _flat(form)
     return chosen_uses(find_uses(apply, shapes, form.state, form.inputs), list(shapes), options)
 
@@ -130,12 +131,12 @@ def _evaluated(model: Model, rules: QuantizedArithmetic) -> FlatApply:
     shapes, apply = _flat(model)
 
     def quantized_apply(params: Mapping[str, Any], state: PyTree, inputs: Inputs) -> Outputs:
-        return evaluate(lambda weights, given: apply(weights, state, given), shapes, _gather(params), inputs, rules)
+        return evaluate(lambda weights, given: apply(weights, state, given), shapes, gather(params), inputs, rules)
 
     return quantized_apply
 
 
-def _gather(params: Mapping[str, Any]) -> dict[str, Any]:
+def gather(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return flat params by name, the arrays of each quantised weight as one."""
     names = quantized_names(params)
     parts = parts_of(names)

@@ -19,6 +19,7 @@ from jax import lax
 
 from deploycheck.stages.quantization.axes import LOOKUP, PRODUCTS, REARRANGING, looked_up, regroup
 from deploycheck.stages.quantization.products import (
+    ToInt8,
     convolve,
     exact_product,
     int8_product,
@@ -115,10 +116,9 @@ class QuantizedArithmetic:
             return None
         (side,) = sides
         activation, weight = operands[1 - side], operands[side]
-        calibrated = weight.inputs is not None and not moves_scales(equation, weight.array, side)
-        if calibrated and self._watch:
+        if self._watch and is_calibrated(equation, weight, side):
             self._watch(weight.inputs, activation)
-        quantize = quantize_by(weight.inputs.max()) if calibrated else quantize_as_it_arrives
+        quantize = activation_quantizer(equation, weight, side)
         if equation.primitive.name == "dot_general":
             product = int8_product(quantize) if self._activations else exact_product
             result = multiply(equation, activation, weight.array, side, product)
@@ -126,6 +126,16 @@ class QuantizedArithmetic:
             within = self._activations and side == 1
             result = convolve(equation, activation, weight.array, quantize) if within else None
         return None if result is None else result.astype(equation.outvars[0].aval.dtype)
+
+
+def is_calibrated(equation: Any, weight: QuantizedWeight, side: int) -> bool:
+    """Whether the scale of the activation that meets operand ``side``, a weight, is known before it arrives."""
+    return weight.inputs is not None and not moves_scales(equation, weight.array, side)
+
+
+def activation_quantizer(equation: Any, weight: QuantizedWeight, side: int) -> ToInt8:
+    """Return what quantises the activation that meets operand ``side``, a weight."""
+    return quantize_by(weight.inputs.max()) if is_calibrated(equation, weight, side) else quantize_as_it_arrives
 
 
 def _look_up(equation: Any, operands: Sequence[Any]) -> jax.Array | None:

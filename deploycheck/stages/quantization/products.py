@@ -45,7 +45,8 @@ def multiply(equation: Any, activation: jax.Array, weight: Any, side: int, produ
     if moves_scales(equation, weight, side):
         if any(size > 1 for axis, size in enumerate(weight.scale.shape) if axis not in along[1]):
             return None
-        activation, weight = _move_scales(activation, weight, along)
+        activation = activation * moved_scales(activation, weight, along)
+        weight = qwix.QArray(weight.qvalue, jnp.ones((1,) * weight.scale.ndim, weight.scale.dtype))
     whole = qwix.QArray(weight.qvalue.astype(jnp.int8), weight.scale)
     wide = activation.astype(jnp.promote_types(activation.dtype, jnp.float32))
     result = product(wide, whole, along, shared)
@@ -57,10 +58,10 @@ def moves_scales(equation: Any, weight: Any, side: int) -> bool:
     return any(1 < weight.scale.shape[axis] == weight.shape[axis] for axis in summed(equation, side))
 
 
-def _move_scales(activation: jax.Array, weight: Any, along: Pairs) -> tuple[jax.Array, Any]:
-    """Multiply the activation by the weight's scales, where these differ only along the axes that are summed over.
+def moved_scales(activation: jax.Array, weight: Any, along: Pairs) -> jax.Array:
+    """Return the scales of a weight as factors of an activation, where they differ only along what is summed over.
 
-    They do where they serve another product of the same weight. The sum of their products stays the same.
+    They do where they serve another product of the same weight. The sum of the products stays the same.
     """
     scale = weight.scale
     pairs = sorted(zip(*along, strict=True))
@@ -68,8 +69,8 @@ def _move_scales(activation: jax.Array, weight: Any, along: Pairs) -> tuple[jax.
     for own, other in pairs:
         shape[own] = scale.shape[other]
     order = [other for _, other in pairs]
-    turned = scale.transpose([*order, *(axis for axis in range(scale.ndim) if axis not in order)])
-    return activation * turned.reshape(shape), qwix.QArray(weight.qvalue, jnp.ones((1,) * scale.ndim, scale.dtype))
+    turned: jax.Array = scale.transpose([*order, *(axis for axis in range(scale.ndim) if axis not in order)])
+    return turned.reshape(shape)
 
 
 def _swap(product: jax.Array, shared: int, rows: int) -> jax.Array:
@@ -172,13 +173,15 @@ def _dot(activation: Any, weight: Any, along: Pairs, shared: Pairs) -> jax.Array
     return product
 
 
-def convolve(equation: Any, activation: jax.Array, weight: Any, quantize: ToInt8) -> jax.Array | None:
-    """Return a convolution in int8, where ``quantize`` may scale each example; None where it can't be.
+def convolves_in_int8(equation: Any, weight: Any) -> bool:
+    """Whether a convolution can be in int8: its weight has one scale for each output channel, or one for all."""
+    return weight.qvalue.dtype in INTEGERS and all(weight.scale.shape[axis] == 1 for axis in summed(equation, 1))
 
-    It can where the weight has one scale for each output channel, or one for all.
-    """
+
+def convolve(equation: Any, activation: jax.Array, weight: Any, quantize: ToInt8) -> jax.Array | None:
+    """Return a convolution in int8, where ``quantize`` may scale each example; None where it can't be."""
     known = equation.params
-    if weight.qvalue.dtype not in INTEGERS or any(weight.scale.shape[axis] > 1 for axis in summed(equation, 1)):
+    if not convolves_in_int8(equation, weight):
         return None
     wide = activation.astype(jnp.promote_types(activation.dtype, jnp.float32))
     convolution: jax.Array = qwix.conv_general_dilated(

@@ -16,6 +16,8 @@ from deploycheck.stages.quantization.uses import Use
 from deploycheck.stages.quantized_share import SCALE, VALUE
 
 TYPES: Mapping[str, Any] = {"int8": jnp.int8, "int4": jnp.int4, "fp8": jnp.float8_e4m3fn}
+LOWEST: Mapping[str, int] = {"int8": -127, "int4": -7}
+"""The lowest code that is used, so that a weight and its negative have codes of equal magnitude."""
 
 
 def chosen_uses(uses: Mapping[str, Use], names: list[str], options: QuantizeOptions) -> dict[str, Use]:
@@ -74,4 +76,9 @@ def quantized(name: str, weight: Any, use: Use, options: QuantizeOptions) -> dic
         tiled_axes=groups,
         scale_dtype=weight.dtype,
     )
-    return {name + VALUE: array.qvalue, name + SCALE: array.scale}
+    codes = array.qvalue
+    if options.weights in LOWEST:
+        # The largest weight is half-way between two codes. If it is negative, the one that is chosen would depend on
+        # how XLA compiles the division, and a model would not be stored as it was validated.
+        codes = jnp.maximum(codes, LOWEST[options.weights])
+    return {name + VALUE: codes, name + SCALE: array.scale}

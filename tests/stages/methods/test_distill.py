@@ -17,7 +17,7 @@ from deploycheck.stages.model import Model, build_model
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tasks.classification import CLASSIFICATION
 from deploycheck.stages.trainer import Trainer
-from tests.stages.networks import IMAGE, LOGITS, build, plain_net
+from tests.stages.networks import IMAGE, LOGITS, build, from_function, plain_net
 
 RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=1, batch_size=32)
 SMALL = {"model": {"with": {"width": 2}}, "alpha": 0.5, "temperature": 2}
@@ -83,6 +83,26 @@ def test_it_trains_as_the_spec_does_or_as_its_own_section_says(
     assert lines[-1].startswith(f"distill: epoch {epochs}/{epochs}")
 
 
+def test_a_student_is_trained_while_it_is_quantised(examples: Mapping[str, Examples], tmp_path: Path) -> None:
+    options, lines = DistillOptions.model_validate({**SMALL, "quantize": {"weights": "int4"}}), list[str]()
+    teacher = build("function", 0)
+    made = DISTILL.compress(teacher, options, trainer_for(examples, tmp_path, lines))
+    assert lines[-1].startswith("distill: epoch 1/1")
+    assert {name: str(array.dtype) for name, array in made.params.items() if name.endswith("qvalue")} == {
+        "kernel/qvalue": "int4",
+        "head/qvalue": "int4",
+    }
+    assert DISTILL.structure(teacher.form, options, build_plain).weights == made.form.weights
+
+
+def test_a_quantised_student_of_other_classes_is_refused(examples: Mapping[str, Examples], tmp_path: Path) -> None:
+    options = DistillOptions.model_validate({**SMALL, "quantize": {"weights": "int4"}})
+    other = from_function({"w": np.zeros((36, 4))}, lambda params, x: x.reshape(-1, 36) @ params["w"], (6, 6, 1))
+    trainer = replace(trainer_for(examples, tmp_path, []), build=lambda path, arguments: other)
+    with pytest.raises(DeploycheckError, match="the student gives"):
+        DISTILL.compress(build("function", 0), options, trainer)
+
+
 def test_a_spec_that_trains_nothing_has_no_recipe_for_a_student(
     examples: Mapping[str, Examples], tmp_path: Path
 ) -> None:
@@ -106,6 +126,9 @@ def test_a_spec_that_trains_nothing_has_no_recipe_for_a_student(
         ({"hints": {"parts": {"a": "b"}}}, ("hints", "weight")),
         ({"hints": {"parts": {"a": "b"}, "weight": 0}}, ("hints", "weight")),
         ({"hints": {"parts": {"a": 1}, "weight": 1}}, ("hints", "parts", "a")),
+        ({"quantize": {"weights": "int3"}}, ("quantize", "weights")),
+        ({"quantize": {"weights": "int8", "calibrate": {}}}, ("quantize", "calibrate")),
+        ({"hints": {"parts": {"a": "b"}, "weight": 1}, "quantize": {"weights": "int8"}}, ("hints",)),
     ],
 )
 def test_options_that_it_does_not_have_are_refused(changed: dict[str, Any], at: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from deploycheck.language.errors import SpecErrors
-from deploycheck.stages.methods import Builder, Method
+from deploycheck.stages.examples import Examples
+from deploycheck.stages.methods import Builder, Method, is_given_trainer
 from deploycheck.stages.methods.quantize import QUANTIZE, QuantizeOptions
 from deploycheck.stages.model import Model
 from tests.planning import HEAD, spec
 from tests.stages.networks import IMAGE, plain
+from tests.stages.test_trainer import RECIPE, trainer_for
 
 
 def no_builder(path: str, arguments: Any) -> Model:
@@ -53,6 +56,21 @@ def test_options_that_it_does_not_have_are_refused(options: dict[str, Any]) -> N
         QuantizeOptions.model_validate(options)
 
 
+@pytest.mark.parametrize("mixture", [{}, {"distill": {"alpha": 0.5, "temperature": 2}}])
+def test_it_trains_further_where_the_options_say_so(
+    mixture: dict[str, Any], examples: Mapping[str, Examples], tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    options = QuantizeOptions.model_validate({"weights": "int4", "finetune": {"epochs": 1, **mixture}})
+    assert is_given_trainer(QUANTIZE, options)
+    made = QUANTIZE.compress(plain(0), options, trainer_for(examples, tmp_path, RECIPE, lines.append))
+    assert lines[-1].startswith("quantize: epoch 1/1")
+    assert lines[0].startswith("distill: the teacher answers") is bool(mixture)
+    at_once = QUANTIZE.compress(plain(0), QuantizeOptions(weights="int4"), None)
+    assert made.form.weights == at_once.form.weights
+    assert bool((made.params["kernel/qvalue"] != at_once.params["kernel/qvalue"]).any())
+
+
 SMALL_GROUPS = "groups of 32 are multiplied in float, so activations in int8 would only lose accuracy"
 
 
@@ -77,6 +95,10 @@ SMALL_GROUPS = "groups of 32 are multiplied in float, so activations in int8 wou
         ("weights: int8, calibrate: {}", "{}", "only activations have ranges to calibrate"),
         ("weights: int8, activations: int8, calibrate: {method: max}", "max", "'max' is not one of: absmax"),
         ("weights: int8, activations: int8, calibrate: {examples: 0}", "0}", "greater than or equal to 1"),
+        ("weights: int8, finetune: {epochs: 0}", "0}", "greater than or equal to 1"),
+        ("weights: int8, finetune: {}", "finetune", "has no 'epochs'"),
+        ("weights: int8, finetune: {epochs: 1, distill: {}}", "distill", "has no 'alpha'"),
+        ("weights: int8, finetune: {epochs: 1, distill: {alpha: 2}}", "2}", "less than or equal to 1"),
         ("weights: int8, keep: head", "head", "expected a list"),
         ("weights: int8, keep: [a, a]", "[a, a]", "the pattern 'a' is listed twice"),
     ],
