@@ -86,6 +86,12 @@ class Calibrate(Section):
     examples: Annotated[Positive, Field(le=100_000)] = 128
 
 
+class Gptq(Section):
+    """Weights are rounded by GPTQ, for the inputs that they have on this many examples of the training split."""
+
+    examples: Annotated[Positive, Field(le=100_000)] = 128
+
+
 class AwareFinetune(Finetune):
     """Train further with the numbers rounded as they are served; with ``distill`` the float model is the teacher."""
 
@@ -129,22 +135,32 @@ class QuantizeOptions(Precision):
     """A precision, and how a trained model comes to it.
 
     Activations are scaled as they arrive, or by ranges that ``calibrate`` finds. With ``finetune`` the model is trained
-    further while its numbers are rounded.
+    further while its numbers are rounded. Weights are rounded to nearest, or by ``gptq``.
     """
 
     calibrate: Calibrate | None = None
+    gptq: Gptq | None = None
     finetune: AwareFinetune | None = None
 
     @property
     def trains(self) -> bool:
         """Whether a ``Trainer`` is needed: to train further, or for its examples."""
-        return self.calibrate is not None or self.finetune is not None
+        return any(part is not None for part in (self.calibrate, self.gptq, self.finetune))
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
         if self.calibrate and not self.activations:
             what, hint = "only activations have ranges to calibrate", "add `activations: int8`"
             refuse([Mistake(("calibrate",), what, hint)])
+        return self
+
+    @model_validator(mode="after")
+    def _check_gptq(self) -> Self:
+        if self.gptq and "fp8" in self.types:
+            refuse([Mistake(("gptq",), "GPTQ rounds to integers", "write `weights: int4`, or leave `gptq` out")])
+        if self.gptq and self.finetune:
+            what = "a training with rounded weights starts from rounding to nearest"
+            refuse([Mistake(("gptq",), what, "leave out `gptq` or `finetune`")])
         return self
 
 
@@ -177,11 +193,11 @@ class Quantize:
         return refine(source, options, trainer.examples["validation"])
 
     def describe(self, source: Model, result: Model) -> str:
-        """Return how much of the model is quantised."""
-        from deploycheck.stages.quantization import describe_share
+        """Return how much of the model is quantised, and which weights are rounded in another way than to nearest."""
+        from deploycheck.stages.quantization import describe_rounding, describe_share
 
-        del source
-        return describe_share(result.weights)
+        parts = describe_share(result.weights), describe_rounding(source, result)
+        return "; ".join(part for part in parts if part)
 
 
 def _finetune(source: Model, options: QuantizeOptions, finetune: AwareFinetune, trainer: Trainer) -> Model:

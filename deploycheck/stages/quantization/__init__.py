@@ -21,18 +21,20 @@ import jax.numpy as jnp
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
-from deploycheck.stages.methods.quantize import QuantizeOptions
+from deploycheck.stages.methods.quantize import Gptq, QuantizeOptions
 from deploycheck.stages.model import Model, PyTree, flatten
 from deploycheck.stages.network import Inputs, Outputs, Weights
 from deploycheck.stages.quantization.arithmetic import QuantizedArithmetic, QuantizedWeight, Watch
+from deploycheck.stages.quantization.aware import AwareArithmetic, AwareWeight, Meet
 from deploycheck.stages.quantization.calibration import calibrate
+from deploycheck.stages.quantization.gptq import round_by_gptq
 from deploycheck.stages.quantization.precision import finer_options
-from deploycheck.stages.quantization.scales import chosen_uses, quantized
+from deploycheck.stages.quantization.scales import chosen_uses, nearest_codes, quantized
 from deploycheck.stages.quantization.uses import Use, find_uses
 from deploycheck.stages.quantized_share import INPUT, SCALE, VALUE, parts_of, quantized_names, share_of
 from deploycheck.stages.tracing import evaluate
 
-__all__ = ["describe_share", "quantize_weights", "quantized_form", "refine"]
+__all__ = ["describe_rounding", "describe_share", "quantize_weights", "quantized_form", "refine"]
 
 FlatApply = Callable[[Mapping[str, Any], PyTree, Inputs], Outputs]
 """A model's function of flat params, ``{"conv/kernel": array}``, of its state and of its inputs."""
@@ -55,10 +57,15 @@ def quantize_weights(model: Model, options: QuantizeOptions, examples: Examples 
             "less, write `quantize: {at_least: ...}`",
         )
     quantized_model = replace(_with_quantized_products(model, options), params=params)
-    if options.calibrate is None:
+    if options.gptq is None and options.calibrate is None:
         return quantized_model
     if examples is None:
-        raise TypeError("a calibration is given examples")
+        raise TypeError("GPTQ and a calibration are given examples")
+    if options.gptq is not None:
+        params |= _codes_by_gptq(model, params, uses, examples, options.gptq)
+        quantized_model = replace(quantized_model, params=params)
+    if options.calibrate is None:
+        return quantized_model
 
     def run(places: Mapping[str, Any], watch: Watch, inputs: Inputs) -> Outputs:
         rules = QuantizedArithmetic(activations=False, watch=watch)
@@ -68,6 +75,24 @@ def quantize_weights(model: Model, options: QuantizeOptions, examples: Examples 
     scales = calibrate(uses, examples, options.calibrate, run)
     found = {name + INPUT: jnp.asarray(array) for name, array in scales.items()}
     return replace(quantized_model, params=params | found)
+
+
+def _codes_by_gptq(
+    model: Model, params: Mapping[str, Any], uses: Mapping[str, Use], examples: Examples, how: Gptq
+) -> dict[str, jax.Array]:
+    leaves = flatten(model.params)[0]
+    shapes, apply = _flat(model)
+
+    def run(numbers: Mapping[str, Any], meet: Meet, inputs: Inputs) -> Outputs:
+        numbered = {**params, **{name + INPUT: array for name, array in numbers.items()}}
+        seen = {
+            name: AwareWeight(leaves[name], weight) if isinstance(weight, QuantizedWeight) else weight
+            for name, weight in gather(numbered).items()
+        }
+        rules = AwareArithmetic(meet)
+        return evaluate(lambda weights, given: apply(weights, model.state, given), shapes, seen, inputs, rules)
+
+    return round_by_gptq(uses, leaves, params, examples, how, run)
 
 
 def refine(model: Model, options: QuantizeOptions, examples: Examples) -> list[QuantizeOptions]:
@@ -90,6 +115,22 @@ def describe_share(weights: Weights) -> str:
     named = {name.removeprefix("params/"): array for name, array in weights.items() if name.startswith("params/")}
     share = share_of(_layout(named))
     return share.sentence("are") if share.quantized else ""
+
+
+def describe_rounding(source: Model, result: Model) -> str:
+    """Return which quantised weights have the codes that rounding to nearest gives, where others have not."""
+    weights, stored = flatten(source.params)[0], result.params
+    names = sorted(quantized_names(stored), key=lambda name: -weights[name].size)
+
+    def is_nearest(name: str) -> bool:
+        codes = stored[name + VALUE]
+        return bool((codes == nearest_codes(weights[name], codes, stored[name + SCALE])).all())
+
+    nearest = [name for name in names if is_nearest(name)]
+    if len(nearest) == len(names):
+        return ""
+    changed = f"{len(names) - len(nearest)} of {len(names)} quantised weights are not what rounding to nearest gives"
+    return changed + (f"; to nearest: {', '.join(nearest)}" if nearest else "")
 
 
 def _layout(params: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

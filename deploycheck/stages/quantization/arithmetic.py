@@ -255,11 +255,12 @@ def _concatenate(equation: Any, operands: Sequence[Any]) -> QuantizedWeight | No
     if not all(isinstance(operand, QuantizedWeight) for operand in operands):
         return None
     dimension, axes = equation.params["dimension"], range(operands[0].codes.ndim)
-    differing = {axis for axis in axes if len({operand.scales.shape[axis] for operand in operands}) > 1}
+    names = ["scales"] if any(operand.inputs is None for operand in operands) else ["scales", "inputs"]
+    shapes = [[getattr(operand, name).shape for operand in operands] for name in names]
+    differing = {axis for axis in axes if any(len({shape[axis] for shape in those}) > 1 for those in shapes)}
     parts = [operand.spread({dimension, *differing}) for operand in operands]
     codes, scales = (lax.concatenate([getattr(it, part) for it in parts], dimension) for part in ("codes", "scales"))
-    calibrated = all(part.inputs is not None for part in parts)
-    inputs = lax.concatenate([part.inputs for part in parts], dimension) if calibrated else None
+    inputs = lax.concatenate([part.inputs for part in parts], dimension) if "inputs" in names else None
     return QuantizedWeight(codes, scales, parts[0].dtype, inputs)
 
 

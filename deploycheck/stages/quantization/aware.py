@@ -39,14 +39,24 @@ def straight_through(exact: jax.Array, rounded: jax.Array) -> jax.Array:
     return lax.stop_gradient(rounded) + (exact - lax.stop_gradient(exact))
 
 
+Meet = Callable[[Any, jax.Array, QuantizedWeight, int], jax.Array]
+"""``meet(equation, activation, weight, side)`` returns the activation that meets operand ``side``, a weight."""
+
+
+def as_it_is(equation: Any, activation: jax.Array, weight: QuantizedWeight, side: int) -> jax.Array:
+    """Return the activation."""
+    del equation, weight, side
+    return activation
+
+
 class AwareArithmetic:
-    """Rules that round weights, and where ``activations`` says so, the activations that they meet."""
+    """Rules that evaluate a program in float on ``AwareWeight``; ``meet`` sees, and may change, what they meet."""
 
     primitives = QuantizedArithmetic.primitives
 
-    def __init__(self, *, activations: bool) -> None:
-        self._activations = activations
-        self._served = QuantizedArithmetic(activations=activations)
+    def __init__(self, meet: Meet = as_it_is) -> None:
+        self._meet = meet
+        self._moves = QuantizedArithmetic(activations=False)
 
     def plain(self, value: Any) -> Any:
         """Return a weight as a float array, and any other value as it is."""
@@ -56,7 +66,7 @@ class AwareArithmetic:
         """Return the arrays of each layer, and how they make its weight."""
         if not isinstance(value, AwareWeight):
             return value, lambda array: array
-        layers, make = self._served.unstack(value.quantized)
+        layers, make = self._moves.unstack(value.quantized)
         return (value.array, layers), lambda parts: AwareWeight(parts[0], make(parts[1]))
 
     def apply(self, equation: Any, operands: Sequence[Any]) -> Any:
@@ -64,13 +74,13 @@ class AwareArithmetic:
         weights = [side for side, operand in enumerate(operands) if isinstance(operand, AwareWeight)]
         name = equation.primitive.name
         arrays = [self.plain(operand) for operand in operands]
-        if name in PRODUCTS and len(weights) == 1 and self._activations:
+        if name in PRODUCTS and len(weights) == 1:
             (side,) = weights
-            arrays[1 - side] = _rounded(equation, arrays[1 - side], operands[side].quantized, side)
+            arrays[1 - side] = self._meet(equation, arrays[1 - side], operands[side].quantized, side)
         results = bind(equation, arrays)
         if name not in REARRANGING or not weights:
             return results
-        moved = self._served.apply(equation, [it.quantized if isinstance(it, AwareWeight) else it for it in operands])
+        moved = self._moves.apply(equation, [it.quantized if isinstance(it, AwareWeight) else it for it in operands])
         if not equation.primitive.multiple_results:
             return _paired(results, moved)
         return [_paired(*pair) for pair in zip(results, moved, strict=True)]
@@ -80,7 +90,7 @@ def _paired(array: Any, moved: Any) -> Any:
     return AwareWeight(array, moved) if isinstance(moved, QuantizedWeight) else array
 
 
-def _rounded(equation: Any, activation: jax.Array, weight: QuantizedWeight, side: int) -> jax.Array:
+def round_as_served(equation: Any, activation: jax.Array, weight: QuantizedWeight, side: int) -> jax.Array:
     """Return an activation as its product with operand ``side`` rounds it: not at all where that is in float."""
     form = _form_in_int8(equation, activation, weight.array, side)
     if form is None:

@@ -36,15 +36,13 @@ def calibrate(uses: Mapping[str, Use], examples: Examples, how: Calibrate, run: 
 
     Raises ``DeploycheckError`` where there are fewer examples than asked for, or a weight meets no activation.
     """
-    if len(examples) < how.examples:
-        raise DeploycheckError(f"`calibrate`: {how.examples} examples of the {len(examples)} in the training split")
+    chosen = first_examples(examples, how.examples, "calibrate")
     numbered, count = {}, 0
     for name, use in uses.items():
         if use.multiplied:
             size = int(np.prod(use.layers))
             numbered[name] = np.arange(count, count + size, dtype=np.int32).reshape(use.layers)
             count += size
-    chosen = examples.take(slice(how.examples))
     highest = np.zeros(count)
 
     def note_highest(places: np.ndarray, magnitudes: np.ndarray) -> None:
@@ -71,11 +69,23 @@ def _run_watched(run: Run, numbered: Mapping[str, np.ndarray], examples: Example
     def watch(places: Any, activation: jax.Array) -> None:
         jax.debug.callback(called, places, activation)
 
-    compiled = jax.jit(lambda places, inputs: run(places, watch, inputs))
+    run_on(lambda inputs: run(numbered, watch, inputs), examples)
+
+
+def run_on(run: Callable[[Mapping[str, Any]], Any], examples: Examples) -> None:
+    """Run a model that calls back on batches of examples; return when all calls were made."""
+    compiled = jax.jit(run)
     for start in range(0, len(examples), BATCH):
         part = examples.take(slice(start, start + BATCH))
-        jax.block_until_ready(compiled(numbered, {name: jnp.asarray(array) for name, array in part.inputs.items()}))
+        jax.block_until_ready(compiled({name: jnp.asarray(array) for name, array in part.inputs.items()}))
     jax.effects_barrier()
+
+
+def first_examples(examples: Examples, count: int, option: str) -> Examples:
+    """Return as many examples as an option asks for; raise ``DeploycheckError`` where there are fewer."""
+    if len(examples) < count:
+        raise DeploycheckError(f"`{option}`: {count} examples of the {len(examples)} in the training split")
+    return examples.take(slice(count))
 
 
 def _clipped(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from deploycheck.stages.quantization.uses import Use
 from deploycheck.stages.quantized_share import SCALE, VALUE
 
 TYPES: Mapping[str, Any] = {"int8": jnp.int8, "int4": jnp.int4, "fp8": jnp.float8_e4m3fn}
-LOWEST: Mapping[str, int] = {"int8": -127, "int4": -7}
-"""The lowest code that is used, so that a weight and its negative have codes of equal magnitude."""
+HIGHEST: Mapping[Any, int] = {jnp.dtype("int8"): 127, jnp.dtype("int4"): 7}
+"""The largest magnitude of a code, so that a weight and its negative have codes of equal magnitude."""
 
 
 def chosen_uses(uses: Mapping[str, Use], names: list[str], options: QuantizeOptions) -> dict[str, Use]:
@@ -68,17 +68,23 @@ def quantized(name: str, weight: Any, use: Use, options: QuantizeOptions) -> dic
         channels = use.taken
     elif isinstance(options.per, PerGroup) and use.grouped is not None:
         groups = {use.grouped: options.per.group}
+    codes, scale = _nearest(weight, jnp.dtype(TYPES[str(type_of(name, options))]), channels, groups)
+    return {name + VALUE: codes, name + SCALE: scale}
+
+
+def nearest_codes(weight: Any, codes: Any, scale: Any) -> Any:
+    """Return what rounding a weight at once gives in place of these codes, which have these scales."""
+    sizes = list(enumerate(zip(weight.shape, scale.shape, strict=True)))
+    channels = tuple(axis for axis, (size, count) in sizes if count == size)
+    return _nearest(weight, codes.dtype, channels, {axis: s // n for axis, (s, n) in sizes if 1 < n < s})[0]
+
+
+def _nearest(weight: Any, dtype: Any, channels: Collection[int], groups: Mapping[int, int]) -> tuple[Any, Any]:
     # Codes are found in float32 at least: the quotient of two bfloat16 numbers has only 8 bits.
-    array = qwix.quantize(
-        weight.astype(jnp.promote_types(weight.dtype, jnp.float32)),
-        TYPES[str(type_of(name, options))],
-        channelwise_axes=channels,
-        tiled_axes=groups,
-        scale_dtype=weight.dtype,
-    )
-    codes = array.qvalue
-    if options.weights in LOWEST:
-        # The largest weight is half-way between two codes. If it is negative, the one that is chosen would depend on
-        # how XLA compiles the division, and a model would not be stored as it was validated.
-        codes = jnp.maximum(codes, LOWEST[options.weights])
-    return {name + VALUE: codes, name + SCALE: array.scale}
+    wide = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
+    array = qwix.quantize(wide, dtype, channelwise_axes=channels, tiled_axes=groups, scale_dtype=weight.dtype)
+    if dtype not in HIGHEST:
+        return array.qvalue, array.scale
+    # The largest weight is half-way between two codes. If it is negative, the one that is chosen would depend on how
+    # XLA compiles the division, and a model would not be stored as it was validated.
+    return jnp.maximum(array.qvalue, -HIGHEST[dtype]), array.scale

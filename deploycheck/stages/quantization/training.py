@@ -22,7 +22,7 @@ from deploycheck.stages.network import Inputs, Outputs
 from deploycheck.stages.pruning import hold_zeros
 from deploycheck.stages.quantization import find_quantized, gather, quantize_weights, rounded
 from deploycheck.stages.quantization.arithmetic import QuantizedWeight
-from deploycheck.stages.quantization.aware import AwareArithmetic, AwareWeight
+from deploycheck.stages.quantization.aware import AwareArithmetic, AwareWeight, as_it_is, round_as_served
 from deploycheck.stages.quantized_share import INPUT
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tracing import evaluate
@@ -66,7 +66,7 @@ def train_quantized(
 
 def aware(model: Model, quantized: Model, stored: Round, *, activations: bool) -> Model:
     """Return a model with the float params of ``model`` that answers as ``quantized``, and can be trained."""
-    rules = AwareArithmetic(activations=activations)
+    rules = AwareArithmetic(round_as_served if activations else as_it_is)
     leaves, restore = flatten(model.form.params)
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
