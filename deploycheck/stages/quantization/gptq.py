@@ -32,6 +32,8 @@ from deploycheck.stages.quantized_share import SCALE, VALUE
 
 DAMPING = 0.01
 """The share of the mean of a Hessian's diagonal that is added to the diagonal."""
+MOST_ROWS = 16_384
+"""The Hessian of a weight with more rows would take more than a gigabyte."""
 BLOCK = 128
 """Rows are rounded in blocks; those after a block are changed once for all of it."""
 
@@ -51,12 +53,15 @@ def round_by_gptq(
     """Return other codes for the weights that inputs are known of; the names are those of ``stored``.
 
     ``weights`` are float, and ``stored`` has their codes to nearest and the scales. A layer that meets nothing but
-    zeros is left out, and so is a weight whose products have not the form ``x @ w``.
-    Raises ``DeploycheckError`` where there are fewer examples than asked for, or all weights are left out.
+    zeros is left out, and so is a weight whose products have not the form ``x @ w``, or with too many rows. Raises
+    ``DeploycheckError`` where there are fewer examples than asked for, an input isn't finite, or all are left out.
     """
     chosen = first_examples(examples, how.examples, "gptq")
-    hessians = Hessians({name: use for name, use in uses.items() if use.multiplied})
+    hessians = Hessians({name: use for name, use in uses.items() if use.multiplied and Rows(use).count <= MOST_ROWS})
     run_on(lambda inputs: run(hessians.numbers, hessians.watch, inputs), chosen)
+    broken = [name for name, squares in hessians.sums.items() if not np.isfinite(squares).all()]
+    if broken:
+        raise DeploycheckError(f"`gptq`: on these examples the inputs of {', '.join(broken)} are not finite")
     codes = {}
     for name, squares in hessians.sums.items():
         if squares.any():

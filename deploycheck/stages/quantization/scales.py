@@ -17,7 +17,7 @@ from deploycheck.stages.quantized_share import SCALE, VALUE
 
 TYPES: Mapping[str, Any] = {"int8": jnp.int8, "int4": jnp.int4, "fp8": jnp.float8_e4m3fn}
 HIGHEST: Mapping[Any, int] = {jnp.dtype("int8"): 127, jnp.dtype("int4"): 7}
-"""The largest magnitude of a code, so that a weight and its negative have codes of equal magnitude."""
+"""The largest magnitude of which there are codes of both signs."""
 
 
 def chosen_uses(uses: Mapping[str, Use], names: list[str], options: QuantizeOptions) -> dict[str, Use]:
@@ -83,8 +83,16 @@ def _nearest(weight: Any, dtype: Any, channels: Collection[int], groups: Mapping
     # Codes are found in float32 at least: the quotient of two bfloat16 numbers has only 8 bits.
     wide = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
     array = qwix.quantize(wide, dtype, channelwise_axes=channels, tiled_axes=groups, scale_dtype=weight.dtype)
-    if dtype not in HIGHEST:
-        return array.qvalue, array.scale
-    # The largest weight is half-way between two codes. If it is negative, the one that is chosen would depend on how
-    # XLA compiles the division, and a model would not be stored as it was validated.
-    return jnp.maximum(array.qvalue, -HIGHEST[dtype]), array.scale
+    return array.qvalue, array.scale
+
+
+def symmetric(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return quantised params whose integer codes are at most ``HIGHEST`` in magnitude.
+
+    The largest weight is half-way between two codes. If it is negative, the one that it gets depends on how XLA
+    compiles the division; the lower of the two is not used here.
+    """
+    integers = {name for name, array in params.items() if name.endswith(VALUE) and array.dtype in HIGHEST}
+    return {
+        name: jnp.maximum(array, -HIGHEST[array.dtype]) if name in integers else array for name, array in params.items()
+    }

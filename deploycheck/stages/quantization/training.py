@@ -23,13 +23,14 @@ from deploycheck.stages.pruning import hold_zeros
 from deploycheck.stages.quantization import find_quantized, gather, quantize_weights, rounded
 from deploycheck.stages.quantization.arithmetic import QuantizedWeight
 from deploycheck.stages.quantization.aware import AwareArithmetic, AwareWeight, as_it_is, round_as_served
+from deploycheck.stages.quantization.scales import symmetric
 from deploycheck.stages.quantized_share import INPUT
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tracing import evaluate
 from deploycheck.stages.trainer import Trainer
 
-Round = Callable[[PyTree], Mapping[str, Any]]
-"""``round(params)`` returns a model's params as they are stored: flat, and quantised."""
+Store = Callable[[PyTree], Mapping[str, Any]]
+"""``store(params)`` returns a model's params as they are stored: flat, and quantised."""
 
 
 def train_quantized(
@@ -48,11 +49,7 @@ def train_quantized(
     """
     start = quantize_weights(model, options, trainer.examples["train"])
     ranges = {part: array for part, array in start.params.items() if part.endswith(INPUT)}
-    uses = find_quantized(model, options)
-
-    def stored(params: PyTree) -> Mapping[str, Any]:
-        return rounded(flatten(params)[0], uses, options) | ranges
-
+    stored = storing(model, options, ranges)
     trained = trainer.fit(
         aware(model, start, stored, activations=options.activations == "int8"),
         recipe,
@@ -64,7 +61,17 @@ def train_quantized(
     return replace(start, params=stored(trained.params), state=trained.state)
 
 
-def aware(model: Model, quantized: Model, stored: Round, *, activations: bool) -> Model:
+def storing(model: Model, options: QuantizeOptions, ranges: Mapping[str, jax.Array]) -> Store:
+    """Return what quantises params of the model; ``ranges`` are the scales of activations, by their own names.
+
+    Its result doesn't depend on the program that it is a part of, but for weights that are half-way between two codes
+    by chance: a model is stored as it was validated.
+    """
+    uses = find_quantized(model, options)
+    return lambda params: symmetric(rounded(flatten(params)[0], uses, options)) | dict(ranges)
+
+
+def aware(model: Model, quantized: Model, stored: Store, *, activations: bool) -> Model:
     """Return a model with the float params of ``model`` that answers as ``quantized``, and can be trained."""
     rules = AwareArithmetic(round_as_served if activations else as_it_is)
     leaves, restore = flatten(model.form.params)

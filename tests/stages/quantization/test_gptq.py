@@ -225,6 +225,7 @@ def test_activations_are_calibrated_on_the_codes_that_are_served() -> None:
         (np.ones((COUNT - 1, ROWS), np.float32), "`gptq`: 64 examples of the 63 in the training split"),
         (np.zeros((0, ROWS), np.float32), "`gptq`: 64 examples of the 0 in the training split"),
         (np.zeros((COUNT, ROWS), np.float32), "`gptq`: no weight of a product"),
+        (np.full((COUNT, ROWS), np.nan, np.float32), "`gptq`: on these examples the inputs of w are not finite"),
     ],
 )
 def test_examples_that_say_nothing_are_an_error(x: Array, says: str) -> None:

@@ -16,9 +16,9 @@ from deploycheck.stages.distillation import lesson_of
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import Model, flatten
-from deploycheck.stages.quantization import find_quantized, gather, quantize_weights, rounded
+from deploycheck.stages.quantization import gather, quantize_weights
 from deploycheck.stages.quantization.aware import straight_through
-from deploycheck.stages.quantization.training import aware, train_quantized
+from deploycheck.stages.quantization.training import aware, storing, train_quantized
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tasks.classification import CLASSIFICATION
 from deploycheck.stages.trainer import Trainer
@@ -45,14 +45,13 @@ def trainer_for(examples: Splits, scratch: Path, recipe: Recipe = RECIPE) -> Tra
 
 
 def trainable(model: Model, settings: QuantizeOptions, examples: Examples | None = None) -> tuple[Model, Model]:
-    """Return the model as it is trained, and quantised at once."""
-    small, uses = quantize_weights(model, settings, examples), find_quantized(model, settings)
-    ranges = {name: array for name, array in small.params.items() if name.endswith("/input_scale")}
-
-    def stored(params: Any) -> Any:
-        return rounded(flatten(params)[0], uses, settings) | ranges
-
-    return aware(model, small, stored, activations=settings.activations == "int8"), small
+    """Return the model as it is trained, and as it is stored without a training."""
+    small = quantize_weights(model, settings, examples)
+    stored = storing(
+        model, settings, {name: array for name, array in small.params.items() if name.endswith("/input_scale")}
+    )
+    seen = aware(model, small, stored, activations=settings.activations == "int8")
+    return seen, replace(small, params=stored(model.params))
 
 
 def train_outputs(model: Model, inputs: Mapping[str, Any]) -> jax.Array:
@@ -149,6 +148,15 @@ def test_an_activation_beyond_its_range_has_no_gradient() -> None:
 def test_a_rounded_number_has_the_gradient_of_the_exact_one() -> None:
     value, slope = jax.value_and_grad(lambda x: 3 * straight_through(x * x, jnp.round(x * x)))(1.3)
     assert (value, slope) == (pytest.approx(6), pytest.approx(7.8))
+
+
+def test_no_code_is_used_that_has_no_negative() -> None:
+    params = {"w": jnp.array([[-1.0, 1.0], [0.3, -0.2]])}
+    model = from_function(params, lambda params, x: x @ params["w"], (2,))
+    for weights, lowest in (("int4", -7), ("int8", -127)):
+        stored = storing(model, options(weights), {})(params)
+        assert int(stored["w/qvalue"].min()) == lowest
+        assert int(stored["w/qvalue"].max()) == -lowest
 
 
 def uneven(count: int = 600) -> dict[str, Examples]:
