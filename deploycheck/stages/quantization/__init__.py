@@ -12,7 +12,7 @@ and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -87,7 +87,7 @@ def _codes_by_gptq(
         numbered = {**params, **{name + INPUT: array for name, array in numbers.items()}}
         seen = {
             name: AwareWeight(leaves[name], weight) if isinstance(weight, QuantizedWeight) else weight
-            for name, weight in gather(numbered).items()
+            for name, weight in gather(numbered, shapes).items()
         }
         rules = AwareArithmetic(meet)
         return evaluate(lambda weights, given: apply(weights, model.state, given), shapes, seen, inputs, rules)
@@ -148,7 +148,10 @@ def rounded(params: Mapping[str, Any], uses: Mapping[str, Use], options: Quantiz
 def find_quantized(form: Model, options: QuantizeOptions) -> dict[str, Use]:
     """Return the uses of the weights of a model, or a form, that are quantised."""
     shapes, apply = _flat(form)
-    return chosen_uses(find_uses(apply, shapes, form.state, form.inputs), list(shapes), options)
+    quantized_before = parts_of(quantized_names(shapes))
+    found = find_uses(apply, shapes, form.state, form.inputs)
+    uses = {name: use for name, use in found.items() if name not in quantized_before}
+    return chosen_uses(uses, list(shapes), options)
 
 
 def _flat(model: Model) -> tuple[dict[str, jax.ShapeDtypeStruct], FlatApply]:
@@ -172,14 +175,18 @@ def _evaluated(model: Model, rules: QuantizedArithmetic) -> FlatApply:
     shapes, apply = _flat(model)
 
     def quantized_apply(params: Mapping[str, Any], state: PyTree, inputs: Inputs) -> Outputs:
-        return evaluate(lambda weights, given: apply(weights, state, given), shapes, gather(params), inputs, rules)
+        weights = gather(params, shapes)
+        return evaluate(lambda weights, given: apply(weights, state, given), shapes, weights, inputs, rules)
 
     return quantized_apply
 
 
-def gather(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat params by name, the arrays of each quantised weight as one."""
-    names = quantized_names(params)
+def gather(params: Mapping[str, Any], weights: Collection[str]) -> dict[str, Any]:
+    """Return the ``weights`` of a model by name, from flat params: the arrays of each that is quantised as one.
+
+    What an earlier method has quantised are weights of this model as they are.
+    """
+    names = quantized_names(params) & set(weights)
     parts = parts_of(names)
     whole = {name: array for name, array in params.items() if name not in parts}
     return whole | {

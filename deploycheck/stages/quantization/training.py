@@ -81,7 +81,7 @@ def aware(model: Model, quantized: Model, stored: Store, *, activations: bool) -
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Outputs, PyTree]:
         given = flatten(params)[0]
-        weights = gather(stored(lax.stop_gradient(params)))
+        weights = gather(stored(lax.stop_gradient(params)), given)
         seen = {
             name: AwareWeight.of(array, weights[name]) if isinstance(weights[name], QuantizedWeight) else array
             for name, array in given.items()

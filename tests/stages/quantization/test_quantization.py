@@ -13,7 +13,8 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.stages.model import Model, build_model
 from deploycheck.stages.quantization import describe_share, quantize_weights, quantized_form
 from tests.stages.networks import from_function
-from tests.stages.quantization.making import int8, products, run
+from tests.stages.quantization.making import int8, options, products, run
+from tests.stages.quantization.reached import normal
 
 Stripes = tuple[np.ndarray, np.ndarray]
 
@@ -197,6 +198,21 @@ def test_nothing_to_quantise_is_an_error() -> None:
         DeploycheckError, match=r"only 0 of 12 bytes of parameters would be quantised; left in float: b \(12\)"
     ):
         quantize_weights(model, int8(activations=True, at_least=0.0))
+
+
+@pytest.mark.parametrize("first", ["int4", "fp8"])
+def test_what_an_earlier_method_left_in_float_is_quantised_by_the_next(first: str) -> None:
+    weights = {"table": normal(8, 16), "first": normal(16, 6), "second": normal(6, 4)}
+    model = from_function(weights, lambda w, x: ((x @ w["table"]) @ w["first"]) @ w["second"], (8,))
+    half = quantize_weights(model, options(first, keep=["second"]))
+    whole = quantize_weights(half, options("int8"))
+    assert {name: whole.params[name].dtype for name in half.params if name in whole.params} == {
+        name: array.dtype for name, array in half.params.items() if name != "second"
+    }
+    assert whole.params["second/qvalue"].dtype == jnp.int8
+    inputs = {"x": normal(3, 8)}
+    before, after = run(half, inputs)["logits"], run(whole, inputs)["logits"]
+    assert 0 < float(jnp.abs(before - after).max()) < 0.02 * float(jnp.abs(before).max())
 
 
 def test_a_quantised_model_is_not_trained(builder: Callable[[int], Model], stripes: Stripes) -> None:

@@ -129,8 +129,8 @@ def gradient(model: Model, params: Any, inputs: Mapping[str, Any]) -> Any:
 def test_the_gradient_is_that_of_the_float_model_at_the_rounded_weights(form: str) -> None:
     model, inputs = build(form, 0), {"image": normal(8, 6, 6, 1)}
     seen, small = trainable(model, options("int4"))
-    _, restore = flatten(model.params)
-    whole = restore({name: getattr(it, "dequantized", it) for name, it in gather(small.params).items()})
+    leaves, restore = flatten(model.params)
+    whole = restore({name: getattr(it, "dequantized", it) for name, it in gather(small.params, leaves).items()})
     found, expected = gradient(seen, model.params, inputs), gradient(model, whole, inputs)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), found, expected)
 
