@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from jax.extend import core
 from jax.interpreters import partial_eval
-from onnx import TensorProto, helper
+from onnx import TensorProto, external_data_helper, helper
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.serving.runtimes._exporting import (
@@ -56,7 +56,9 @@ def write(network: Network, inputs: Mapping[str, TensorSpec], name: str, folder:
     )
     model = make_model(closed, weights, arguments, answer, batch)
     (folder / PROGRAM).write_bytes(model.SerializeToString(deterministic=True))
-    write_weights(network.weights, folder / WEIGHTS)
+    # onnxruntime refuses to be given what no node reads.
+    used = [each.name for each in model.graph.initializer if external_data_helper.uses_external_data(each)]
+    write_weights({key: network.weights[key] for key in used}, folder / WEIGHTS)
     onnx.checker.check_model(folder / PROGRAM)
     write_signature(signature, folder, opset=OPSET)
 
@@ -102,7 +104,10 @@ def make_model(
         "model",
         [described(each, str(batch)) for each in given.values()],
         [described(each, str(batch)) for each in named],
-        [*(each for each in graph.initializers if each.name in read), *map(_elsewhere, held.values())],
+        [
+            *(each for each in graph.initializers if each.name in read),
+            *(_elsewhere(each) for each in held.values() if each.name in read),
+        ],
     )
     return helper.make_model(
         whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="deploycheck"

@@ -216,3 +216,13 @@ def test_the_engine_needs_neither_jax_nor_onnx(tmp_path: Path) -> None:
     opened(*network_of("mlp", "float"), tmp_path)
     found = subprocess.run([sys.executable, "-c", SERVED, str(tmp_path)], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+def test_a_weight_that_is_not_used_is_left_out(tmp_path: Path) -> None:
+    weights = {"params/w": jnp.ones((4, 3)), "state/count": jnp.ones(4)}
+    network = Network(weights, lambda weights, inputs: {"logits": inputs["x"] @ weights["params/w"]})
+    ONNXRUNTIME.export(network, {"x": TensorSpec((4,), "float32")}, "net", tmp_path)
+    write_manifest(tmp_path, "model", KEY, {})
+    engine = open_compiled(tmp_path, (), (2,))
+    np.testing.assert_array_equal(engine.run({"x": np.ones((2, 4), np.float32)})["logits"], np.full((2, 3), 4.0))
+    assert read_layout(tmp_path / "weights.safetensors").keys() == {"params/w"}
