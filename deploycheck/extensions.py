@@ -24,7 +24,7 @@ from deploycheck.language.names import STANDARD_HINT, is_standard_module, signat
 from deploycheck.properties import Property
 from deploycheck.ref import Source
 from deploycheck.registry.scheme import RegistryScheme
-from deploycheck.serving.runtimes import Runtime
+from deploycheck.serving.runtimes import ReadsBack, Runtime
 from deploycheck.serving.scenarios import Scenario
 from deploycheck.stages.formats import WeightFormat
 from deploycheck.stages.loaders import Loader
@@ -111,6 +111,7 @@ class Extensions:
             formats=frozenset(self.formats),
             methods={name: method.options for name, method in self.methods.items()},
             runtimes=frozenset(self.runtimes),
+            opaque={name: each.opaque for name, each in self.runtimes.items() if isinstance(each, ReadsBack)},
             registries={name: registry.check for name, registry in self.registries.items()},
             tasks={name: task.word for name, task in self.tasks.items()},
             scenarios={name: scenario.fields for name, scenario in self.scenarios.items()},

@@ -21,6 +21,7 @@ from deploycheck.language.expect import (
     read_within,
 )
 from deploycheck.language.explain import explain
+from deploycheck.language.exported import check_exported
 from deploycheck.language.fields import Section
 from deploycheck.language.optimize import Optimize
 from deploycheck.language.resolve import Cell, resolve
@@ -109,6 +110,7 @@ def _validate(path: Path, cell: Cell, root: Path, installed: Vocabulary) -> Spec
     today = datetime.now(UTC).date()
     mistakes += crosscheck.check_parts(cell.data, [*expected, *within], cell.chain[0].data, vocabulary, today)
     mistakes += space.check_space(cell, root, installed)
+    mistakes += check_exported(tree, cell.data, root, installed) if tree else []
     errors += _place(mistakes, cell)
     for document in cell.standards:
         errors += _place(crosscheck.check_standard(document.data), document)

@@ -156,9 +156,10 @@ class Vocabulary:
     ``loaders`` and ``preprocessing`` map a name to the arguments that it takes; None where that isn't known.
     ``methods`` maps a compression method to the class of its options, ``scenarios`` a load scenario to those of the
     fields ``arrivals`` and ``rate`` that its load takes, and ``unmeasured`` a load scenario to the metrics that
-    can't be measured in it. ``registries`` maps the scheme of a registry's URL to a function that raises
-    ``DeploycheckError`` for a location that can't be opened, given the location and the project. ``sections`` are
-    further sections of a spec, such as a kind of step may need.
+    can't be measured in it. ``opaque`` maps each runtime whose exports can be read back to whether they can only be
+    called. ``registries`` maps the scheme of a registry's URL to a function that raises ``DeploycheckError`` for a
+    location that can't be opened, given the location and the project. ``sections`` are further sections of a spec,
+    such as a kind of step may need.
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
@@ -167,6 +168,7 @@ class Vocabulary:
     formats: frozenset[str] = frozenset()
     methods: Mapping[str, type[Section]] = field(default_factory=dict)
     runtimes: frozenset[str] = frozenset()
+    opaque: Mapping[str, bool] = field(default_factory=dict)
     registries: Mapping[str, Callable[[str, Path], None]] = field(default_factory=dict)
     tasks: Mapping[str, TaskWord] = field(default_factory=dict)
     scenarios: Mapping[str, frozenset[str]] = field(default_factory=dict)

@@ -29,7 +29,7 @@ def open_for_serving(folder: Path, extensions: Sequence[Path], sizes: Sequence[i
     """
     artifact = open_artifact(folder)
     with located(str(folder)):
-        _check(artifact)
+        check_exported(artifact)
         runtime = find_runtime(read_signature(artifact.file(SIGNATURE)).runtime, extensions)
         try:
             return runtime.engine(artifact, sizes)
@@ -47,7 +47,7 @@ def open_compiled(folder: Path, extensions: Sequence[Path], sizes: Sequence[int]
     return engine
 
 
-def _check(artifact: Artifact) -> None:
+def check_exported(artifact: Artifact) -> None:
     """Raise ``LoadError`` unless it is an exported model that hasn't expired."""
     if artifact.kind != "model":
         raise LoadError(f"is an artifact of kind {artifact.kind!r}, expected an exported model")

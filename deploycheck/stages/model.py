@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import jax
@@ -24,6 +25,18 @@ from deploycheck.stages.network import Inputs, Network, Outputs, Weights
 PyTree = Any
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What was said of a program when it was exported, and holds for whatever is made of it.
+
+    ``loadable_until`` is the last day on which it can be loaded, None for ever; ``missing`` are its inputs that may
+    hold NaN.
+    """
+
+    loadable_until: date | None
+    missing: frozenset[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A model that can be trained.
@@ -31,7 +44,7 @@ class Model:
     ``apply(params, state, inputs)`` gives the outputs by name, each ``[batch, ...]``, in inference mode;
     ``train(params, state, inputs, key)`` gives the outputs and the new state in training mode. ``state`` is what is
     kept but not trained: running statistics of normalisation layers. ``inputs`` are the shapes and dtypes of one
-    batch of two examples, as preprocessing leaves them.
+    batch of two examples, as preprocessing leaves them. ``exported`` is None for a model that was not exported before.
 
     A ``Model`` whose params and state hold ``jax.ShapeDtypeStruct`` instead of arrays is a *form*: it says which
     weights there are, and has the functions that go with them.
@@ -42,6 +55,7 @@ class Model:
     apply: Callable[[PyTree, PyTree, Inputs], Outputs]
     train: Callable[[PyTree, PyTree, Inputs, jax.Array], tuple[Outputs, PyTree]]
     inputs: Inputs
+    exported: Exported | None = None
 
     @property
     def form(self) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deploycheck.errors import located, needing_extra
@@ -13,6 +14,8 @@ from deploycheck.steps.kind import Making, Metadata, StepKind
 from deploycheck.steps.project_files import find_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deploycheck.check import Check
     from deploycheck.extensions import Extensions
     from deploycheck.language import Spec
@@ -25,7 +28,7 @@ PROBABILITIES = (
 
 
 class ArtifactSettings(InitialModel):
-    """The file, with its digest, and what is asked of it."""
+    """The file or folder, with its digest, and what is asked of it."""
 
     artifact: str
     sha256: str | None
@@ -64,27 +67,50 @@ class ArtifactStep(StepKind):
     def make(self, making: Making) -> Metadata:
         """Read the model, and see that its outputs fit the labels."""
         from deploycheck.stages import data, train, weights
-        from deploycheck.steps import trained
+        from deploycheck.steps import exported, trained
 
         settings: ArtifactSettings = making.settings
         extensions = making.extensions
         making.progress(f"train: reading {settings.artifact}")
-        with needing_extra("`model.artifact`", "onnx"):
-            from deploycheck.stages.onnx.file import files_of, read_graph
         path = find_file(settings.artifact, extensions.root)
         with located(settings.artifact):
-            files = files_of(path)
-            digest = weights.digest_of(path) if len(files) == 1 else weights.digest_of_all(files, path.parent)
-            weights.check_digest(digest, settings.sha256)
-            graph = read_graph(path)
-        task = extensions.tasks[settings.task]
+            file = _look_into_folder(path) if path.is_dir() else _look_into_file(path, settings.task, extensions)
+            weights.check_digest(file.sha256, settings.sha256)
         dataset = data.read(making.inputs["data"].path)
         config = settings.config(settings.seed)
         model = trained.build(config, dataset.fitted, extensions, settings.seed)
         labels = {name: part.labels for name, part in dataset.splits.items() if len(part)}
-        train.check_outputs(model, task, labels)
+        train.check_outputs(model, extensions.tasks[settings.task], labels)
         trained.write(trained.Trained(config, model, dataset.fitted), making.out)
-        remarks = [f"model of {settings.artifact}, sha256:{digest[:12]}"]
-        if "logits" in task.outputs and "Softmax" in map(graph.operator_of, graph.outputs):
-            remarks.append(PROBABILITIES)
-        return {"sha256": digest, "remarks": remarks}
+        remarks = [f"model of {settings.artifact}{file.form}, sha256:{file.sha256[:12]}", *file.notes]
+        if settings.preprocess and exported.has_preprocessing(model):
+            remarks.append(exported.TWICE)
+        return {"sha256": file.sha256, "remarks": remarks}
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file or folder that holds a model: its digest, in words what it is, and what should be known of it."""
+
+    sha256: str
+    form: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def _look_into_folder(path: Path) -> _File:
+    from deploycheck.steps.exported import open_folder
+
+    folder = open_folder(path)
+    return _File(folder.sha256, f", exported for {folder.signature.runtime}")
+
+
+def _look_into_file(path: Path, task: str, extensions: Extensions) -> _File:
+    from deploycheck.stages import weights
+
+    with needing_extra("`model.artifact`", "onnx"):
+        from deploycheck.stages.onnx.file import files_of, read_graph
+    files = files_of(path)
+    digest = weights.digest_of(path) if len(files) == 1 else weights.digest_of_all(files, path.parent)
+    graph = read_graph(path)
+    gives_probabilities = extensions.tasks[task].word.logits and "Softmax" in map(graph.operator_of, graph.outputs)
+    return _File(digest, notes=(PROBABILITIES,) if gives_probabilities else ())

@@ -86,10 +86,14 @@ def export(source: Trained, runtime: str, model: str, folder: Path, extensions: 
 
     chosen = extensions.runtimes[runtime]
     with located(runtime):
-        chosen.export(trained.network(source, extensions), trained.raw_inputs(source.config, extensions), model, folder)
+        chosen.export(trained.network(source, extensions), trained.raw_inputs(source, extensions), model, folder)
     today = datetime.now(UTC).date()
-    if chosen.lasts:
-        write_lifetime(folder, today + chosen.lasts)
+    before = source.model.exported
+    # A program that was exported before is part of this one, and is no newer for it.
+    ends = [before.loadable_until] if before and before.loadable_until else []
+    ends += [today + chosen.lasts] if chosen.lasts else []
+    if ends:
+        write_lifetime(folder, min(ends))
     return today
 
 

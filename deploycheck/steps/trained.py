@@ -26,6 +26,7 @@ from deploycheck.stages.methods import Builder
 from deploycheck.stages.model import Model, PyTree, build_model, to_network
 from deploycheck.stages.network import Network, TensorSpec
 from deploycheck.stages.preprocess import Steps, apply_all
+from deploycheck.steps import exported
 from deploycheck.steps.project_files import find_file
 from deploycheck.store import Artifact
 from deploycheck.store.weights import read_weights, write_weights
@@ -130,10 +131,14 @@ def build(config: Config, fitted: Mapping[str, Any], extensions: Extensions, see
 
 
 def _read_artifact(written: str, inputs: Mapping[str, Any], outputs: tuple[str, ...], extensions: Extensions) -> Model:
+    """Return the model of a path: a folder is what deploycheck exported, a file is ONNX."""
+    path = find_file(written, extensions.root)
     with located(written):
+        if path.is_dir():
+            return exported.read_model(exported.open_folder(path), inputs, extensions.runtimes)
         with needing_extra("`model.artifact`", "onnx"):
             from deploycheck.stages.onnx.model import read_model
-        return read_model(find_file(written, extensions.root), inputs, outputs)
+        return read_model(path, inputs, outputs)
 
 
 def with_arrays(model: Model, params: PyTree, state: PyTree) -> Model:
@@ -168,11 +173,17 @@ def network(trained: Trained, extensions: Extensions) -> Network:
     return to_network(trained.model, prepare, trained.fitted)
 
 
-def raw_inputs(config: Config, extensions: Extensions) -> dict[str, TensorSpec]:
+def raw_inputs(trained: Trained, extensions: Extensions) -> dict[str, TensorSpec]:
     """Return the inputs that a model is served with, before preprocessing."""
+    config, before = trained.config, trained.model.exported
     fills = any(step.fills_missing for step, _ in preprocessing(config.preprocess, extensions))
+    filled = before.missing if before else frozenset()
     return {
-        name: TensorSpec(part.shape, part.dtype, missing=fills and np.issubdtype(np.dtype(part.dtype), np.floating))
+        name: TensorSpec(
+            part.shape,
+            part.dtype,
+            missing=(fills or name in filled) and np.issubdtype(np.dtype(part.dtype), np.floating),
+        )
         for name, part in config.input.items()
     }
 

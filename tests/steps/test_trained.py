@@ -205,7 +205,8 @@ def test_only_training_and_validation_examples_are_prepared(extensions: Extensio
 
 
 def test_raw_inputs_are_those_before_preprocessing(extensions: Extensions) -> None:
-    assert trained.raw_inputs(config_for("plain_net"), extensions) == {"x": TensorSpec((16,), "uint8")}
+    model = made(config_for("plain_net"), extensions)
+    assert trained.raw_inputs(model, extensions) == {"x": TensorSpec((16,), "uint8")}
 
 
 @pytest.mark.parametrize(
@@ -219,5 +220,6 @@ def test_an_input_may_hold_missing_values_where_the_preprocessing_fills_them(
         preprocess=tuple((step, {}) for step in steps),
         input={"x": Input(shape=(8,), dtype="float32"), "n": Input(shape=(), dtype="int32")},
     )
-    inputs = trained.raw_inputs(config, extensions)
+    model = made(config_for("plain_net"), extensions).model
+    inputs = trained.raw_inputs(trained.Trained(config, model, {}), extensions)
     assert inputs == {"x": TensorSpec((8,), "float32", missing=missing), "n": TensorSpec((), "int32")}

@@ -75,6 +75,27 @@ class Runtime(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsBack(Protocol):
+    """A runtime whose exports can be gated, and exported, again.
+
+    Where it is ``opaque``, what it reads can only be called: no method can look into it, nothing can be trained
+    through it, and no other runtime can export it.
+    """
+
+    @property
+    def opaque(self) -> bool:
+        """Whether the program can only be called."""
+        ...
+
+    def network(self, artifact: Artifact) -> Network:
+        """Return the network that an export, whose files are verified, was made from.
+
+        Raises ``DeploycheckError`` where it can't be read on this machine.
+        """
+        ...
+
+
 BUILT_IN: tuple[Runtime, ...] = (XLA, ONNXRUNTIME)
 
 

@@ -24,6 +24,23 @@ WIDE = 8
 """Bytes of the types that JAX narrows unless it is told not to; a model may have been trained with them."""
 
 
+def load_program(artifact: Artifact) -> export.Exported:
+    """Return the program of an export; raise ``DeploycheckError`` for one for a device that this machine has not."""
+    facts = json.loads(artifact.file(SIGNATURE).read_bytes())
+    platform = export.default_export_platform()
+    if platform not in facts["platforms"]:
+        raise DeploycheckError(
+            f"was exported for {', '.join(facts['platforms'])}, this process runs on {platform}",
+            hint="export it on a machine with this kind of device",
+        )
+    return export.deserialize(bytearray(gzip.decompress(artifact.file(PROGRAM).read_bytes())))
+
+
+def is_wide(program: export.Exported) -> bool:
+    """Whether a program takes or gives 64-bit numbers."""
+    return any(aval.dtype.itemsize == WIDE for aval in program.in_avals + program.out_avals)
+
+
 class XlaEngine:
     """The model compiled for every batch size in ``sizes``; a batch of another size is padded to the next one.
 
@@ -32,22 +49,15 @@ class XlaEngine:
     """
 
     def __init__(self, artifact: Artifact, sizes: Sequence[int]) -> None:
-        facts = json.loads(artifact.file(SIGNATURE).read_bytes())
-        platform = export.default_export_platform()
-        if platform not in facts["platforms"]:
-            raise DeploycheckError(
-                f"was exported for {', '.join(facts['platforms'])}, this process runs on {platform}",
-                hint="export it on a machine with this kind of device",
-            )
+        self._program = load_program(artifact)
         self.artifact = artifact
         self.signature = read_signature(artifact.file(SIGNATURE))
         self.sizes = tuple(sizes)
         self.on_compile: Callable[[], None] = lambda: None
-        program, weights = artifact.file(PROGRAM), artifact.file(WEIGHTS)
-        self._program = export.deserialize(bytearray(gzip.decompress(program.read_bytes())))
-        self._wide = any(aval.dtype.itemsize == WIDE for aval in self._program.in_avals + self._program.out_avals)
+        self._wide = is_wide(self._program)
         with jax.enable_x64(self._wide):
-            self._weights = {name: jax.device_put(array) for name, array in read_weights(weights).items()}
+            weights = read_weights(artifact.file(WEIGHTS))
+            self._weights = {name: jax.device_put(array) for name, array in weights.items()}
         self._compiled: dict[int, Any] = {}
 
     def compile(self) -> float:

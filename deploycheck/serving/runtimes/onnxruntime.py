@@ -21,6 +21,7 @@ class OnnxRuntime:
     """See ``Runtime``. An ONNX file says in which version of ONNX it is written, and can be loaded for ever."""
 
     name: str = "onnxruntime"
+    opaque: bool = False
     lasts: timedelta | None = None
 
     def export(self, network: Network, inputs: Mapping[str, TensorSpec], name: str, folder: Path) -> None:
@@ -36,6 +37,13 @@ class OnnxRuntime:
             from deploycheck.serving.runtimes import _onnx_engine
 
         return _onnx_engine.OnnxEngine(artifact, sizes)
+
+    def network(self, artifact: Artifact) -> Network:
+        """Return the network that an export was made from."""
+        with needing_extra("the runtime onnxruntime", "onnx"):
+            from deploycheck.serving.runtimes import _onnx_import
+
+        return _onnx_import.read(artifact)
 
 
 ONNXRUNTIME = OnnxRuntime()

@@ -19,6 +19,7 @@ class XlaRuntime:
     """See ``Runtime``. JAX refuses an exported program once it is six months old, which ``lasts`` stays below."""
 
     name: str = "xla"
+    opaque: bool = True
     lasts: timedelta | None = timedelta(days=180)
 
     def export(self, network: Network, inputs: Mapping[str, TensorSpec], name: str, folder: Path) -> None:
@@ -32,6 +33,12 @@ class XlaRuntime:
         from deploycheck.serving.runtimes import _xla_engine
 
         return _xla_engine.XlaEngine(artifact, sizes)
+
+    def network(self, artifact: Artifact) -> Network:
+        """Return the network that an export was made from."""
+        from deploycheck.serving.runtimes import _xla_import
+
+        return _xla_import.read(artifact)
 
 
 XLA = XlaRuntime()

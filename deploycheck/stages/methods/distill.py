@@ -49,6 +49,11 @@ class DistillOptions(Mixture):
     quantize: Precision | None = None
 
     @property
+    def looks_inside(self) -> bool:
+        """Whether the teacher's program is looked into: without hints, only its answers count."""
+        return self.hints is not None
+
+    @property
     def quantized(self) -> QuantizeOptions | None:
         """How the student is quantised, as the options of ``quantize``; None where it isn't."""
         return None if self.quantize is None else QuantizeOptions.model_construct(**dict(self.quantize))

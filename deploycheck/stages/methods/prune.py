@@ -87,6 +87,11 @@ class PruneOptions(Section):
     schedule: Literal["one-shot", "gradual"] = "one-shot"
 
     @property
+    def looks_inside(self) -> bool:
+        """Whether the source's program is looked into: what is pruned are the weights of its products."""
+        return True
+
+    @property
     def trains(self) -> bool:
         """Whether the pruned model is trained further, or its layers are chosen on training examples."""
         return self.finetune is not None or isinstance(self.layers, int)

@@ -143,6 +143,11 @@ class QuantizeOptions(Precision):
     finetune: AwareFinetune | None = None
 
     @property
+    def looks_inside(self) -> bool:
+        """Whether the source's program is looked into: weights are quantised where they are used."""
+        return True
+
+    @property
     def trains(self) -> bool:
         """Whether a ``Trainer`` is needed: to train further, or for its examples."""
         return any(part is not None for part in (self.calibrate, self.gptq, self.finetune))

@@ -13,7 +13,8 @@ import onnx
 from onnx import AttributeProto, checker, defs, external_data_helper, helper, inliner, numpy_helper, version_converter
 
 from deploycheck.errors import DeploycheckError
-from deploycheck.stages.onnx.graph import FUNCTION, Graph, Input, Node
+from deploycheck.stages.inputs import Input
+from deploycheck.stages.onnx.graph import FUNCTION, Graph, Node
 from deploycheck.stages.onnx.rules import RULES
 
 OLDEST = 13
@@ -36,6 +37,20 @@ def read_graph(path: Path) -> Graph:
         checker.check_model(str(path))
         model = onnx.load_model(path)
     return graph_of(model)
+
+
+def read_program(path: Path) -> tuple[Graph, dict[str, np.dtype[Any]]]:
+    """Return the graph of a file without those of its tensors that are kept elsewhere, and the types of these.
+
+    Raises ``DeploycheckError`` as ``read_graph`` does.
+    """
+    with _refusing_unreadable():
+        model = onnx.load_model(path, load_external_data=False)
+        elsewhere = [each for each in model.graph.initializer if external_data_helper.uses_external_data(each)]
+        dtypes = {each.name: np.dtype(helper.tensor_dtype_to_np_dtype(each.data_type)) for each in elsewhere}
+        for each in elsewhere:
+            model.graph.initializer.remove(each)
+    return graph_of(model), dtypes
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from deploycheck.stages.inputs import Input
+
 FUNCTION = "a function"
 """The operator of a node that is evaluated as the others that ONNX defines it by: the graph ``body``."""
 
@@ -30,15 +32,6 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.name or self.outputs[0]} ({self.op})"
-
-
-@dataclass(frozen=True)
-class Input:
-    """An input of a file. A size of ``shape`` is None where the file leaves it open."""
-
-    name: str
-    shape: tuple[int | None, ...] | None
-    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True)

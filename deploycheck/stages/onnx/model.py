@@ -11,17 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deploycheck.errors import DeploycheckError, located
+from deploycheck.errors import located
+from deploycheck.stages.inputs import converted, match_inputs
 from deploycheck.stages.model import Model, PyTree, named_outputs
 from deploycheck.stages.network import Inputs, Outputs
 from deploycheck.stages.onnx.evaluate import evaluate
 from deploycheck.stages.onnx.file import read_graph
-from deploycheck.stages.onnx.graph import Graph, Input
+from deploycheck.stages.onnx.graph import Graph
 
 STATISTICS = {("BatchNormalization", 3), ("BatchNormalization", 4)}
 """Operands that no training changes: the mean and the variance of batch normalisation."""
 SHAPING = {("Resize", 1), ("Resize", 2), ("Range", 0), ("Range", 1), ("Range", 2)}
 """Operands of floats that decide a shape, so they must be known when the program is traced."""
+HINT = "the spec's inputs, after `preprocess`, are those of the file without its first axis, the batch"
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ def read_model(path: Path, inputs: Inputs, outputs: tuple[str, ...]) -> Model:
     that can't be read or evaluated, and for inputs that differ from the file's.
     """
     graph = read_graph(path)
-    given = _matched(graph.inputs, inputs)
+    given = match_inputs(graph.inputs, inputs, HINT)
     held = sort_tensors(graph)
     program = replace(graph, held=held.constants)
     fixed = [each.name for each in graph.inputs if each.shape and each.shape[0] == 1]
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
-        arrays = {each.name: _converted(inputs[given[each.name]], each) for each in graph.inputs}
+        arrays = {each.name: converted(inputs[given[each.name]], each) for each in graph.inputs}
         values = {**params, **state}
         with located(path.name):
             if fixed:
@@ -107,63 +109,3 @@ def _one_by_one(program: Graph, values: Mapping[str, Any], arrays: Mapping[str, 
 
     results: list[Any] = jax.vmap(alone)(dict(arrays))
     return results
-
-
-def _matched(declared: tuple[Input, ...], inputs: Inputs) -> dict[str, str]:
-    """Return the spec's name for each input of a file; raise for inputs that differ in name, shape or type.
-
-    Where each has one, their names may differ.
-    """
-    names = {each.name: each.name for each in declared}
-    if len(declared) == len(inputs) == 1:
-        names = {declared[0].name: next(iter(inputs))}
-    if set(names.values()) != set(inputs):
-        there = ", ".join(map(repr, names)) or "none"
-        raise DeploycheckError(
-            f"its inputs are {there}, those of the spec are {', '.join(map(repr, inputs))}",
-            hint="name them under `input` as the file does",
-        )
-    wrong = [
-        f"its input {each.name!r} is {_described(each)}, the spec's is {_shape(inputs[names[each.name]].shape[1:])} "
-        f"{inputs[names[each.name]].dtype}"
-        for each in declared
-        if not _fits(each, inputs[names[each.name]])
-    ]
-    wrong += [
-        f"the first axis of its input {each.name!r} has the fixed size {each.shape[0]}, expected a batch"
-        for each in declared
-        if each.shape and each.shape[0] not in (None, 1)
-    ]
-    if wrong:
-        hint = "the spec's inputs, after `preprocess`, are those of the file without its first axis, the batch"
-        raise DeploycheckError("; ".join(wrong), hint=hint)
-    return names
-
-
-def _fits(declared: Input, given: Any) -> bool:
-    sizes = tuple(given.shape[1:])
-    same_shape = declared.shape is None or (
-        len(declared.shape) == len(sizes) + 1
-        and all(there in (None, here) for there, here in zip(declared.shape[1:], sizes, strict=True))
-    )
-    return same_shape and _kind(declared.dtype) == _kind(given.dtype)
-
-
-def _kind(dtype: Any) -> str:
-    """Return what numbers a type has; how many bits it takes for them is converted."""
-    for name, kind in (("floats", jnp.floating), ("whole numbers", jnp.integer)):
-        if jnp.issubdtype(dtype, kind):
-            return name
-    return str(np.dtype(dtype))
-
-
-def _described(declared: Input) -> str:
-    return f"{_shape(declared.shape[1:])} {declared.dtype}" if declared.shape else f"{declared.dtype} of any shape"
-
-
-def _shape(sizes: tuple[int | None, ...]) -> str:
-    return f"[{', '.join('any' if each is None else str(each) for each in sizes)}]"
-
-
-def _converted(array: Any, declared: Input) -> Any:
-    return jnp.asarray(array).astype(jax.dtypes.canonicalize_dtype(declared.dtype))
