@@ -59,6 +59,8 @@ def test_a_spec_in_the_documentation_is_valid_or_a_part_of_one(text: str, tmp_pa
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "patients.csv").touch()
+    (tmp_path / "handed-over" / "digits").mkdir(parents=True)
+    (tmp_path / "handed-over" / "digits" / "signature.json").write_text('{"runtime": "xla"}')
     path = tmp_path / "specs" / "spec.yaml"
     shown = parse(text, path, "shown").data
     is_whole = {"deploycheck", "data"} <= shown.keys() or ("deploycheck" in shown and "model" not in shown)

@@ -139,7 +139,7 @@ class Weights(Section):
 class Model(Section):
     """What is shipped: a callable that returns the model, with its keyword arguments, and its first weights.
 
-    Or an ``artifact``: an ONNX file, which has both, with its digest.
+    Or an ``artifact``, which has both: an ONNX file, or a folder that was exported; with its digest.
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["build"]}, {"required": ["artifact"]}]})

@@ -1,4 +1,4 @@
-"""``artifact``: the model that the spec has as a file, before any training."""
+"""``artifact``: the model that the spec has as an ONNX file, or as a folder that was exported, before any training."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ Named = tuple[str, Arguments]
 
 
 class Config(Section):
-    """What a model is, without its weights: what builds it, or the file that it is.
+    """What a model is, without its weights: what builds it, or the file or folder that it is.
 
     ``input`` are its inputs before preprocessing.
     """

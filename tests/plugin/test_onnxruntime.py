@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,38 @@ serve:
 """
 
 
+HANDED = """\
+deploycheck: 1
+name: RUNTIME
+model:
+  artifact: handed/RUNTIME
+  sha256: DIGEST
+  input: {image: {shape: [8, 8], dtype: float32}}
+data:
+  load: digits_data:digits
+  split: {train: 0, validation: 0, test: 1}
+train:
+  expect: {accuracy: ">= 90 %"}
+serve:
+  runtime: RUNTIME
+  variants: [trained]
+  batching: {max_size: 2}
+  load: {rate: 500 /s, requests: 50, min_duration: 0 s}
+  expect: {parity: "<= 1e-3", errors: "== 0"}
+promote: {registry: "sqlite:registry.db", model: digits, to: RUNTIME}
+"""
+
+
+def hand_over(project: Project, promoted: Path) -> None:
+    """Write a spec for each of two exported models: what was promoted, and the same for the other runtime."""
+    root = project.pytester.path
+    step = next(step for step in project.spec["steps"] if step["step"] == "model[int8]")
+    for runtime, folder in (("onnxruntime", promoted), ("xla", project.cache.parent / step["path"])):
+        shutil.copytree(folder, root / "handed" / runtime)
+        digest = json.loads((folder / "manifest.json").read_text())["digest"].removeprefix("sha256:")
+        project.write(HANDED.replace("RUNTIME", runtime).replace("DIGEST", digest), f"{runtime}.yaml")
+
+
 def test_a_model_is_gated_on_two_runtimes_and_served_by_one_of_them(project: Project, tmp_path: Path) -> None:
     chosen = SPEC.replace(INT8, INT8 + ONNX).replace("to: staging\n", "to: staging\n  choose: int8-onnx\n")
     project.write(chosen + SERVE)
@@ -43,6 +77,12 @@ def test_a_model_is_gated_on_two_runtimes_and_served_by_one_of_them(project: Pro
     assert project.spec["decision"] == "promoted"
     folder = project.pytester.path / project.spec["promotion"]["path"]
     assert read_signature(folder / "signature.json").runtime == "onnxruntime"
+    hand_over(project, folder)
+    assert project.run("--deploycheck-promote", "onnxruntime.yaml", "xla.yaml").ret == 0
+    handed = project.evidence["specs"]
+    assert [spec["decision"] for spec in handed] == ["promoted", "promoted"]
+    assert {check["verdict"] for spec in handed for check in spec["checks"]} == {"pass"}
+    assert not {"weights", "training"} & {step["step"] for spec in handed for step in spec["steps"]}
     digits = load_digits()
     request = encode_request({"image": digits.images[:8].astype(np.float32)})
     with ServerProcess(folder, ["--max-batch", "8"], tmp_path / "log") as server:

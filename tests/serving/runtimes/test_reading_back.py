@@ -25,7 +25,7 @@ from tests.serving.models import KEY
 from tests.serving.runtimes.networks import INPUTS, NETWORKS
 from tests.stages.networks import from_function
 from tests.stages.quantization.making import options
-from tests.stages.quantization.reached import PAIRS, STEPS, WORDS, normal
+from tests.stages.quantization.reached import PAIRS, STEPS, WIDTH, WORDS, normal
 
 PATHS = [(XLA, XLA), (ONNXRUNTIME, XLA), (ONNXRUNTIME, ONNXRUNTIME)]
 """From which runtime's export to which other's a model can go."""
@@ -59,26 +59,34 @@ def test_a_model_is_the_same_after_it_was_exported_twice(form: str, first: Any, 
 
 @pytest.mark.parametrize(("first", "second"), PATHS, ids=NAMES)
 @pytest.mark.parametrize(
-    "settings",
-    [{"weights": "int8", "activations": "int8"}, {"weights": "int4", "per": {"group": 4}}, {"weights": "fp8"}],
-    ids=lambda settings: settings["weights"],
+    ("name", "settings"),
+    [
+        ("stacked layers", {"weights": "int8", "activations": "int8"}),
+        ("tied embedding", {"weights": "int8", "activations": "int8"}),
+        ("tied embedding", {"weights": "int4", "per": {"group": 4}}),
+        ("tied embedding", {"weights": "fp8"}),
+    ],
+    ids=["int8 layers", "int8", "int4", "fp8"],
 )
 def test_quantised_weights_stay_as_small_as_they_were(
-    settings: dict[str, Any], first: Any, second: Any, tmp_path: Path
+    name: str, settings: dict[str, Any], first: Any, second: Any, tmp_path: Path
 ) -> None:
-    params, apply, _, _ = PAIRS["tied embedding"][0]()
-    shape, words = PAIRS["tied embedding"][1], np.random.default_rng(0).integers(0, WORDS, (3, STEPS)).astype(np.int32)
-    small = quantize_weights(from_function(params, apply, shape, dtype=jnp.dtype("int32")), options(**settings))
-    inputs = {"x": TensorSpec(shape, "int32")}
+    make, shape = PAIRS[name]
+    params, apply, _, _ = make()
+    dtype, x = "float32", np.asarray(normal(3, WIDTH, seed=3))
+    if name == "tied embedding":
+        dtype, x = "int32", np.random.default_rng(0).integers(0, WORDS, (3, STEPS)).astype(np.int32)
+    small = quantize_weights(from_function(params, apply, shape, dtype=jnp.dtype(dtype)), options(**settings))
+    inputs = {"x": TensorSpec(shape, dtype)}
     network = to_network(small, lambda _, given: given, {})
     once = exported(first, network, tmp_path / "once", inputs)
     again = first.network(once)
-    found, wanted = (jax.jit(each.apply)(each.weights, {"x": words})["logits"] for each in (again, network))
+    found, wanted = (jax.jit(each.apply)(each.weights, {"x": x})["logits"] for each in (again, network))
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     twice = exported(second, again, tmp_path / "twice", inputs)
     assert twice.files["weights.safetensors"] == once.files["weights.safetensors"]
     rounding = 1e-5 if first is second else 0.02  # runtimes round activations to int8 differently
-    np.testing.assert_allclose(answers(twice, {"x": words}), answers(once, {"x": words}), atol=rounding)
+    np.testing.assert_allclose(answers(twice, {"x": x}), answers(once, {"x": x}), atol=rounding)
     if "activations" in settings:
         assert read_signature(twice.file("signature.json")).rounds
 
@@ -106,3 +114,13 @@ def test_an_opaque_program_is_for_its_own_runtime_alone(tmp_path: Path) -> None:
     again = XLA.network(exported(XLA, NETWORKS["function"](0), tmp_path / "once"))
     with pytest.raises(DeploycheckError, match="these operations can't: call_exported"):
         exported(ONNXRUNTIME, again, tmp_path / "twice")
+
+
+def test_a_program_of_64_bits_needs_them(tmp_path: Path) -> None:
+    with jax.enable_x64(True):
+        network = Network({"params/w": jnp.ones((4, 2), "float64")}, lambda w, x: {"logits": x["x"] @ w["params/w"]})
+        once = exported(XLA, network, tmp_path / "once", {"x": TensorSpec((4,), "float64")})
+        assert XLA.network(once).weights["params/w"].dtype == np.float64
+    with pytest.raises(DeploycheckError, match="it computes with 64-bit numbers") as refused:
+        XLA.network(once)
+    assert "JAX_ENABLE_X64=1" in refused.value.hint

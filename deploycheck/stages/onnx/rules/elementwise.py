@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import max_dim, min_dim
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.onnx.graph import Node, Rule
@@ -52,8 +53,6 @@ BINARY: Mapping[str, str] = {
     "GreaterOrEqual": "greater_equal",
     "Less": "less",
     "LessOrEqual": "less_equal",
-    "Max": "maximum",
-    "Min": "minimum",
     "Mul": "multiply",
     "Or": "logical_or",
     "Sub": "subtract",
@@ -68,6 +67,17 @@ def _by_name(name: str) -> Rule:
         del node
         given = operands(*values)
         return functools.reduce(getattr(namespace(*given), name), given)
+
+    return rule
+
+
+def _extreme(name: str, of_sizes: Callable[[Any, Any], Any]) -> Rule:
+    """Return the rule of ``Max`` or ``Min``. Which of two sizes is the larger one may depend on the batch."""
+    of_known, of_arrays = np.frompyfunc(of_sizes, 2, 1), _by_name(name)
+
+    def rule(node: Node, *values: Any) -> Any:
+        has_sizes = namespace(*values) is np and any(value.dtype == object for value in values)
+        return functools.reduce(of_known, values) if has_sizes else of_arrays(node, *values)
 
     return rule
 
@@ -181,7 +191,9 @@ RULES: Mapping[str, Rule] = {
     "Clip": _clip,
     "Div": _div,
     "IsInf": _is_inf,
+    "Max": _extreme("maximum", max_dim),
     "Mean": _mean,
+    "Min": _extreme("minimum", min_dim),
     "Mod": _mod,
     "Pow": _pow,
     "Reciprocal": _reciprocal,

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import max_dim
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.onnx.graph import Node, Rule
@@ -122,8 +123,8 @@ def _pad(node: Node, x: Any, pads: Any, value: Any = None, axes: Any = None) -> 
         before[axis], after[axis] = amounts[at], amounts[at + len(which)]
     mode = node.attributes["mode"]  # NumPy has the same names
     given = namespace(x, value)
-    cut = tuple(slice(max(0, -b), -max(0, -a) or None) for b, a in zip(before, after, strict=True))
-    wide = [(max(0, b), max(0, a)) for b, a in zip(before, after, strict=True)]
+    cut = tuple(slice(max_dim(0, -b), -max_dim(0, -a) or None) for b, a in zip(before, after, strict=True))
+    wide = [(max_dim(0, b), max_dim(0, a)) for b, a in zip(before, after, strict=True)]
     fill = {"constant_values": 0 if value is None else value.reshape(())} if mode == "constant" else {}
     return given.pad(x[cut], wide, mode=mode, **fill)
 
