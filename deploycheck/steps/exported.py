@@ -28,7 +28,7 @@ PARAMS, STATE, PREPROCESS = "params/", "state/", "preprocess/"
 NARROW = 1
 """Bytes of the floats that no training changes: they are codes of a quantised weight."""
 DAMAGED = "it is not what was exported: get the whole folder again, from where it was made"
-EXPIRED = "have it exported again by the spec that made it"
+ANOTHER = "name the folder of an exported model; the gate of the spec that made it exports it again"
 INSIDE = (
     "the preprocessing that it was exported with is part of it: leave `preprocess` out, and give under `input` what it "
     "takes"
@@ -65,7 +65,7 @@ def open_folder(path: Path) -> Folder:
     except CorruptArtifact as error:
         raise DeploycheckError(error.what, hint=DAMAGED) from error
     except LoadError as error:
-        raise DeploycheckError(error.what, hint=EXPIRED if error.hint else "name the folder of a `model`") from error
+        raise DeploycheckError(error.what, hint=ANOTHER) from error
 
 
 def read_model(folder: Folder, inputs: Inputs, runtimes: Mapping[str, Runtime]) -> Model:
@@ -81,14 +81,13 @@ def read_model(folder: Folder, inputs: Inputs, runtimes: Mapping[str, Runtime]) 
     declared = [Input(each.name, (None, *each.shape), DTYPES[each.datatype]) for each in folder.signature.inputs]
     names = match_inputs(declared, inputs, INSIDE)
     network = _read(runtime, folder.artifact)
-    weights = {_place(name): array for name, array in network.weights.items()}
-    original = {_place(name): name for name in network.weights}
+    trained = {name: name.removeprefix(PARAMS) for name in network.weights if name.startswith(PARAMS)}
+    kept = {name: name.removeprefix(STATE) for name in network.weights if name not in trained}
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
-        arrays = {("params", name): array for name, array in params.items()}
-        arrays |= {("state", name): array for name, array in state.items()}
-        given = {each.name: converted(inputs[names[each.name]], each) for each in declared}
-        return network.apply({original[place]: array for place, array in arrays.items()}, given)
+        weights = {name: params[own] for name, own in trained.items()}
+        weights |= {name: state[own] for name, own in kept.items()}
+        return network.apply(weights, {each.name: converted(inputs[names[each.name]], each) for each in declared})
 
     def train(params: PyTree, state: PyTree, inputs: Inputs, key: jax.Array) -> tuple[Outputs, PyTree]:
         del key
@@ -99,11 +98,10 @@ def read_model(folder: Folder, inputs: Inputs, runtimes: Mapping[str, Runtime]) 
             raise DeploycheckError("a model with quantised weights can't be trained", hint="train before you quantise")
         return apply(params, state, inputs), state
 
-    params, state = ({name: array for (of, name), array in weights.items() if of == part} for part in _PARTS)
     missing = frozenset(names[each.name] for each in folder.signature.inputs if each.missing)
     model = Model(
-        params=params,
-        state=state,
+        params={own: network.weights[name] for name, own in trained.items()},
+        state={own: network.weights[name] for name, own in kept.items()},
         apply=apply,
         train=train,
         inputs=inputs,
@@ -111,9 +109,6 @@ def read_model(folder: Folder, inputs: Inputs, runtimes: Mapping[str, Runtime]) 
     )
     _check_call(model, folder)
     return model
-
-
-_PARTS = ("params", "state")
 
 
 def _read(runtime: ReadsBack, artifact: Artifact) -> Network:
@@ -139,13 +134,6 @@ def _check_call(model: Model, folder: Folder) -> None:
     given, said = {name: part.shape[1:] for name, part in shapes.items()}, folder.signature.outputs
     if given != {each.name: each.shape for each in said}:
         raise DeploycheckError("its program gives other outputs than its signature says", hint=DAMAGED)
-
-
-def _place(name: str) -> tuple[str, str]:
-    """Return where a weight belongs: the part of a model, and its name in it."""
-    if name.startswith(PARAMS):
-        return "params", name.removeprefix(PARAMS)
-    return "state", name.removeprefix(STATE)
 
 
 def _is_trainable(array: Any) -> bool:
