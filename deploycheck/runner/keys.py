@@ -75,12 +75,14 @@ def module_of(extension: Any) -> str:
 
 ARGUMENTS = frozenset({"arguments", "options", "preprocess", "recipes", "metrics"})
 """The settings that the user's code is called with, in every kind of step."""
+MODEL = "artifact"
+"""The setting that names the file or folder of a model. It may be in the cache, where nothing is recorded."""
 
 
 def _files(settings: Mapping[str, Any], root: Path, digests: Digests) -> dict[str, str]:
-    """Return the digests of the files and folders that the arguments of the user's code name, from the root."""
+    """Return the digests of the files and folders that a model, or the arguments of the user's code, name."""
     found: dict[str, str] = {}
-    for text in _texts([part for name, part in settings.items() if name in ARGUMENTS]):
+    for text in _texts([part for name, part in settings.items() if name in ARGUMENTS or name == MODEL]):
         path = Path(os.path.normpath(root / text))
         try:
             is_data = path.exists() and not root.is_relative_to(path) and not path.is_relative_to(PACKAGE)

@@ -187,6 +187,18 @@ def test_texts_deep_in_the_settings_name_files_too(project: Project) -> None:
     assert set(project.data(arguments={"vocabulary": [{"of": ("words.txt",)}]})["files"]) == {"words.txt"}
 
 
+def test_a_model_in_the_cache_counts_by_its_content(project: Project) -> None:
+    """What is read from the cache is not recorded while a step runs, and a promoted model may be there."""
+    file = project.root / ".deploycheck" / "handed" / "manifest.json"
+    file.parent.mkdir(parents=True)
+    settings = project.settings().model_copy(update={"build": None, "artifact": ".deploycheck/handed"})
+    keys = []
+    for text in ("one", "another"):
+        file.write_text(text)
+        keys.append(project.key("training", settings))
+    assert why_different(*keys) == "path .deploycheck/handed changed"
+
+
 def test_a_plugins_file_counts_where_a_step_uses_what_it_declares(project: Project) -> None:
     file = project.root / "conftest.py"
     file.write_text("x = 1\n")
