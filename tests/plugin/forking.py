@@ -6,7 +6,6 @@ worker as users have it, which imports for itself, is tested in ``tests/runner``
 
 from __future__ import annotations
 
-import multiprocessing.popen_forkserver  # before any run: what a run imports first, pytester takes away after it
 import os
 import subprocess
 import sys
@@ -16,8 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["deploycheck.runner.worker", "pytest", "sklearn.datasets"])
+from tests.forks import FORKS
 
 
 def _work(pipes: Sequence[Connection], folder: Path, environment: Mapping[str, str]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import jax
+
+from tests.forks import FORKS
 
 LONGEST = 300
 """Seconds after which a process that was not killed is given up."""
@@ -23,8 +26,18 @@ def kill_at(epoch: int) -> Callable[[str], None]:
 
 
 def run_until_killed(target: Callable[..., None], *arguments: Any) -> None:
-    """Call the function in a process of its own, and check that the process was killed."""
-    child = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+    """Call the function in a process of its own, and check that the process was killed.
+
+    What JAX compiles there is shared as it is here.
+    """
+    shared = {name: value for name, value in jax.config.values.items() if "_cache_" in name}
+    child = FORKS.Process(target=_call, args=(shared, target, arguments))
     child.start()
     child.join(LONGEST)
     assert child.exitcode == -signal.SIGKILL
+
+
+def _call(shared: Mapping[str, Any], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    for name, value in shared.items():
+        jax.config.update(name, value)
+    target(*arguments)
