@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from typing import Any
 
 import pytest
 
-from deploycheck.serving import scenarios
+from deploycheck.serving import scenarios, throughput
+from deploycheck.serving.load import LoadGenerator
 from tests.plugin.conftest import SPEC, Project
 
 AGAINST = SPEC.replace(
@@ -124,6 +126,8 @@ def test_two_points_less_than_what_is_promoted_is_refused(project: Project, perc
 
 def test_two_are_served_at_once_and_measured_in_turn(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenarios, "TURN_S", 0.1)
+    monkeypatch.setattr(throughput, "BLOCK_S", 0.03)
+    monkeypatch.setattr(LoadGenerator, "warm_up", partialmethod(LoadGenerator.warm_up, limit_s=0.5))
     project.write(FIRST)
     assert project.run("--deploycheck-promote", "spec.yaml").ret == 0
     project.write(AGAINST + SERVED)
