@@ -46,6 +46,7 @@ def test_jax_is_asked_once(jax: Jax, tmp_path: Path) -> None:
 def test_a_variable_that_decides_the_device_has_it_asked_again(
     variable: str, jax: Jax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(variable, raising=False)
     find_platform(tmp_path)
     monkeypatch.setenv(variable, "x")
     find_platform(tmp_path)
