@@ -1,8 +1,7 @@
 """Which form of a convolution trains fastest: XLA's own, with convolutions for gradients, or by Winograd's filtering.
 
 Each is a loop of steps with both gradients, as in an epoch; all are measured in turn in one process. Prints the least
-CPU milliseconds of a step, so that the rules in ``deploycheck/stages/lowering.py`` can be checked: ``MANY_CHANNELS`` is
-where the last column is below the one before it.
+CPU milliseconds of a step, by which the rules in ``deploycheck/stages/lowering.py`` are chosen.
 
     python benchmarks/convolutions.py [--turns 4] [--shapes 128x14x32x64x3 ...]
 """

@@ -33,8 +33,12 @@ FASTER_ON = frozenset({"cpu"})
 FEW_CHANNELS = 4
 """An image of at most so many channels has small patches: their product costs less than moving its results."""
 
-MANY_CHANNELS = 64
-"""From so many channels on, of image and result, products cost more than the sums of Winograd's filtering."""
+MANY_CHANNELS = 32
+"""From so many channels on, of image and result, products cost more than the sums of Winograd's filtering.
+
+For a convolution alone, ``benchmarks/convolutions.py`` finds both forms about equal at 32 and Winograd's faster from 64
+on; in a network (``benchmarks/train.py``), it is faster at 32 already.
+"""
 
 LEFT_WHOLE = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat", "remat2", "checkpoint"})
 """What has a derivative of its own, or a say in what is kept for it."""
@@ -169,13 +173,14 @@ def _product(equation: Any, image: jax.Array, kernel: jax.Array, grid: Grid) -> 
     known, numbers = equation.params, equation.params["dimension_numbers"]
     kernel = _kernel_last(kernel, numbers)
     patches = _patches(equation, _channels_last(image, numbers.lhs_spec), kernel.shape[:-2], grid)
+    # As a matrix: of more axes, XLA would move the gradient in memory before it sums over them.
     product = lax.dot_general(
-        patches,
+        patches.reshape(-1, patches.shape[-1]),
         kernel.reshape(-1, kernel.shape[-1]),
-        (((patches.ndim - 1,), (0,)), ((), ())),
+        (((1,), (0,)), ((), ())),
         precision=known["precision"],
         preferred_element_type=known["preferred_element_type"],
-    )
+    ).reshape(*patches.shape[:-1], -1)
     return _channels_as_in(product.astype(equation.outvars[0].aval.dtype), numbers)
 
 
