@@ -6,7 +6,8 @@ traced program is rewritten. The user's code isn't touched. ``benchmarks/train.p
 
 - A convolution becomes one product over patches (im2col: Chellapilla, Puri and Simard, High Performance Convolutional
   Neural Networks for Document Processing, 2006).
-- One of many channels stays as it is, because XLA's own kernel is faster; its gradients are written in another way.
+- One of many channels stays as it is, because XLA's own kernel is faster; its gradients are written as convolutions
+  that have this kernel too. With yet more channels, one of 3×3 is computed by Winograd's filtering.
 - Pooling becomes a reduction over strided slices. After a convolution of few channels, the strides are taken of its
   patches instead, so that what pooling slices, and the gradient that belongs to it, is never in memory as a whole.
 """
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deploycheck.stages import winograd
 from deploycheck.stages.tracing import bind, called, rewritten
 
 FASTER_ON = frozenset({"cpu"})
@@ -30,6 +32,13 @@ FASTER_ON = frozenset({"cpu"})
 
 FEW_CHANNELS = 4
 """An image of at most so many channels has small patches: their product costs less than moving its results."""
+
+MANY_CHANNELS = 32
+"""From so many channels on, of image and result, products cost more than the sums of Winograd's filtering.
+
+For a convolution alone, ``benchmarks/convolutions.py`` finds both forms about equal at 32 and Winograd's faster from 64
+on; in a network (``benchmarks/train.py``), it is faster at 32 already.
+"""
 
 LEFT_WHOLE = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat", "remat2", "checkpoint"})
 """What has a derivative of its own, or a say in what is kept for it."""
@@ -153,7 +162,9 @@ def _lower_convolution(equation: Any, image: jax.Array, kernel: jax.Array) -> An
     ):
         return _Postponed(product, axes)
     if _has_fast_kernel(equation):
-        return _with_other_gradients(equation, image, kernel)
+        convolve = _by_winograd if _has_costly_products(equation) else _with_other_gradients
+        image, kernel = _channels_last(image, numbers.lhs_spec), _kernel_last(kernel, numbers)
+        return _channels_as_in(convolve(equation, image, kernel), numbers)
     return product(_EVERYWHERE * axes)
 
 
@@ -162,13 +173,14 @@ def _product(equation: Any, image: jax.Array, kernel: jax.Array, grid: Grid) -> 
     known, numbers = equation.params, equation.params["dimension_numbers"]
     kernel = _kernel_last(kernel, numbers)
     patches = _patches(equation, _channels_last(image, numbers.lhs_spec), kernel.shape[:-2], grid)
+    # As a matrix: of more axes, XLA would move the gradient in memory before it sums over them.
     product = lax.dot_general(
-        patches,
+        patches.reshape(-1, patches.shape[-1]),
         kernel.reshape(-1, kernel.shape[-1]),
-        (((patches.ndim - 1,), (0,)), ((), ())),
+        (((1,), (0,)), ((), ())),
         precision=known["precision"],
         preferred_element_type=known["preferred_element_type"],
-    )
+    ).reshape(*patches.shape[:-1], -1)
     return _channels_as_in(product.astype(equation.outvars[0].aval.dtype), numbers)
 
 
@@ -219,7 +231,7 @@ def _shifted(
 
 
 def _has_fast_kernel(equation: Any) -> bool:
-    """Whether XLA's own kernel is the fastest form, for a convolution and for the one that is its image's gradient."""
+    """Whether XLA has a fast kernel for a convolution and for those that are its gradients."""
     known, (image, kernel) = equation.params, (operand.aval for operand in equation.invars)
     window = [kernel.shape[axis] for axis in known["dimension_numbers"].rhs_spec[2:]]
     return (
@@ -232,11 +244,11 @@ def _has_fast_kernel(equation: Any) -> bool:
 
 
 def _with_other_gradients(equation: Any, image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Return a convolution whose gradients are another convolution, for the image, and a product, for the kernel.
+    """Return the convolution of ``[n, h, w, c]`` and ``[h, w, c, f]``; its gradients are convolutions as well.
 
-    Both convolutions have the channels last, because XLA has its fast kernel for this order alone.
+    All of them have the channels last, because XLA has its fast kernel for this order alone.
     """
-    known, numbers = equation.params, equation.params["dimension_numbers"]
+    known = equation.params
     run = functools.partial(
         lax.conv_general_dilated,
         window_strides=(1, 1),
@@ -254,16 +266,33 @@ def _with_other_gradients(equation: Any, image: jax.Array, kernel: jax.Array) ->
     def backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         image, kernel = kept
         sizes = kernel.shape[:2]
-        # The barrier keeps XLA from mirroring within the convolution, for which it has no fast kernel.
-        mirrored = lax.optimization_barrier(jnp.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2)))
         around = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(sizes, known["padding"], strict=True)]
-        patches = _patches(equation, image, sizes, _EVERYWHERE * 2)
-        places = (tuple(range(patches.ndim - 1)),) * 2
-        of_kernel = lax.dot_general(patches, gradient, (places, ((), ())), precision=known["precision"])
-        return run(gradient, mirrored, padding=around), of_kernel.reshape(kernel.shape)
+        of_image = run(gradient, _in_memory(lax.rev(kernel, (0, 1)), (0, 1, 3, 2)), padding=around)
+        # The kernel's gradient sums over the batch, as a convolution does over channels; its window is a result's size.
+        of_kernel = run(_in_memory(image, (3, 1, 2, 0)), _in_memory(gradient, (1, 2, 0, 3)), padding=known["padding"])
+        return of_image, jnp.transpose(of_kernel, (1, 2, 0, 3))
 
     convolve.defvjp(forward, backward)
-    return _channels_as_in(convolve(_channels_last(image, numbers.lhs_spec), _kernel_last(kernel, numbers)), numbers)
+    result: jax.Array = convolve(image, kernel)
+    return result
+
+
+def _in_memory(array: jax.Array, order: Sequence[int]) -> jax.Array:
+    """Return an array with its axes in another order, and moved so: XLA has no fast kernel for one that isn't."""
+    moved: jax.Array = lax.optimization_barrier(jnp.transpose(array, order))
+    return moved
+
+
+def _has_costly_products(equation: Any) -> bool:
+    """Whether a convolution with a fast kernel is faster by Winograd's filtering."""
+    kernel, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
+    features, channels, *window = (kernel.shape[axis] for axis in numbers.rhs_spec)
+    return window == [winograd.SIZE] * 2 and min(channels, features) >= MANY_CHANNELS
+
+
+def _by_winograd(equation: Any, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    result: jax.Array = winograd.convolve(image, kernel, equation.params["padding"], equation.params["precision"])
+    return result
 
 
 def _is_plain_window(equation: Any) -> bool:

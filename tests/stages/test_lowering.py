@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.extend.core import jaxprs_in_params
 
-from deploycheck.stages.lowering import lowered
+from deploycheck.stages.lowering import MANY_CHANNELS, lowered
 from deploycheck.stages.model import build_model
 
 
@@ -154,7 +154,7 @@ def test_a_convolution_that_is_used_besides_its_pooling_is_computed_once() -> No
     products = [
         it for it in jax.make_jaxpr(lowered(function))(image, kernel).eqns if it.primitive.name == "dot_general"
     ]
-    assert {it.outvars[0].aval.shape for it in products} == {(2, 6, 6, 4)}
+    assert {it.outvars[0].aval.shape for it in products} == {(2 * 6 * 6, 4)}
 
 
 def test_a_convolution_is_not_taken_for_what_it_is_broadcast_to() -> None:
@@ -177,6 +177,22 @@ def test_a_convolution_of_many_channels_keeps_its_form_and_has_equal_gradients(o
 
     assert "conv_general_dilated" in primitives_of(lowered(convolve), image, kernel)
     assert_equal(convolve, image, kernel)
+
+
+@pytest.mark.parametrize("order", [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")])
+def test_a_convolution_of_very_many_channels_is_products_of_tiles(order: Any) -> None:
+    extents = {"N": 1, "C": MANY_CHANNELS, "H": 4, "W": 5, "I": MANY_CHANNELS, "O": MANY_CHANNELS + 1}
+    image = random(*(extents[axis] for axis in order[0]))
+
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=order)
+
+    def kernel(size: int) -> jax.Array:
+        return random(*({**extents, "H": size, "W": size}[axis] for axis in order[1]), seed=1) / 8
+
+    assert "conv_general_dilated" not in primitives_of(lowered(convolve), image, kernel(3))
+    assert "conv_general_dilated" in primitives_of(lowered(convolve), image, kernel(2))
+    assert_equal(convolve, image, kernel(3))
 
 
 @pytest.mark.parametrize("options", [{"window_strides": (2, 2)}, {"rhs_dilation": (2, 2)}])
