@@ -155,12 +155,9 @@ def _lower_convolution(equation: Any, image: jax.Array, kernel: jax.Array) -> An
     numbers = equation.params["dimension_numbers"]
     product = functools.partial(_product, equation, image, kernel)
     axes = image.ndim - 2
-    if image.shape[numbers.lhs_spec[1]] <= FEW_CHANNELS and numbers.out_spec == (
-        0,
-        image.ndim - 1,
-        *range(1, axes + 1),
-    ):
-        return _Postponed(product, axes)
+    if image.shape[numbers.lhs_spec[1]] <= FEW_CHANNELS:
+        is_channels_last = numbers.out_spec == (0, axes + 1, *range(1, axes + 1))
+        return _Postponed(product, axes) if is_channels_last else product(_EVERYWHERE * axes)
     if _has_fast_kernel(equation):
         convolve = _by_winograd if _has_costly_products(equation) else _with_other_gradients
         image, kernel = _channels_last(image, numbers.lhs_spec), _kernel_last(kernel, numbers)
