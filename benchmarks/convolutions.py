@@ -1,7 +1,7 @@
 """Which form of a convolution trains fastest: XLA's own, with convolutions for gradients, or by Winograd's filtering.
 
 Each is a loop of steps with both gradients, as in an epoch; all are measured in turn in one process. Prints the least
-CPU milliseconds of a step, by which the rules in ``deploycheck/stages/lowering.py`` are chosen.
+CPU milliseconds of a step, by which the rules in ``deploycheck/stages/lowering/convolutions.py`` are chosen.
 
     python benchmarks/convolutions.py [--turns 4] [--shapes 128x14x32x64x3 ...]
 """
@@ -9,7 +9,6 @@ CPU milliseconds of a step, by which the rules in ``deploycheck/stages/lowering.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deploycheck.stages import lowering
+from deploycheck.stages.lowering import fast_kernel, winograd
 
 SHAPES = (
     *("128x28x16x32x3", "128x14x32x32x3", "128x14x32x64x3", "128x7x64x128x3", "32x14x64x64x3", "32x14x128x128x3"),
@@ -33,21 +32,22 @@ def _convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _lowered(many: float) -> Callable[..., Any]:
-    """Return the convolution as it is lowered where so many channels are many; it is traced at its first call."""
+def _by(form: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Return the same convolution in a form that ``deploycheck/stages/lowering`` has for it."""
 
-    def form(*given: jax.Array) -> Any:
-        lowering.MANY_CHANNELS = many  # type: ignore[assignment]
-        return lowering.lowered(_convolve)(*given)
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        padding = lax.padtype_to_pads(image.shape[1:3], kernel.shape[:2], (1, 1), "SAME")
+        return form(image, kernel, tuple(padding), None)
 
-    return form
+    return convolve
 
 
-FORMS = {"XLA's own": _convolve, "convolutions": _lowered(math.inf), "Winograd": _lowered(0)}
+WINOGRAD = "Winograd"
+FORMS = {"XLA's own": _convolve, "convolutions": _by(fast_kernel.convolve), WINOGRAD: _by(winograd.convolve)}
 
 
 def measure(shape: str, turns: int) -> dict[str, float]:
-    """Return the CPU milliseconds of a step in each form."""
+    """Return the CPU milliseconds of a step in each form that there is for this window."""
     count, size, channels, features, window = map(int, shape.split("x"))
     random = np.random.default_rng(0)
     image = jnp.asarray(random.normal(size=(count, size, size, channels)), jnp.float32)
@@ -64,7 +64,8 @@ def measure(shape: str, turns: int) -> dict[str, float]:
         compiled = jax.jit(lambda *weights: lax.scan(step, weights, None, length=steps)[0])
         return lambda: jax.block_until_ready(compiled(image, kernel))
 
-    loops = {name: loop(form) for name, form in FORMS.items()}
+    forms = {name: form for name, form in FORMS.items() if name != WINOGRAD or window == winograd.SIZE}
+    loops = {name: loop(form) for name, form in forms.items()}
     for run in loops.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in loops}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.extend.core import jaxprs_in_params
 
-from deploycheck.stages.lowering import MANY_CHANNELS, lowered
+from deploycheck.stages.lowering import lowered
+from deploycheck.stages.lowering.convolutions import MANY_CHANNELS
 from deploycheck.stages.model import build_model
 
 
@@ -24,18 +25,17 @@ def random(*shape: int, seed: int = 0, dtype: Any = np.float32) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+def equations_of(jaxpr: Any) -> Iterator[Any]:
+    """Yield the equations of a traced function, at any depth."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for body in jaxprs_in_params(equation.params):
+            yield from equations_of(body)
+
+
 def primitives_of(function: Callable[..., Any], *arguments: Any) -> set[str]:
     """Return the names of all primitives of a traced function, at any depth."""
-
-    def walk(jaxpr: Any) -> set[str]:
-        found = set()
-        for equation in jaxpr.eqns:
-            found.add(equation.primitive.name)
-            for body in jaxprs_in_params(equation.params):
-                found |= walk(body)
-        return found
-
-    return walk(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return {it.primitive.name for it in equations_of(jax.make_jaxpr(function)(*arguments).jaxpr)}
 
 
 def assert_equal(function: Callable[..., jax.Array], *arguments: jax.Array, tolerance: float = 1e-5) -> None:
@@ -110,12 +110,21 @@ def test_pooling_has_equal_gradients(pool: Any, window: Any, strides: Any, paddi
     assert_equal(function, image)
 
 
-def classifier(activation: Callable[[jax.Array], jax.Array], window: Any = (2, 2)) -> Callable[..., jax.Array]:
+def test_pooling_with_gaps_has_equal_gradients() -> None:
+    def function(image: jax.Array) -> jax.Array:
+        return lax.reduce_window(image, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "VALID", window_dilation=(1, 2, 2, 1))
+
+    assert_equal(function, random(2, 7, 6, 3))
+
+
+def classifier(
+    activation: Callable[[jax.Array], jax.Array], window: Any = (2, 2), padding: str = "VALID"
+) -> Callable[..., jax.Array]:
     """Return a convolution ``(image, kernel, bias)`` with an activation, pooled."""
 
     def function(image: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         hidden = lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return nnx.max_pool(activation(hidden + bias), window, strides=window)
+        return nnx.max_pool(activation(hidden + bias), window, strides=window, padding=padding)
 
     return function
 
@@ -135,13 +144,21 @@ def test_a_convolution_of_few_channels_is_computed_where_it_is_pooled(activation
     assert_equal(function, *arguments)
 
 
-def test_an_activation_keeps_the_derivative_that_its_user_gave_it() -> None:
+def test_pooling_beyond_the_image_is_of_the_whole_convolution() -> None:
+    arguments = random(2, 9, 8, 3), random(3, 3, 3, 5, seed=1), random(1, 1, 1, 5, seed=2)
+    assert_equal(classifier(nnx.tanh, (2, 3), "SAME"), *arguments)
+
+
+@pytest.mark.parametrize("slope", [0, 7])
+def test_an_activation_keeps_the_derivative_that_its_user_gave_it(slope: float) -> None:
     @jax.custom_jvp
     def relu(x: jax.Array) -> jax.Array:
         return jnp.maximum(x, 0)
 
-    relu.defjvp(lambda primals, tangents: (relu(*primals), 7 * tangents[0]))
-    assert_equal(classifier(relu), random(2, 6, 6, 1), random(3, 3, 1, 4, seed=1), random(1, 1, 1, 4, seed=2))
+    relu.defjvp(lambda primals, tangents: (relu(*primals), slope * tangents[0]))
+    arguments = random(2, 6, 6, 1), random(3, 3, 1, 4, seed=1), random(1, 1, 1, 4, seed=2)
+    assert (2, 6, 6, 4) in shapes_of(lowered(classifier(relu)), *arguments)
+    assert_equal(classifier(relu), *arguments)
 
 
 def test_a_convolution_that_is_used_besides_its_pooling_is_computed_once() -> None:
@@ -161,7 +178,7 @@ def test_a_convolution_that_is_used_besides_its_pooling_is_computed_once() -> No
 def test_a_convolution_is_not_taken_for_what_it_is_broadcast_to() -> None:
     def function(image: jax.Array, kernel: jax.Array, other: jax.Array) -> jax.Array:
         one = lax.conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return nnx.max_pool(lax.add(jnp.broadcast_to(one, other.shape), other), (2, 2), strides=(2, 2))
+        return nnx.max_pool(one + other, (2, 2), strides=(2, 2))
 
     assert_equal(function, random(2, 3, 3, 1), random(3, 3, 1, 4, seed=1), random(2, 4, 4, 4, seed=2))
 
@@ -193,20 +210,40 @@ def test_a_convolution_of_very_many_channels_is_products_of_tiles(order: Any) ->
 
     assert "conv_general_dilated" not in primitives_of(lowered(convolve), image, kernel(3))
     assert "conv_general_dilated" in primitives_of(lowered(convolve), image, kernel(2))
+    few = kernel(3)[..., :4] if order[1] == "HWIO" else kernel(3)[:4]
+    assert "conv_general_dilated" in primitives_of(lowered(convolve), image, few)
     assert_equal(convolve, image, kernel(3))
 
 
-@pytest.mark.parametrize("options", [{"window_strides": (2, 2)}, {"rhs_dilation": (2, 2)}])
-def test_a_convolution_of_many_channels_with_gaps_is_a_product(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"window_strides": (2, 2)}, {"rhs_dilation": (2, 2)}, {"padding": ((3, 0), (0, 0))}]
+)
+def test_a_convolution_of_many_channels_without_a_fast_kernel_is_a_product(options: dict[str, Any]) -> None:
     def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
-        given = {"window_strides": (1, 1), **options}
-        return lax.conv_general_dilated(
-            image, kernel, padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **given
-        )
+        given = {"window_strides": (1, 1), "padding": "SAME", **options}
+        return lax.conv_general_dilated(image, kernel, dimension_numbers=("NHWC", "HWIO", "NHWC"), **given)
 
     image, kernel = random(2, 6, 6, 8), random(3, 3, 8, 4, seed=1)
     assert "conv_general_dilated" not in primitives_of(lowered(convolve), image, kernel)
     assert_equal(convolve, image, kernel)
+
+
+def test_a_convolution_of_integers_stays() -> None:
+    image, kernel = jnp.ones((1, 2, 4, 4), jnp.int32), jnp.ones((2, 2, 3, 3), jnp.int32)
+    convolve = functools.partial(lax.conv, window_strides=(1, 1), padding="SAME")
+    assert "conv_general_dilated" in primitives_of(lowered(convolve), image, kernel)
+
+
+@pytest.mark.parametrize("channels", [2, 8, MANY_CHANNELS], ids=["product", "XLA's kernel", "Winograd"])
+def test_every_product_of_a_convolution_has_the_precision_that_was_asked_for(channels: int) -> None:
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv(image, kernel, (1, 1), "SAME", precision=lax.Precision.HIGHEST)
+
+    image, kernel = random(1, channels, 4, 4), random(channels, channels, 3, 3, seed=1)
+    traced = jax.make_jaxpr(jax.grad(lambda *given: lowered(convolve)(*given).sum(), (0, 1)))(image, kernel)
+    products = [it for it in equations_of(traced.jaxpr) if "precision" in it.params]
+    assert len(products) >= 3
+    assert {it.params["precision"] for it in products} == {(lax.Precision.HIGHEST,) * 2}
 
 
 def test_of_equal_values_in_a_window_the_same_one_has_the_gradient() -> None:
@@ -219,16 +256,31 @@ def test_what_is_not_a_number_is_not_lost_in_pooling() -> None:
     assert jnp.isnan(lowered(lambda image: nnx.max_pool(image, (2, 2)))(image)).all()
 
 
-def test_a_derivative_of_the_users_own_is_kept() -> None:
+@pytest.mark.parametrize("kind", ["jvp", "vjp"])
+def test_a_derivative_of_the_users_own_is_kept(kind: str) -> None:
     kernel = random(3, 3, 2, 2)
 
-    @jax.custom_jvp
     def convolve(image: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    convolve.defjvp(lambda primals, tangents: (convolve(*primals), 7 * tangents[0]))
-    gradient = jax.grad(lambda image: lowered(convolve)(image).sum())(random(1, 4, 4, 2))
+    if kind == "jvp":
+        own = jax.custom_jvp(convolve)
+        own.defjvp(lambda primals, tangents: (convolve(*primals), 7 * tangents[0]))
+    else:
+        own = jax.custom_vjp(convolve)
+        own.defvjp(lambda image: (convolve(image), None), lambda _, gradient: (7 * gradient,))
+    gradient = jax.grad(lambda image: lowered(own)(image).sum())(random(1, 4, 4, 2))
     np.testing.assert_array_equal(gradient, 7.0)
+
+
+def test_what_is_computed_again_for_the_gradient_still_is() -> None:
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    given = random(1, 4, 4, 2), random(3, 3, 2, 2, seed=1)
+    again = primitives_of(jax.checkpoint(convolve), *given) - primitives_of(convolve, *given)
+    assert len(again) == 1
+    assert again <= primitives_of(lowered(jax.checkpoint(convolve)), *given)
 
 
 class Net(nnx.Module):

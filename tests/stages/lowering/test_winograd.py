@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from deploycheck.stages import winograd
+from deploycheck.stages.lowering import winograd
 
 pads = st.tuples(st.integers(0, 2), st.integers(0, 2))
 sizes = st.integers(1, 4)
