@@ -16,57 +16,7 @@ import numpy as np
 from jax.extend import core
 
 from deploycheck.stages.axes import Axes, Axis, Part, fix, fresh, same_size, tie
-from deploycheck.stages.tracing import CALLS
-
-
-@dataclass(frozen=True)
-class Step:
-    """An equation of the program; its operands and results are indices of values, or literals."""
-
-    equation: Any
-    operands: tuple[Any, ...]
-    results: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Program:
-    """A traced program without calls: the bodies of ``jit``, ``custom_jvp`` and the like are part of it."""
-
-    arguments: tuple[int, ...]
-    constants: Mapping[int, Any]
-    steps: tuple[Step, ...]
-    results: tuple[Any, ...]
-
-
-def inline(closed: core.ClosedJaxpr) -> Program:
-    """Return a traced program with the bodies of its calls in their place."""
-    constants: dict[int, Any] = {}
-    steps: list[Step] = []
-    count = 0
-
-    def number() -> int:
-        nonlocal count
-        count += 1
-        return count - 1
-
-    def walk(jaxpr: Any, values: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
-        own = [number() for _ in values]
-        constants.update(zip(own, values, strict=True))
-        known = dict(zip([*jaxpr.invars, *jaxpr.constvars], [*arguments, *own], strict=True))
-        for equation in jaxpr.eqns:
-            operands = [v if isinstance(v, core.Literal) else known[v] for v in equation.invars]
-            body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-            if equation.primitive.name in CALLS:
-                results = walk(getattr(body, "jaxpr", body), getattr(body, "consts", ()), operands)
-            else:
-                results = [number() for _ in equation.outvars]
-                steps.append(Step(equation, tuple(operands), tuple(results)))
-            known.update(zip(equation.outvars, results, strict=True))
-        return [v if isinstance(v, core.Literal) else known[v] for v in jaxpr.outvars]
-
-    arguments = tuple(number() for _ in closed.jaxpr.invars)
-    results = walk(closed.jaxpr, closed.consts, arguments)
-    return Program(arguments, constants, tuple(steps), tuple(results))
+from deploycheck.stages.programs import Program
 
 
 @dataclass

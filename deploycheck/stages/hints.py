@@ -15,13 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import did_you_mean
 from deploycheck.stages.model import Model, PyTree
 from deploycheck.stages.network import Inputs, Outputs
-from deploycheck.stages.programs import ModelProgram, inference_program, trace
+from deploycheck.stages.programs import ModelProgram, inference_program, trace, without_literals
 
 HINTS = "hints"
 """The output of a hinted student that says how far it is from its hints, ``[batch]``."""
@@ -81,7 +80,7 @@ def _features(
     program, parts = trace(function, form, *given[2:]), list(parts)
     results = program.program.results
     values = program.values([*results, *(find_feature(program, part) for part in parts)], *given)
-    answer = jax.tree.unflatten(jax.tree.structure(program.answer), values[: len(results)])
+    answer = jax.tree.unflatten(program.answer, values[: len(results)])
     return answer, {part: it.astype(jnp.float32) for part, it in zip(parts, values[len(results) :], strict=True)}
 
 
@@ -97,11 +96,11 @@ def find_feature(program: ModelProgram, part: str) -> int:
     last: dict[int, float] = {}
     for number, step in enumerate(steps):
         if not alive.isdisjoint(step.results):
-            last.update(dict.fromkeys(_values(step.operands), number))
-    last.update({value: float("inf") for value in _values(program.outputs)})
+            last.update(dict.fromkeys(without_literals(step.operands), number))
+    last.update({value: float("inf") for value in without_literals(program.outputs)})
     touched, computed = own & alive, set(program.inputs)
     for number, step in enumerate(steps):
-        operands = set(_values(step.operands))
+        operands = set(without_literals(step.operands))
         touched |= alive.intersection(step.results) if operands & touched else set()
         computed.update(step.results if operands & computed else ())
         waiting = [value for value in touched if last[value] > number]
@@ -115,10 +114,6 @@ def _parts(program: ModelProgram) -> list[str]:
     names = [name.split("/")[1:] for name in program.weights.values() if name.startswith("params/")]
     inner = {"/".join(name[:depth]) for name in names for depth in range(1, len(name))}
     return sorted(inner or {"/".join(name) for name in names})
-
-
-def _values(operands: Iterable[Any]) -> list[int]:
-    return [it for it in operands if not isinstance(it, core.Literal)]
 
 
 def check_hints(student: Model, teacher: Model, parts: Mapping[str, str]) -> dict[str, tuple[int, int]]:

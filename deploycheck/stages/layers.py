@@ -15,15 +15,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import did_you_mean
-from deploycheck.stages.dependencies import Step
 from deploycheck.stages.kernels import find_kernels
 from deploycheck.stages.model import Model, PyTree, flatten, predictor
 from deploycheck.stages.network import Inputs, Outputs
-from deploycheck.stages.programs import ModelProgram, inference_program, trace, training_program
+from deploycheck.stages.programs import (
+    ModelProgram,
+    Step,
+    inference_program,
+    trace,
+    training_program,
+    without_literals,
+)
 
 BATCH = 32
 """How many examples are looked at together."""
@@ -52,21 +57,17 @@ def drop_layers(model: Model, names: Collection[str]) -> Model:
     for name in names:
         if name not in layers:
             raise DeploycheckError(f"the model has no layer {name!r}", hint=_hint(name, layers))
-    before, after = (_used(inference, inference.outputs, dropped) for dropped in ((), names))
-    left = [
-        it
-        for it, update in zip(training.program.results, training.updates, strict=True)
-        if update not in before - after
-    ]
-    gone = before - after - _used(training, left, names)
+    before, after = (_used(program, program.outputs) for program in (inference, _without_layers(inference, names)))
+    left = _without_layers(training, names)
+    updated = [it for it, update in _results(left) if update not in before - after]
+    gone = before - after - _used(left, updated)
 
     def evaluate(program: ModelProgram, params: PyTree, state: PyTree, *rest: Any) -> Any:
         """Return the program's answer without the layers; the new state that is gone with them is zeros."""
-        there = [name not in gone for name in program.updates]
-        wanted = [it for it, is_there in zip(program.program.results, there, strict=True) if is_there]
-        values = iter(program.values(wanted, params, state, *rest, moved=_without_layers(program, names)))
-        leaves = [next(values) if is_there else 0 for is_there in there]
-        return jax.tree.unflatten(jax.tree.structure(program.answer), leaves)
+        left = _without_layers(program, names)
+        values = iter(left.values([it for it, name in _results(left) if name not in gone], params, state, *rest))
+        leaves = [0 if name in gone else next(values) for name in left.updates]
+        return jax.tree.unflatten(left.answer, leaves)
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
         outputs: Outputs = evaluate(trace(form.apply, form, dict(inputs)), params, state, dict(inputs))
@@ -93,9 +94,9 @@ def least_influential(model: Model, inputs: Mapping[str, np.ndarray], count: int
         params, state = weights
         program = trace(model.apply, model.form, dict(given))
         layers = _layers_of(program)
-        befores = program.values([layers[name][0].skip for name in among], params, state, dict(given))
-        afters = program.values([layers[name][-1].result for name in among], params, state, dict(given))
-        return dict(zip(among, map(_cosine, befores, afters), strict=True))
+        ends = [value for name in among for value in (layers[name][0].skip, layers[name][-1].result)]
+        values = program.values(ends, params, state, dict(given))
+        return dict(zip(among, map(_cosine, values[::2], values[1::2]), strict=True))
 
     examples = len(next(iter(inputs.values())))
     found = predictor(likeness, min(examples, BATCH))((model.params, model.state), inputs)
@@ -154,17 +155,22 @@ def _residuals(program: ModelProgram) -> Iterator[Residual]:
             streams[step.results[0]] = streams[cast] | {step.results[0]}
 
 
-def _without_layers(program: ModelProgram, dropped: Collection[str]) -> dict[int, int]:
-    """Return the value that is used in place of each result of a connection, if these layers are left out."""
-    layers, moved = _layers_of(program) if dropped else {}, dict[int, int]()
+def _without_layers(program: ModelProgram, dropped: Collection[str]) -> ModelProgram:
+    """Return the program that goes on, at each connection of these layers, with what they are given."""
+    layers, others = _layers_of(program), dict[int, int]()
     for residual in sorted((it for name in dropped for it in layers[name]), key=lambda it: it.result):
-        moved[residual.result] = moved.get(residual.skip, residual.skip)  # which was moved before
-    return moved
+        others[residual.result] = others.get(residual.skip, residual.skip)  # of which another one is used
+    return program.using(others)
 
 
-def _used(program: ModelProgram, results: Iterable[Any], dropped: Collection[str]) -> frozenset[str]:
-    """Return the weights that these results use, if some layers are left out."""
-    return program.weights_of(program.reached(results, moved=_without_layers(program, dropped)))
+def _used(program: ModelProgram, results: Iterable[Any]) -> frozenset[str]:
+    """Return the weights that these results are computed from."""
+    return program.weights_of(program.reached(results))
+
+
+def _results(program: ModelProgram) -> Iterator[tuple[Any, str]]:
+    """Yield the results, each with the weight whose new value it is, if any."""
+    return zip(program.program.results, program.updates, strict=True)
 
 
 def _summands(step: Step) -> Iterator[tuple[int, Any]]:
@@ -172,15 +178,14 @@ def _summands(step: Step) -> Iterator[tuple[int, Any]]:
     one, other = step.operands if step.equation.primitive.name in ("add", "add_any") else (None, None)
     if one is None or any(it.aval.shape != step.equation.outvars[0].aval.shape for it in step.equation.invars):
         return
-    for skip, branch in ((one, other), (other, one)):
-        if not isinstance(skip, core.Literal) and not isinstance(branch, core.Literal):
-            yield skip, branch
+    if len(without_literals(step.operands)) == 2:
+        yield from ((one, other), (other, one))
 
 
 def _cast(step: Step) -> int | None:
     """Return the value that a step gives another number type."""
     is_cast = step.equation.primitive.name == "convert_element_type"
-    return step.operands[0] if is_cast and not isinstance(step.operands[0], core.Literal) else None
+    return next(iter(without_literals(step.operands)), None) if is_cast else None
 
 
 def _common_path(weights: Collection[str]) -> str:

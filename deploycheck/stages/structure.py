@@ -16,14 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.stages.axes import Axes, Axis, Part, fix, fresh, resolve, size_of, tie
-from deploycheck.stages.dependencies import Graph, Program, inline, whole_axes, whole_slices
+from deploycheck.stages.dependencies import Graph, whole_axes, whole_slices
 from deploycheck.stages.kernels import find_kernels
 from deploycheck.stages.model import Model, PyTree
 from deploycheck.stages.network import Inputs, Outputs
+from deploycheck.stages.programs import ModelProgram, Step, run, trace
 
 
 @dataclass(frozen=True)
@@ -163,24 +163,26 @@ def _leave_whole(output: Axis) -> None:
 class _Traced:
     """A program of a model, and what is known of its values."""
 
-    program: Program
+    program: ModelProgram
     graph: Graph
-    answer: Any
 
     @property
     def results(self) -> list[Axes]:
-        return [self.graph.of(value) for value in self.program.results]
+        return [self.graph.of(value) for value in self.program.program.results]
 
 
-def _trace(function: Callable[..., Any], form: Model, weights: Mapping[str, Axes], *rest: Any) -> _Traced:
-    """Trace ``function(params, state, *rest)`` of a model for its own shapes."""
-    closed, answer = jax.make_jaxpr(function, return_shape=True)(form.params, form.state, *rest)
-    program, graph = inline(closed), Graph()
-    given = [fresh(variable.aval.shape, fixed=True) for variable in closed.jaxpr.invars[len(weights) :]]
-    graph.axes.update(zip(program.arguments, [*weights.values(), *given], strict=True))
-    graph.activations.update(program.arguments[len(weights) :])
-    graph.walk(program)
-    return _Traced(program, graph, answer)
+def _trace(
+    function: Callable[..., Any], form: Model, weights: Mapping[str, Axes], inputs: Inputs, *key: jax.Array
+) -> _Traced:
+    """Trace ``function(params, state, inputs, *key)`` of a model for its own shapes."""
+    traced, graph = trace(function, form, inputs, *key), Graph()
+    others = traced.program.arguments[len(weights) :]
+    given = [fresh(leaf.shape, fixed=True) for leaf in jax.tree.leaves((inputs, key))]
+    graph.axes.update({value: weights[name] for value, name in traced.weights.items()})
+    graph.axes.update(zip(others, given, strict=True))
+    graph.activations.update(others)
+    graph.walk(traced.program)
+    return _Traced(traced, graph)
 
 
 def _smaller(model: Model, layout: Layout) -> Model:
@@ -211,23 +213,18 @@ def _evaluate(
     traced = _trace(function, form, weights, *rest)
     if any(part.fixed and part.kept != part.size for group in groups.values() for part in resolve([group])):
         raise DeploycheckError("an axis that was cut has its full size in this program")
-    values: dict[int, Any] = dict(traced.program.constants)
-    values.update(zip(traced.program.arguments, jax.tree.leaves((params, state, rest)), strict=True))
 
-    def value_of(reference: Any) -> Any:
-        return reference.val if isinstance(reference, core.Literal) else values[reference]
+    def resized(step: Step, operands: Sequence[Any]) -> Mapping[str, Any]:
+        name, known = step.equation.primitive.name, dict(step.equation.params)
+        if name in STATED:
+            known[STATED[name]] = tuple(map(size_of, traced.graph.axes[step.results[0]]))
+        if name in RESIZED:
+            known |= RESIZED[name](step.equation, operands)
+        return known
 
-    for step in traced.program.steps:
-        primitive, known = step.equation.primitive, step.equation.params
-        operands = [value_of(operand) for operand in step.operands]
-        if primitive.name in STATED:
-            known = known | {STATED[primitive.name]: tuple(map(size_of, traced.graph.axes[step.results[0]]))}
-        if primitive.name in RESIZED:
-            known = known | RESIZED[primitive.name](step.equation, operands)
-        result = primitive.bind(*operands, **primitive.get_bind_params(known))
-        values.update(zip(step.results, result if primitive.multiple_results else [result], strict=True))
-    results = [value_of(result) for result in traced.program.results]
-    return jax.tree.unflatten(jax.tree.structure(traced.answer), results)
+    program = traced.program.program
+    results = run(program.steps, traced.program.given(params, state, *rest), program.results, resized)
+    return jax.tree.unflatten(traced.program.answer, results)
 
 
 def _groups(equation: Any, operands: Sequence[Any]) -> Mapping[str, Any]:
