@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,28 +20,11 @@ from deploycheck.stages.quantization import quantize_weights
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tasks.classification import CLASSIFICATION
 from deploycheck.stages.tasks.regression import REGRESSION
-from deploycheck.stages.trainer import Trainer
 from tests.stages.killing import kill_at, run_until_killed
 from tests.stages.networks import from_function, plain
+from tests.stages.trainers import RECIPE, Splits, trainer_for
 
-RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=6, batch_size=32)
 STILL = Recipe(optimizer="sgd", options={"learning_rate": 0.0}, epochs=2, batch_size=32)
-
-Splits = Mapping[str, Examples]
-
-
-def trainer_for(
-    examples: Splits, scratch: Path, recipe: Recipe = RECIPE, progress: Callable[[str], None] = lambda line: None
-) -> Trainer:
-    return Trainer(
-        examples=examples,
-        task=CLASSIFICATION,
-        recipe=recipe,
-        seed=0,
-        scratch=scratch,
-        progress=progress,
-        build=lambda path, arguments: plain(0),
-    )
 
 
 def assert_same_weights(one: Model, other: Model) -> None:

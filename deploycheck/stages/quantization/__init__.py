@@ -29,7 +29,7 @@ from deploycheck.stages.quantization.aware import AwareArithmetic, AwareWeight, 
 from deploycheck.stages.quantization.calibration import calibrate
 from deploycheck.stages.quantization.gptq import round_by_gptq
 from deploycheck.stages.quantization.precision import finer_options
-from deploycheck.stages.quantization.scales import chosen_uses, nearest_codes, quantized
+from deploycheck.stages.quantization.scales import chosen_uses, nearest_like, quantized
 from deploycheck.stages.quantization.uses import Use, find_uses
 from deploycheck.stages.quantized_share import INPUT, SCALE, VALUE, parts_of, quantized_names, share_of
 from deploycheck.stages.tracing import evaluate
@@ -118,15 +118,19 @@ def describe_share(weights: Weights) -> str:
 
 
 def describe_rounding(source: Model, result: Model) -> str:
-    """Return which quantised weights have the codes that rounding to nearest gives, where others have not."""
+    """Return which quantised weights have the codes that rounding to nearest gives, where others have not.
+
+    Empty for a model that was trained further: its scales are those of other weights, and so are its codes.
+    """
     weights, stored = flatten(source.params)[0], result.params
+    nearest = []
     names = sorted(quantized_names(stored), key=lambda name: -weights[name].size)
-
-    def is_nearest(name: str) -> bool:
-        codes = stored[name + VALUE]
-        return bool((codes == nearest_codes(weights[name], codes, stored[name + SCALE])).all())
-
-    nearest = [name for name in names if is_nearest(name)]
+    for name in names:
+        codes, scale = nearest_like(weights[name], stored[name + VALUE], stored[name + SCALE])
+        if (scale != stored[name + SCALE]).any():
+            return ""
+        if (codes == stored[name + VALUE]).all():
+            nearest.append(name)
     if len(nearest) == len(names):
         return ""
     changed = f"{len(names) - len(nearest)} of {len(names)} quantised weights are not what rounding to nearest gives"

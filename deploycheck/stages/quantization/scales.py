@@ -47,7 +47,7 @@ def type_of(name: str, options: QuantizeOptions) -> str | None:
     most = [type for type in found if BITS[type] == BITS[found[-1]]]
     if len(most) > 1:
         what = f"`weights`: {name} would be both {' and '.join(most)}"
-        raise DeploycheckError(what, hint="give each weight one type of so many bits")
+        raise DeploycheckError(what, hint="change the patterns so that one of these types has it")
     return most[0] if most else None
 
 
@@ -72,11 +72,11 @@ def quantized(name: str, weight: Any, use: Use, options: QuantizeOptions) -> dic
     return {name + VALUE: codes, name + SCALE: scale}
 
 
-def nearest_codes(weight: Any, codes: Any, scale: Any) -> Any:
-    """Return what rounding a weight at once gives in place of these codes, which have these scales."""
+def nearest_like(weight: Any, codes: Any, scale: Any) -> tuple[Any, Any]:
+    """Return the codes and scales that rounding a weight at once gives, in the form of these codes and scales."""
     sizes = list(enumerate(zip(weight.shape, scale.shape, strict=True)))
     channels = tuple(axis for axis, (size, count) in sizes if count == size)
-    return _nearest(weight, codes.dtype, channels, {axis: s // n for axis, (s, n) in sizes if 1 < n < s})[0]
+    return _nearest(weight, codes.dtype, channels, {axis: s // n for axis, (s, n) in sizes if 1 < n < s})
 
 
 def _nearest(weight: Any, dtype: Any, channels: Collection[int], groups: Mapping[int, int]) -> tuple[Any, Any]:

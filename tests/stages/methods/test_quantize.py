@@ -15,7 +15,7 @@ from deploycheck.stages.methods.quantize import QUANTIZE, QuantizeOptions
 from deploycheck.stages.model import Model
 from tests.planning import HEAD, spec
 from tests.stages.networks import IMAGE, plain
-from tests.stages.test_trainer import RECIPE, trainer_for
+from tests.stages.trainers import RECIPE, trainer_for
 
 
 def no_builder(path: str, arguments: Any) -> Model:
@@ -69,6 +69,7 @@ def test_it_trains_further_where_the_options_say_so(
     at_once = QUANTIZE.compress(plain(0), QuantizeOptions(weights="int4"), None)
     assert made.form.weights == at_once.form.weights
     assert bool((made.params["kernel/qvalue"] != at_once.params["kernel/qvalue"]).any())
+    assert QUANTIZE.describe(plain(0), made) == QUANTIZE.describe(plain(0), at_once)
 
 
 SMALL_GROUPS = "groups of 32 are multiplied in float, so activations in int8 would only lose accuracy"
