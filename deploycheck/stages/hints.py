@@ -87,7 +87,7 @@ def _features(
 def find_feature(program: ModelProgram, part: str) -> int:
     """Return the first value through which all that the weights of a part do reaches the outputs.
 
-    Raises ``DeploycheckError`` where there is no such part, or no such value.
+    Raises ``DeploycheckError`` for a part that the model doesn't have, and for one with no such value.
     """
     own = {value for value, name in program.weights.items() if f"{name}/".startswith(f"params/{part}/")}
     if not own:
@@ -106,7 +106,10 @@ def find_feature(program: ModelProgram, part: str) -> int:
         waiting = [value for value in touched if last[value] > number]
         if len(waiting) == 1 and waiting[0] in computed:
             return waiting[0]
-    raise DeploycheckError(f"what the part {part!r} computes reaches the outputs by no single value")
+    raise DeploycheckError(
+        f"the part {part!r} computes no single value: its weights reach the outputs in several ways",
+        hint="name a part that is a single layer or block",
+    )
 
 
 def _parts(program: ModelProgram) -> list[str]:

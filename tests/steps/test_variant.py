@@ -92,7 +92,7 @@ def test_ranges_are_calibrated_on_the_training_split(chain: Steps, trained: Arti
     inputs = STEP_KINDS["data"].subjects["dataset"].read(data, None).splits["train"].inputs["x"] * 0.5
     np.testing.assert_allclose(weights["params/hidden/input_scale"], np.abs(inputs).max() / 127.5, rtol=1e-6)
     too_many = int8.model_copy(update={"options": {**options, "calibrate": {"examples": 55}}})
-    with pytest.raises(DeploycheckError, match="55 examples of the 54 in the training split"):
+    with pytest.raises(DeploycheckError, match="55 examples are asked for, and the training split has 54"):
         chain.make("variant", too_many, "too many", weights=trained, data=data)
 
 

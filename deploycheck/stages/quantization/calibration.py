@@ -84,7 +84,10 @@ def run_on(run: Callable[[Mapping[str, Any]], Any], examples: Examples) -> None:
 def first_examples(examples: Examples, count: int, option: str) -> Examples:
     """Return as many examples as an option asks for; raise ``DeploycheckError`` where there are fewer."""
     if len(examples) < count:
-        raise DeploycheckError(f"`{option}`: {count} examples of the {len(examples)} in the training split")
+        raise DeploycheckError(
+            f"`{option}`: {count} examples are asked for, and the training split has {len(examples)}",
+            hint=f"write a smaller number: `{option}: {{examples: ...}}`",
+        )
     return examples.take(slice(count))
 
 

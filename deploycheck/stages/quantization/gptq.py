@@ -61,7 +61,10 @@ def round_by_gptq(
     run_on(lambda inputs: run(hessians.numbers, hessians.watch, inputs), chosen)
     broken = [name for name, squares in hessians.sums.items() if not np.isfinite(squares).all()]
     if broken:
-        raise DeploycheckError(f"`gptq`: on these examples the inputs of {', '.join(broken)} are not finite")
+        raise DeploycheckError(
+            f"`gptq`: on the first {how.examples} training examples the inputs of {', '.join(broken)} are not finite",
+            hint="check the data, and the trained weights, for values that are not finite",
+        )
     codes = {}
     for name, squares in hessians.sums.items():
         if squares.any():

@@ -108,7 +108,7 @@ def test_the_form_of_a_calibrated_model_is_made_without_examples() -> None:
 
 
 def test_more_examples_than_there_are_is_an_error() -> None:
-    with pytest.raises(DeploycheckError, match="64 examples of the 0 in the training split"):
+    with pytest.raises(DeploycheckError, match="64 examples are asked for, and the training split has 0"):
         quantize_weights(dense(), static(), examples_of(np.zeros((0, WIDTH), np.float32)))
 
 

@@ -222,10 +222,13 @@ def test_activations_are_calibrated_on_the_codes_that_are_served() -> None:
 @pytest.mark.parametrize(
     ("x", "says"),
     [
-        (np.ones((COUNT - 1, ROWS), np.float32), "`gptq`: 64 examples of the 63 in the training split"),
-        (np.zeros((0, ROWS), np.float32), "`gptq`: 64 examples of the 0 in the training split"),
+        (np.ones((COUNT - 1, ROWS), np.float32), "`gptq`: 64 examples are asked for, and the training split has 63"),
+        (np.zeros((0, ROWS), np.float32), "`gptq`: 64 examples are asked for, and the training split has 0"),
         (np.zeros((COUNT, ROWS), np.float32), "`gptq`: no weight of a product"),
-        (np.full((COUNT, ROWS), np.nan, np.float32), "`gptq`: on these examples the inputs of w are not finite"),
+        (
+            np.full((COUNT, ROWS), np.nan, np.float32),
+            "`gptq`: on the first 64 training examples the inputs of w are not finite",
+        ),
     ],
 )
 def test_examples_that_say_nothing_are_an_error(x: Array, says: str) -> None:
