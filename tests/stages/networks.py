@@ -76,3 +76,17 @@ def from_function(
     """Return the model ``function(params, x)``, where one example of ``x`` has this shape."""
     inputs = {"x": jax.ShapeDtypeStruct((2, *shape), dtype)}
     return build_model(lambda: (params, function), {}, inputs, seed=0, outputs=(output,))
+
+
+def check_training(model: Model, inputs: Any) -> Any:
+    """Check that a step of training leaves all shapes as they are; return the gradients of the params."""
+
+    @jax.jit
+    def loss(params: Any) -> Any:
+        outputs, state = model.train(params, model.state, inputs, jax.random.key(0))
+        return jnp.square(outputs["logits"]).mean(), state
+
+    gradients, state = jax.grad(loss, has_aux=True)(model.params)
+    assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, model.params)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, model.state)
+    return gradients

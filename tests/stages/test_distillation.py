@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,33 +25,14 @@ from deploycheck.stages.distillation import (
 )
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.model import Model
-from deploycheck.stages.recipe import Recipe
-from deploycheck.stages.tasks.classification import CLASSIFICATION, cross_entropy
+from deploycheck.stages.tasks.classification import cross_entropy
 from deploycheck.stages.tasks.regression import REGRESSION
-from deploycheck.stages.trainer import Trainer
-from tests.stages.networks import from_function, plain
-
-RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=6, batch_size=32)
-
-Splits = Mapping[str, Examples]
+from tests.stages.networks import from_function
+from tests.stages.trainers import RECIPE, Splits, trainer_for
 
 logits = st.lists(
     st.tuples(*[st.floats(-20, 20, width=32)] * 3, *[st.floats(-20, 20, width=32)] * 3), min_size=1, max_size=4
 ).map(lambda rows: (np.array([row[:3] for row in rows], np.float32), np.array([row[3:] for row in rows], np.float32)))
-
-
-def trainer_for(
-    examples: Splits, scratch: Path, task: Any = CLASSIFICATION, progress: Callable[[str], None] = lambda line: None
-) -> Trainer:
-    return Trainer(
-        examples=examples,
-        task=task,
-        recipe=RECIPE,
-        seed=0,
-        scratch=scratch,
-        progress=progress,
-        build=lambda path, arguments: plain(1),
-    )
 
 
 def teacher_of_stripes() -> Model:
@@ -147,7 +128,7 @@ def test_each_example_gets_its_own_answer_of_the_teacher(tmp_path: Path) -> None
         return from_function(params, lambda params, x: x @ params["w"], (3,), output="prediction")
 
     part = Examples({"x": x}, random.normal(size=60).astype(np.float32))
-    trainer = trainer_for({"train": part, "validation": part.take(slice(7))}, tmp_path, REGRESSION)
+    trainer = trainer_for({"train": part, "validation": part.take(slice(7))}, tmp_path, task=REGRESSION)
     recipe = replace(
         RECIPE, optimizer="sgd", options={"learning_rate": 0.1}, epochs=10, batch_size=8, loss="squared_error"
     )

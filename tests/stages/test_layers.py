@@ -16,7 +16,7 @@ from deploycheck.stages.kernels import find_kernels
 from deploycheck.stages.layers import drop_layers, layer_names, least_influential
 from deploycheck.stages.model import Model, build_model
 from deploycheck.stages.structure import CHANNELS, cut_model
-from tests.stages.networks import from_function, plain
+from tests.stages.networks import check_training, from_function, plain
 
 TOKENS, IMAGE, ROWS = (5, 8), (6, 6, 2), (8,)
 
@@ -180,17 +180,35 @@ def test_the_weights_of_a_layer_go_with_it(name: str) -> None:
 def test_what_is_left_is_trained(name: str) -> None:
     make, layers, _ = MODELS[name]
     left = drop_layers(make(), [layers[0]])
-    inputs = inputs_for(left)
-
-    @jax.jit
-    def loss(params: Any) -> Any:
-        outputs, state = left.train(params, left.state, inputs, jax.random.key(0))
-        return jnp.square(outputs["logits"]).mean(), state
-
-    gradients, state = jax.grad(loss, has_aux=True)(left.params)
-    assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, left.params)
-    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, left.state)
+    gradients = check_training(left, inputs_for(left))
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients["head" if name != "linen" else "Dense_0"]))
+
+
+class UsedTwice(linen.Module):
+    """A layer whose weights have a further use in training."""
+
+    @linen.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        layer = linen.Dense(8, name="layer")
+        x = x + jnp.tanh(layer(x))
+        return linen.Dense(3, name="head")(x * layer(x) if train else x)
+
+
+def test_weights_that_training_uses_elsewhere_stay() -> None:
+    model = built(UsedTwice, ROWS)
+    left, inputs = drop_layers(model, ["layer"]), inputs_for(model)
+    assert left.weights.keys() == model.weights.keys()
+    np.testing.assert_allclose(logits(left, inputs), logits(silenced(model, "layer", ("",)), inputs), rtol=1e-5)
+    assert jnp.abs(check_training(left, inputs)["layer"]["kernel"]).max() > 0
+
+
+def test_a_connection_is_seen_through_a_change_of_precision() -> None:
+    def apply(params: Any, x: jax.Array) -> jax.Array:
+        x = x + jnp.tanh(x @ params["a"]["w"])
+        return x.astype(jnp.bfloat16) + jnp.tanh(x @ params["b"]["w"]).astype(jnp.bfloat16)
+
+    params = {name: {"w": jnp.eye(8)} for name in "ab"}
+    assert layer_names(from_function(params, apply, ROWS)) == ["a", "b"]
 
 
 def test_all_layers_may_go_and_then_none_is_left() -> None:

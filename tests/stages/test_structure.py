@@ -26,7 +26,7 @@ from deploycheck.stages.structure import (
     cut_model,
     plan_cuts,
 )
-from tests.stages.networks import from_function, plain
+from tests.stages.networks import check_training, from_function, plain
 
 IMAGE, ROWS, TOKENS = (6, 6, 2), (8,), (5, 8)
 
@@ -185,16 +185,7 @@ def test_the_form_is_that_of_the_cut_model(name: str) -> None:
 @pytest.mark.parametrize("name", ["residual", "embedding"])
 def test_the_cut_model_is_trained(name: str) -> None:
     _, cut, _, _ = model_and_cut(name)
-    inputs = examples(cut, 6)
-
-    @jax.jit
-    def loss(params: Any) -> Any:
-        outputs, state = cut.train(params, cut.state, inputs, jax.random.key(0))
-        return jnp.square(outputs["logits"]).mean(), state
-
-    gradients, state = jax.grad(loss, has_aux=True)(cut.params)
-    assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, cut.params)
-    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, cut.state)
+    gradients = check_training(cut, examples(cut, 6))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 

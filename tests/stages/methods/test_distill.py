@@ -14,12 +14,12 @@ from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods import Method
 from deploycheck.stages.methods.distill import DISTILL, DistillOptions
 from deploycheck.stages.model import Model, build_model
-from deploycheck.stages.recipe import Recipe
-from deploycheck.stages.tasks.classification import CLASSIFICATION
 from deploycheck.stages.trainer import Trainer
 from tests.stages.networks import IMAGE, LOGITS, build, from_function, plain_net
+from tests.stages.trainers import RECIPE as LONGER
+from tests.stages.trainers import trainer_for as trainer_for_plain
 
-RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=1, batch_size=32)
+RECIPE = replace(LONGER, epochs=1)
 SMALL = {"model": {"with": {"width": 2}}, "alpha": 0.5, "temperature": 2}
 
 
@@ -29,15 +29,7 @@ def build_plain(path: str | None, arguments: Mapping[str, Any]) -> Model:
 
 
 def trainer_for(examples: Mapping[str, Examples], scratch: Path, lines: list[str]) -> Trainer:
-    return Trainer(
-        examples=examples,
-        task=CLASSIFICATION,
-        recipe=RECIPE,
-        seed=0,
-        scratch=scratch,
-        progress=lines.append,
-        build=build_plain,
-    )
+    return replace(trainer_for_plain(examples, scratch, RECIPE, lines.append), build=build_plain)
 
 
 def test_it_is_a_method_that_trains() -> None:

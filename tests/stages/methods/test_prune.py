@@ -24,25 +24,19 @@ from deploycheck.stages.tasks.classification import CLASSIFICATION
 from deploycheck.stages.trainer import Trainer
 from tests.planning import HEAD, spec
 from tests.stages.networks import IMAGE, LOGITS, plain
+from tests.stages.trainers import RECIPE as SHORTER
+from tests.stages.trainers import Splits, trainer_for
 
 INT8 = QuantizeOptions(weights="int8")
-RECIPE = Recipe(optimizer="adam", options={"learning_rate": 1e-2}, epochs=9, batch_size=32)
+RECIPE = replace(SHORTER, epochs=9)
 
 
 def options(**given: Any) -> PruneOptions:
     return PruneOptions.model_validate(given)
 
 
-def trainer(examples: Mapping[str, Examples], scratch: Path, recipe: Recipe = RECIPE) -> Trainer:
-    return Trainer(
-        examples=examples,
-        task=CLASSIFICATION,
-        recipe=recipe,
-        seed=0,
-        scratch=scratch,
-        progress=lambda line: None,
-        build=lambda path, arguments: plain(0),
-    )
+def trainer(examples: Splits, scratch: Path, recipe: Recipe = RECIPE) -> Trainer:
+    return trainer_for(examples, scratch, recipe)
 
 
 def zeros(model: Model) -> dict[str, float]:

@@ -20,28 +20,13 @@ from deploycheck.stages.quantization import gather, quantize_weights
 from deploycheck.stages.quantization.aware import straight_through
 from deploycheck.stages.quantization.training import aware, storing, train_quantized
 from deploycheck.stages.recipe import Recipe
-from deploycheck.stages.tasks.classification import CLASSIFICATION
-from deploycheck.stages.trainer import Trainer
-from tests.stages.networks import build, from_function, plain
+from tests.stages.networks import build, from_function
 from tests.stages.quantization.making import options, run
 from tests.stages.quantization.reached import PAIRS, STEPS, WORDS, normal
+from tests.stages.trainers import Splits, trainer_for
 
 RECIPE = Recipe(optimizer="sgd", options={"learning_rate": 2e-2}, epochs=4, batch_size=32)
 NUMBERS = ("NHWC", "HWIO", "NHWC")
-
-Splits = Mapping[str, Examples]
-
-
-def trainer_for(examples: Splits, scratch: Path, recipe: Recipe = RECIPE) -> Trainer:
-    return Trainer(
-        examples=examples,
-        task=CLASSIFICATION,
-        recipe=recipe,
-        seed=0,
-        scratch=scratch,
-        progress=lambda line: None,
-        build=lambda path, arguments: plain(0),
-    )
 
 
 def trainable(model: Model, settings: QuantizeOptions, examples: Examples | None = None) -> tuple[Model, Model]:
