@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,20 @@ def test_its_gradient_reaches_the_student_and_the_map_and_not_the_teacher() -> N
     assert jnp.abs(found["student"]["head"]["kernel"]).max() == 0
 
 
+def test_running_statistics_are_learned_and_the_teachers_stay() -> None:
+    student = deep(4)
+    hinted = with_hints(student, deep(8, seed=1), {"layers/0": "norm"}, seed=0)
+    _, updated = hinted.train(hinted.params, hinted.state, images(), jax.random.key(0))
+    _, alone = student.train(student.params, student.state, images(), jax.random.key(0))
+    assert_same(updated["student"], alone)
+    assert_same(updated["teacher"], hinted.state["teacher"])
+    assert_same(without_hints(replace(hinted, state=updated), student).state, alone)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    jax.tree.map(lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=1e-5), one, other)
+
+
 def test_the_hints_have_a_weight_in_the_loss() -> None:
     outputs = {"logits": jnp.ones((2, 3)), HINTS: jnp.array([1.0, 2.0])}
     loss = hinted_loss(lambda outputs, targets: targets, 10.0)
@@ -208,6 +223,13 @@ def test_parts_of_other_shapes_are_refused() -> None:
     what, hint = refusal(encoder, encoder, {"blocks/0": "head"})
     assert what == "for a batch of 2 the student's blocks/0 gives [2, 5, 8], and the teacher's head [2, 3]"
     assert "the last axis alone" in hint
+
+
+def test_a_part_with_one_number_for_each_example_is_refused() -> None:
+    params = {"a": {"w": jnp.ones(4)}, "b": {"w": jnp.ones((1, 3))}}
+    model = from_function(params, lambda params, x: (x @ params["a"]["w"])[:, None] @ params["b"]["w"], (4,))
+    what, _ = refusal(model, model, {"a": "a"})
+    assert what == "for a batch of 2 the student's a gives [2], and the teacher's a [2]"
 
 
 def test_a_part_whose_weights_act_on_two_outputs_has_no_single_value() -> None:

@@ -66,6 +66,17 @@ def test_what_is_larger_than_what_was_found_is_not_refined() -> None:
     assert refined == []
 
 
+def test_a_ladder_is_not_climbed_beyond_what_was_found() -> None:
+    tuned, tried = Tuned(enough=3, most=8), list[int]()
+
+    def measure(given: Recipe) -> MeasuredRecipe:
+        tried.append(bits_of(given))
+        return measured(bits_of(given), 1 if bits_of(given) == 4 else -1)
+
+    search([recipe(4), recipe(1)], measure, tuned.refine)
+    assert tried == [4, 1, 5, 3, 4]  # of 2 to 8, nothing beyond 5 is tried: 5 is larger than what was found
+
+
 def test_the_smallest_that_meets_all_is_taken_and_of_equals_the_best() -> None:
     tried = [measured(9, 1, -1), measured(30, 5, 5), measured(20, 1, 1, name=1), measured(20, 1, 2, name=2)]
     assert best_of(tried, "x") is tried[3]

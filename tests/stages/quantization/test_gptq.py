@@ -15,7 +15,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods.quantize import QuantizeOptions
 from deploycheck.stages.model import Model
-from deploycheck.stages.quantization import describe_rounding, quantize_weights, quantized_form
+from deploycheck.stages.quantization import describe_rounding, gptq, quantize_weights, quantized_form
 from deploycheck.stages.quantization.arithmetic import QuantizedWeight
 from deploycheck.stages.quantization.gptq import BLOCK, DAMPING, with_feedback
 from tests.stages.networks import from_function
@@ -197,6 +197,38 @@ def test_what_has_no_such_product_is_rounded_to_nearest_and_named() -> None:
     expected = "1 of 2 quantised weights are not what rounding to nearest gives; to nearest: depthwise"
     assert describe_rounding(model, small) == expected
     assert describe_rounding(model, plain) == ""
+
+
+@pytest.mark.parametrize("dilation", ["rhs_dilation", "lhs_dilation"])
+def test_a_convolution_with_gaps_has_the_patches_that_it_sees(dilation: str) -> None:
+    size = 5 if dilation == "rhs_dilation" else 2
+
+    def convolve(params: Any, x: jax.Array) -> jax.Array:
+        gaps = {dilation: (2, 2)}
+        return jax.lax.conv_general_dilated(x, params["w"], (1, 1), [(0, 0)] * 2, dimension_numbers=NUMBERS, **gaps)
+
+    def multiply(params: Any, x: jax.Array) -> jax.Array:
+        seen = x[:, ::2, ::2] if size == 5 else jnp.zeros((len(x), 3, 3, 2)).at[:, ::2, ::2].set(x)
+        return seen.reshape(len(x), 1, 1, 18) @ params["w"]
+
+    weight, x = normal(3, 3, 2, 4), correlated(COUNT, size, size, 2)
+    np.testing.assert_allclose(convolve({"w": weight}, x), multiply({"w": weight.reshape(18, 4)}, x), atol=1e-5)
+    models = [
+        from_function({"w": weight}, convolve, x.shape[1:]),
+        from_function({"w": weight.reshape(18, 4)}, multiply, x.shape[1:]),
+    ]
+    found, expected = (
+        np.asarray(quantize_weights(it, by_gptq(), examples_of(x)).params["w/qvalue"], np.int8) for it in models
+    )
+    np.testing.assert_array_equal(found.reshape(18, 4), expected)
+
+
+def test_a_weight_with_too_many_rows_is_rounded_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gptq, "MOST_ROWS", ROWS - 1)
+    params = {"first": normal(ROWS, COLUMNS), "second": normal(COLUMNS, 4)}
+    model = from_function(params, lambda params, x: (x @ params["first"]) @ params["second"], (ROWS,))
+    small = quantize_weights(model, by_gptq(), examples_of(correlated(COUNT, ROWS)))
+    assert describe_rounding(model, small).endswith("; to nearest: first")
 
 
 def test_only_as_many_examples_as_asked_for_are_seen() -> None:

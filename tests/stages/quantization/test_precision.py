@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from deploycheck.errors import DeploycheckError
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.methods.quantize import BITS, QuantizeOptions
 from deploycheck.stages.model import Model
-from deploycheck.stages.quantization import quantize_weights, quantized_form, refine
+from deploycheck.stages.quantization import precision, quantize_weights, quantized_form, refine
 from deploycheck.stages.quantization.scales import type_of
 from tests.stages.networks import from_function
 from tests.stages.quantization.making import options, run
@@ -89,6 +90,35 @@ def test_the_weight_whose_rounding_costs_most_gets_more_bits_first(name: str) ->
 def test_weights_that_need_more_than_eight_bits_are_kept_in_float() -> None:
     finer = refine(model(first=9000.0), options("int8"), EXAMPLES)
     assert (finer[0].weights, finer[0].keep) == ("int8", ("first",))
+
+
+def with_errors(monkeypatch: pytest.MonkeyPatch, errors: Mapping[str, Sequence[float]]) -> None:
+    """Let the outputs change so much for each weight: first as it is rounded, then with more and more bits."""
+    left = {name: iter(each) for name, each in errors.items()}
+    monkeypatch.setattr(precision, "_error_of", lambda source, examples: lambda name, rounded: next(left[name]))
+
+
+def test_of_two_weights_the_one_that_gains_more_for_its_bytes_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_errors(monkeypatch, {"first": [1.0], "second[0]": [2.0], "third": [0.1]})  # 48, 300 and 150 numbers
+    finer = refine(model(), options("int8", at_least="0 %"), EXAMPLES)
+    assert [it.keep for it in finer] == [("first",), ("first", "second[[]0]")]
+
+
+def test_a_weight_that_is_kept_in_float_is_not_rounded_by_a_later_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_errors(monkeypatch, {"first": [1.0, 0.99], "second[0]": [0.2, 0.1], "third": [0.1, 0.1]})
+    finer = refine(model(), options("int4", at_least="0 %"), EXAMPLES)
+    assert finer[0].keep == ("first",)
+    assert all("first" in it.keep and "first" not in it.types.get("int8", ()) for it in finer)
+
+
+def test_a_weight_whose_rounding_gives_no_number_gets_more_bits_first() -> None:
+    def apply(params: Any, x: jax.Array) -> jax.Array:
+        return (x @ params["first"]) / (jnp.ones_like(x).at[:, 0].set(0) @ params["second"])
+
+    params = {"first": normal(8, 6), "second": jnp.full((8, 6), 0.1).at[0].set(1e4)}  # rounded, 0.1 is 0
+    zeros = Examples({"x": np.concatenate([np.zeros((1, 8), np.float32), X["x"]])}, np.zeros(71, np.int32))
+    finer = refine(from_function(params, apply, (8,)), options("int8", at_least="0 %"), zeros)
+    assert finer[0].keep == ("second",)
 
 
 def _bits(options: QuantizeOptions) -> dict[str, int]:

@@ -93,6 +93,16 @@ def test_a_product_in_training_rounds_each_example_as_it_arrives(transposed: boo
     check_in_training(from_function({"w": normal(6, 6)}, apply, (6,)), KINDS["int8"], {"x": x})
 
 
+def test_a_second_product_that_is_served_in_float_is_not_rounded_in_training() -> None:
+    def apply(params: Any, x: jax.Array) -> jax.Array:
+        return (x @ params["w"]) @ params["w"].T / 100  # of groups, the scales fit the first product alone
+
+    x = np.array(normal(8, 256, seed=1))
+    x[:, 0] = 5
+    grouped = {"activations": "int8", "per": {"group": 128}}
+    check_in_training(from_function({"w": normal(256, 3)}, apply, (256,)), grouped, {"x": x})
+
+
 @pytest.mark.parametrize("kind", ["int8", "calibrated", "int4 per tensor"])
 def test_a_convolution_in_training_gives_what_is_served(kind: str) -> None:
     def apply(params: Any, x: jax.Array) -> jax.Array:
