@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from train import _network as convolutions
+from train import network as convolutions
 
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.model import build_model

@@ -32,7 +32,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     return random.normal(size=(COUNT, 28, 28, 1)).astype(np.float32), np.arange(COUNT) % CLASSES
 
 
-def _network(widths: tuple[int, ...]) -> Any:
+def network(widths: tuple[int, ...]) -> Any:
     """Return a model as its user writes it: convolutions 3×3 with relu, each pooled by 2, and a dense layer."""
     from flax import nnx
 
@@ -74,7 +74,7 @@ def deploycheck(widths: tuple[int, ...], epochs: int) -> Iterator[float]:
         loss=CLASSIFICATION.losses["cross_entropy"],
     )
     shapes = {"image": jax.ShapeDtypeStruct((2, 28, 28, 1), np.float32)}
-    model = build_model(_network(widths), {}, shapes, seed=0, outputs=("logits",))
+    model = build_model(network(widths), {}, shapes, seed=0, outputs=("logits",))
     ends = [time.monotonic()]
     with tempfile.TemporaryDirectory() as scratch:
         train.fit(model, job, 0, Path(scratch), lambda _: ends.append(time.monotonic()))
@@ -95,7 +95,7 @@ def flax_loop(widths: tuple[int, ...], epochs: int) -> Iterator[float]:
     from flax import nnx
 
     pixels, labels = images()
-    model = _network(widths)(nnx.Rngs(0))
+    model = network(widths)(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
 
     @nnx.jit

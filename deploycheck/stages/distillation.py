@@ -12,15 +12,14 @@ Hints (``stages/hints.py``) add a term of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from deploycheck.errors import DeploycheckError
+from deploycheck.stages.divergences import Divergence, softened_divergence, squared_difference
 from deploycheck.stages.examples import Examples
 from deploycheck.stages.hints import HINTS, with_hints, without_hints
 from deploycheck.stages.model import Model, PyTree, predictor
@@ -28,9 +27,6 @@ from deploycheck.stages.network import Inputs, Outputs
 from deploycheck.stages.recipe import Recipe
 from deploycheck.stages.tasks import Loss, Task
 from deploycheck.stages.trainer import Trainer
-
-Divergence = Callable[[jax.Array, jax.Array], jax.Array]
-"""``divergence(student, teacher)`` says how far outputs are from each other, ``[batch]``, both ``[batch, ...]``."""
 
 LABELS, TEACHER = "labels", "teacher"
 """What the targets of a distillation are: each example's label, and what the teacher gives for it."""
@@ -121,29 +117,6 @@ def divergence_for(task: Task, temperature: float | None) -> Divergence:
         what = f"a temperature softens logits, and a model for {task.word.name} gives none"
         raise DeploycheckError(what, hint="leave `temperature` out")
     return squared_difference
-
-
-def softened_divergence(temperature: float) -> Divergence:
-    """Return T^2 times the Kullback-Leibler divergence, in nats, of the student's softened classes from the teacher's.
-
-    Classes are along the last axis; where there are further axes, it is the mean over them.
-    """
-
-    def divergence(student: jax.Array, teacher: jax.Array) -> jax.Array:
-        softened = [jax.nn.log_softmax(logits / temperature, axis=-1) for logits in (student, teacher)]
-        nats = optax.losses.kl_divergence_with_log_targets(*softened)
-        return temperature**2 * _mean_per_example(nats)
-
-    return divergence
-
-
-def squared_difference(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Return the mean squared difference over all numbers of an example."""
-    return _mean_per_example(jnp.square(student - teacher))
-
-
-def _mean_per_example(values: jax.Array) -> jax.Array:
-    return values.reshape(len(values), -1).mean(axis=1)
 
 
 def check_outputs(teacher: Model, student: Model) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import did_you_mean
+from deploycheck.stages.divergences import squared_difference
 from deploycheck.stages.model import Model, PyTree
 from deploycheck.stages.network import Inputs, Outputs
 from deploycheck.stages.programs import ModelProgram, inference_program, trace, without_literals
@@ -45,8 +46,7 @@ def with_hints(student: Model, teacher: Model, parts: Mapping[str, str], seed: i
     def distance(regressors: PyTree, features: Mapping[str, jax.Array], state: PyTree, inputs: Inputs) -> jax.Array:
         _, hints = _features(teacher.apply, teacher.form, parts.values(), *state["teacher"], inputs)
         pairs = ((_mapped(regressors.get(part), features[part]), hints[parts[part]]) for part in parts)
-        squares = [jnp.square(mine - theirs).reshape(len(mine), -1).mean(axis=1) for mine, theirs in pairs]
-        return jnp.stack(squares).mean(axis=0)
+        return jnp.stack([squared_difference(mine, theirs) for mine, theirs in pairs]).mean(axis=0)
 
     def apply(params: PyTree, state: PyTree, inputs: Inputs) -> Outputs:
         given = (params["student"], state["student"], dict(inputs))

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from deploycheck.errors import DeploycheckError
 from deploycheck.language.errors import did_you_mean
@@ -209,7 +210,7 @@ def _without(tree: PyTree, gone: Collection[str], prefix: str) -> PyTree:
 
 
 def _cosine(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Return the cosine between two values of each example, ``[batch]``; of one that is all zeros it is 0."""
     first, second = (it.astype(jnp.float32).reshape(len(it), -1) for it in (one, other))
-    lengths = jnp.linalg.norm(first, axis=1) * jnp.linalg.norm(second, axis=1)
-    cosine: jax.Array = (first * second).sum(axis=1) / jnp.where(lengths > 0, lengths, 1)
+    cosine: jax.Array = optax.losses.cosine_similarity(first, second, epsilon=float(np.finfo(np.float32).tiny))
     return cosine
