@@ -211,6 +211,13 @@ def test_a_connection_is_seen_through_a_change_of_precision() -> None:
     assert layer_names(from_function(params, apply, ROWS)) == ["a", "b"]
 
 
+def test_a_layer_whose_sum_is_an_output_may_go() -> None:
+    params = {name: {"w": jnp.eye(8)} for name in "ab"}
+    model = from_function(params, lambda p, x: (lambda h: h + h @ p["b"]["w"])(x + x @ p["a"]["w"]), ROWS)
+    inputs = inputs_for(model)
+    np.testing.assert_allclose(logits(drop_layers(model, ["b"]), inputs), 2 * inputs["x"], rtol=1e-6)
+
+
 def test_all_layers_may_go_and_then_none_is_left() -> None:
     model = tree_of_lists()
     left = drop_layers(model, layer_names(model))
