@@ -149,6 +149,13 @@ def test_pooling_beyond_the_image_is_of_the_whole_convolution() -> None:
     assert_equal(classifier(nnx.tanh, (2, 3), "SAME"), *arguments)
 
 
+def test_pooling_over_other_axes_than_a_convolution_is_of_the_whole_of_it() -> None:
+    def function(image: jax.Array, kernel: jax.Array) -> jax.Array:  # channels first, and pooled as if they were last
+        return nnx.max_pool(lax.conv(image, kernel, (1, 1), "SAME"), (2, 2), strides=(2, 2))
+
+    assert_equal(function, random(2, 2, 6, 6), random(4, 2, 3, 3, seed=1))
+
+
 @pytest.mark.parametrize("slope", [0, 7])
 def test_an_activation_keeps_the_derivative_that_its_user_gave_it(slope: float) -> None:
     @jax.custom_jvp
