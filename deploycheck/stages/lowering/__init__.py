@@ -74,7 +74,7 @@ def _is_for_each_value(equation: Any) -> bool:
 
 
 def _is_relu(equation: Any) -> bool:
-    """Whether a call with a derivative of its own is that of ``jax.nn.relu``: their derivatives are one program."""
+    """Whether a call with a derivative of its own is ``jax.nn.relu``: values and derivatives are the same program."""
     shapes = [jax.ShapeDtypeStruct(it.aval.shape, it.aval.dtype) for it in equation.invars]
 
     def derivative(function: Callable[..., Any]) -> str:
